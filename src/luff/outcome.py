@@ -1,0 +1,219 @@
+"""
+The outcome of a run in the one shape that everybody reads: ``luff.dev/outcome/v1``.
+
+`luff runs show -o json`, the API and every report hold this shape; its JSON
+Schema is made from these models. What was never measured is ``None``, never a
+zero. No NaN and no infinity: they are not JSON.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from luff.lifecycle import Phase
+from luff.model import Verdict
+
+__all__ = [
+    "OUTCOME_SCHEMA",
+    "REPORT_SCHEMA",
+    "ArmSummary",
+    "CheckResult",
+    "Context",
+    "Edge",
+    "EvidenceSummary",
+    "Generator",
+    "LatencySummary",
+    "MeshIdentity",
+    "Next",
+    "Outcome",
+    "Report",
+    "RestoreReceipt",
+    "ScopeSummary",
+    "TimelineEntry",
+]
+
+OUTCOME_SCHEMA = "luff.dev/outcome/v1"
+REPORT_SCHEMA = "luff.dev/report/v1"
+
+
+class _Part(BaseModel):
+    # Readers of an older minor release must not choke on what a newer one adds.
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, allow_inf_nan=False)
+
+
+class MeshIdentity(_Part):
+    """This is which mesh it was. *uid* tells two of the same name apart; *istio* is its version where known."""
+
+    kind: Literal["lab", "cluster"]
+    name: str
+    uid: str | None = None
+    istio: str | None = None
+
+
+class Edge(_Part):
+    """This is the broken hop. *caller* is ``None`` when neither the experiment nor the evidence names it."""
+
+    caller: str | None
+    dependency: str
+
+
+class Next(_Part):
+    """This is who can act, whether trying again may help, and what to do."""
+
+    who: Literal["caller", "experiment", "mesh", "runner"]
+    retryable: bool
+    do: str
+
+
+class RestoreReceipt(_Part):
+    """This is what is known about the routes after the removal. *seconds* is from the decision to the verified read."""
+
+    api: Literal["verified", "unverified"]
+    data_plane: Literal["verified", "unobserved", "stale"]
+    object: Literal["identical", "identical_but_for_others", "differs", "gone"]
+    foreign_changes: list[str] = Field(default_factory=list)
+    hash_before: str | None = None
+    hash_after: str | None = None
+    probes: int = 0
+    seconds: float = 0.0
+
+
+class ScopeSummary(_Part):
+    """This is what marked the requests, without the secret."""
+
+    carrier: str
+    arrived: list[str] = Field(default_factory=list)
+    value_sha256: str
+
+
+class EvidenceSummary(_Part):
+    """This is the proof that the fault fired. *exposure* is requests that took the twin / requests sent, 0 to 1."""
+
+    source: str
+    per: Literal["request", "aggregate"]
+    expected: int
+    observed: int
+    exposure: float
+
+
+class LatencySummary(_Part):
+    """This is a latency distribution in milliseconds, by nearest rank, over complete answers from their due time."""
+
+    p50: float | None = None
+    p90: float | None = None
+    p99: float | None = None
+    max: float | None = None
+
+
+class ArmSummary(_Part):
+    """This is one arm while the fault was live. *errors* counts failures and 5xx."""
+
+    sent: int
+    judged: int
+    errors: int
+    latency_ms: LatencySummary
+
+
+class CheckResult(_Part):
+    """
+    This is one expectation, judged.
+
+    *n* requests, *violations* of them against it; *threshold* is the share of
+    violations that would still be fine; *bound* the confidence bound on that
+    share that decided; *e_value* the evidence for the verdict (sequential
+    only); *mde* the smallest excess that this sample would have shown four
+    times in five; *measured* in *unit* is what a person wants to see first.
+    """
+
+    id: str
+    kind: str
+    arm: str
+    expression: str
+    verdict: Verdict
+    reason: str | None = None
+    method: str
+    n: int = 0
+    violations: int = 0
+    threshold: float | None = None
+    bound: float | None = None
+    e_value: float | None = None
+    alpha: float | None = None
+    mde: float | None = None
+    measured: float | None = None
+    unit: str | None = None
+    rule: str
+    file: str | None = None
+    line: int | None = None
+    explanation: str
+
+
+class TimelineEntry(_Part):
+    """This is one step, at an ISO 8601 time in UTC with milliseconds."""
+
+    at: str
+    phase: str
+    note: str | None = None
+
+
+class Generator(_Part):
+    """This is how well luff itself kept time."""
+
+    late_p99_ms: float | None = None
+    healthy: bool
+
+
+class Context(_Part):
+    """This is where the run came from."""
+
+    image: str | None = None
+    revision: str | None = None
+    commit: str | None = None
+    branch: str | None = None
+    ci_url: str | None = None
+
+
+class Outcome(_Part):
+    """This is one run. *verdict* says what was learnt, *phase* where the routes are; neither decides the other."""
+
+    schema_: Literal["luff.dev/outcome/v1"] = Field(default="luff.dev/outcome/v1", alias="schema")
+    run: str
+    experiment: str
+    labels: dict[str, str] = Field(default_factory=dict)
+    actor: str
+    mesh: MeshIdentity
+    subject: str | None = None
+    edge: Edge | None = None
+    verdict: Verdict
+    reason: str | None = None
+    explanation: str
+    next: Next | None = None
+    phase: Literal[Phase.CLEAN, Phase.STRANDED]
+    restore: RestoreReceipt | None = None
+    spec: dict[str, Any] = Field(default_factory=dict)
+    spec_sha256: str
+    scope: ScopeSummary | None = None
+    evidence: EvidenceSummary | None = None
+    arms: dict[str, ArmSummary] = Field(default_factory=dict)
+    checks: list[CheckResult] = Field(default_factory=list)
+    timeline: list[TimelineEntry] = Field(default_factory=list)
+    generator: Generator | None = None
+    seed: int
+    context: Context = Context()
+    started_at: str
+    ended_at: str
+    luff: str
+    known_failure: dict[str, Any] | None = None
+    expected: str | None = None
+
+
+class Report(_Part):
+    """This is what ``run`` and ``gate`` write with ``--json``: one or many outcomes and the decision."""
+
+    schema_: Literal["luff.dev/report/v1"] = Field(default="luff.dev/report/v1", alias="schema")
+    decision: Literal["go", "stop"]
+    exit_code: int
+    waivers_used: list[str] = Field(default_factory=list)
+    quarantined: list[str] = Field(default_factory=list)
+    outcomes: list[Outcome]

@@ -1,0 +1,242 @@
+"""
+What happened to each request, as columns, and what proves it.
+
+A row is opened when its request falls due and closed when it is decided, so
+rows stand in order of *due* time whatever came back first: the order in which
+a sequential test must read them. The number of a request is its row.
+Times are nanoseconds since the run's own zero, by one monotonic clock.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import IntEnum, IntFlag
+from typing import Literal
+
+from luff.model import Arm, Carrier, Phase
+
+__all__ = ["ARMS", "PENDING", "PHASES", "Call", "Evidence", "Failure", "Flag", "Sample", "Samples"]
+
+ARMS = (Arm.FAULT, Arm.CONTROL)
+PHASES = (Phase.WARMUP, Phase.FAULT, Phase.RECOVERY)
+PENDING = -1
+"""What `Samples.done_ns` holds until a request is decided."""
+
+
+class Failure(IntEnum):
+    """
+    This is why no complete answer came. `NONE` means that one did.
+
+    Those from `POOL` on are the generator's own fault and are never blamed on
+    the service.
+    """
+
+    NONE = 0
+    CONNECT = 1
+    """The address refused or did not answer the connection."""
+    DEADLINE = 2
+    """The total time ran out."""
+    RESET = 3
+    """The connection ended inside the answer."""
+    PROTOCOL = 4
+    """What came is not HTTP."""
+    TOO_LARGE = 5
+    """The head or the body went over the cap."""
+    TLS = 6
+    """The handshake failed, or the certificate does not hold."""
+    POOL = 16
+    """No connection could be had in the generator."""
+    RESOLVE = 17
+    """The name has no address on this machine."""
+    CUT = 18
+    """The run ended first: what was in flight is not judged."""
+
+    @property
+    def ours(self) -> bool:
+        """Return whether the generator is to blame."""
+        return self >= Failure.POOL
+
+
+class Flag(IntFlag):
+    """This is what the proxy said in `luff.scope.FLAGS_HEADER`, where luff is the direct caller."""
+
+    TWIN = 1
+    DELAY_INJECTED = 2
+    FAULT_INJECTED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """This is one row. *status* is 0 and *done_ns* `PENDING` while there is no answer."""
+
+    number: int
+    arm: Arm
+    phase: Phase
+    request: int
+    due_ns: int
+    sent_ns: int
+    done_ns: int
+    status: int
+    failure: Failure
+    flags: Flag
+    holds: int
+
+    @property
+    def latency_s(self) -> float:
+        """Return the seconds from the *due* time to the end of the answer."""
+        return (self.done_ns - self.due_ns) / 1e9
+
+    @property
+    def lateness_s(self) -> float:
+        """Return how late it was sent: the generator's own fault."""
+        return (self.sent_ns - self.due_ns) / 1e9
+
+
+class Samples:
+    """
+    This is every request of a run, in order of due time.
+
+    ``holds`` has a bit for each answer predicate of the plan (bit *i* for
+    predicate *i*), decided when the answer came: bodies are not kept.
+    ``request`` is the index in ``traffic.requests``.
+    """
+
+    def __init__(self) -> None:
+        self.arm = array("B")
+        self.phase = array("B")
+        self.request = array("B")
+        self.due_ns = array("q")
+        self.sent_ns = array("q")
+        self.done_ns = array("q")
+        self.status = array("H")
+        self.failure = array("B")
+        self.flags = array("B")
+        self.holds = array("L")
+
+    def __len__(self) -> int:
+        return len(self.due_ns)
+
+    def open(self, arm: Arm, phase: Phase, request: int, due_ns: int) -> int:
+        """Add a request that fell due and return its number."""
+        self.arm.append(ARMS.index(arm))
+        self.phase.append(PHASES.index(phase))
+        self.request.append(request)
+        self.due_ns.append(due_ns)
+        self.sent_ns.append(PENDING)
+        self.done_ns.append(PENDING)
+        self.status.append(0)
+        self.failure.append(Failure.NONE)
+        self.flags.append(0)
+        self.holds.append(0)
+        return len(self.due_ns) - 1
+
+    def close(
+        self,
+        number: int,
+        *,
+        done_ns: int,
+        status: int = 0,
+        failure: Failure = Failure.NONE,
+        flags: int = 0,
+        holds: int = 0,
+    ) -> None:
+        """Decide request *number*, once. *status* is 0 exactly when *failure* says why no answer came."""
+        if self.done_ns[number] != PENDING:
+            raise ValueError(f"request {number} is decided already")
+        self.done_ns[number] = done_ns
+        self.status[number] = status
+        self.failure[number] = failure
+        self.flags[number] = flags
+        self.holds[number] = holds
+
+    def decided(self, number: int) -> bool:
+        """Return whether request *number* has its answer or its failure."""
+        return self.done_ns[number] != PENDING
+
+    def __getitem__(self, number: int) -> Sample:
+        return Sample(
+            number=number,
+            arm=ARMS[self.arm[number]],
+            phase=PHASES[self.phase[number]],
+            request=self.request[number],
+            due_ns=self.due_ns[number],
+            sent_ns=self.sent_ns[number],
+            done_ns=self.done_ns[number],
+            status=self.status[number],
+            failure=Failure(self.failure[number]),
+            flags=Flag(self.flags[number]),
+            holds=self.holds[number],
+        )
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[number] for number in range(len(self)))
+
+    def rows(self, *, arm: Arm | None = None, phase: Phase | None = None) -> Iterator[int]:
+        """Yield the numbers of the requests of *arm* and *phase*, in order of due time."""
+        want_arm = None if arm is None else ARMS.index(arm)
+        want_phase = None if phase is None else PHASES.index(phase)
+        for number in range(len(self)):
+            if (want_arm is None or self.arm[number] == want_arm) and (
+                want_phase is None or self.phase[number] == want_phase
+            ):
+                yield number
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """
+    This is one proxied call seen in a log.
+
+    *started_s* and *ended_s* are Unix seconds; *flags* are Envoy's, such as
+    ``DI,DC``; *route* is the Envoy route's name; *number* the synthetic
+    request that it belongs to; *status* 0 when the caller left first.
+    """
+
+    workload: str
+    direction: Literal["inbound", "outbound"]
+    destination: str
+    path: str
+    number: int
+    started_s: float
+    ended_s: float
+    status: int
+    flags: str
+    route: str
+
+
+@dataclass(slots=True)
+class Evidence:
+    """
+    This is what is known so far.
+
+    *source* is such as ``lab-log``, ``response-header``, ``latency-shift``.
+    With *per* ``request``: ``attempts[n]`` counts how often request *n*
+    reached the broken hop through the twin, ``fired[n]`` has the bits of
+    `luff.samples.Flag` seen there, and ``breaches`` counts requests that took
+    a twin and should not have (control, or not ours). With *per*
+    ``aggregate``: only *attempts_total* and *fired_total* mean anything.
+
+    *lost_at* counts, by workload, the fault-arm requests whose every carrier
+    was gone when the workload called on; *arrived* the carriers seen at the
+    broken hop; *callers* the workloads seen calling through the twin.
+    *open_at* counts, by workload, inner calls that were still waiting when
+    their caller was cut off, with the seconds waited (for explanations).
+    """
+
+    source: str
+    per: Literal["request", "aggregate"]
+    attempts: array[int] = field(default_factory=lambda: array("H"))
+    fired: array[int] = field(default_factory=lambda: array("B"))
+    settled_through: int = 0
+    """Every request below this number has all the evidence that it will get."""
+    attempts_total: int = 0
+    fired_total: int = 0
+    breaches: int = 0
+    lost_at: Counter[str] = field(default_factory=Counter)
+    arrived: Counter[Carrier] = field(default_factory=Counter)
+    callers: Counter[str] = field(default_factory=Counter)
+    calls: list[Call] = field(default_factory=list)
+    """What was seen on the way of some fault-arm requests, for explanations (bounded)."""
