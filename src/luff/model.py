@@ -272,11 +272,6 @@ class _Expectation(Document):
     id: str
     arm: Arm = Arm.FAULT
 
-    @property
-    def kind(self) -> str:
-        """Return the word that introduces it in YAML."""
-        raise NotImplementedError
-
 
 class LatencyExpectation(_Expectation):
     """A complete answer came within *limit_s* of its due time, in a share *quantile* (such as 0.99) of requests."""
