@@ -1,0 +1,211 @@
+"""
+Evidence from the lab: every proxy's access log, joined per request.
+
+A log line belongs to a synthetic request when any carrier of the scope is in
+it. The line of the broken hop names the twin as its route. A line appears when
+its call ends, so a request under a long delay is proven late; until then it is
+not settled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from luff.model import Arm
+from luff.samples import ARMS, Call, Evidence, Flag, Samples
+from luff.scope import Scope
+
+__all__ = ["LabLog"]
+
+CALLS_MOST = 2000
+"""Calls kept for explanations."""
+READ_MOST_BYTES = 4 << 20
+"""Read from one log in one poll."""
+LINE_LATE_S = 1.0
+"""How long after its call a line may appear: the proxies flush every 50 ms."""
+
+_FLAGS = {"DI": Flag.DELAY_INJECTED, "FI": Flag.FAULT_INJECTED}
+_FAULT_ARM = ARMS.index(Arm.FAULT)
+
+
+@dataclass(slots=True)
+class _Log:
+    path: Path
+    offset: int = 0
+    rest: bytes = b""
+
+
+@dataclass(slots=True)
+class _Seen:
+    """This is what was seen at one workload, to tell where the scope was lost."""
+
+    scoped_in: int = 0
+    scoped_out: int = 0
+    bare_out: int = 0
+
+
+@dataclass(slots=True)
+class LabLog:
+    """
+    This is a `luff.evidence.Source` on the folder *logs*.
+
+    *twins* are the names of the run's twins; *wait_s* is the longest that a
+    call through a twin can take: the delay and the traffic's own timeout.
+    *zero_unix_s* is the Unix time of the samples' zero.
+    """
+
+    logs: Path
+    scope: Scope
+    twins: tuple[str, ...]
+    wait_s: float
+    zero_unix_s: float
+    now_unix_s: Any
+    evidence: Evidence = field(default_factory=lambda: Evidence("lab-log", "request"))
+    _open: dict[Path, _Log] = field(default_factory=dict)
+    _seen: dict[str, _Seen] = field(default_factory=dict)
+
+    async def poll(self, samples: Samples) -> None:
+        lines = await asyncio.to_thread(self._read_new)
+        self._grow(len(samples))
+        for line in lines:
+            self._take(line, len(samples))
+        self._settle(samples)
+        self.evidence.lost_at = Counter(
+            {
+                name: seen.bare_out
+                for name, seen in self._seen.items()
+                if seen.scoped_in and seen.bare_out and not seen.scoped_out
+            }
+        )
+
+    def skip_to_end(self) -> None:
+        """Start from here: what is in the logs already belongs to earlier runs."""
+        for path in self.logs.glob("*.access.jsonl"):
+            self._open[path] = _Log(path, offset=path.stat().st_size)
+
+    def _read_new(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        for path in sorted(self.logs.glob("*.access.jsonl")):
+            log = self._open.setdefault(path, _Log(path))
+            with path.open("rb") as file:
+                file.seek(log.offset)
+                new = file.read(READ_MOST_BYTES)
+            log.offset += len(new)
+            *whole, log.rest = (log.rest + new).split(b"\n")
+            found += _parsed(whole)
+        return found
+
+    def _grow(self, length: int) -> None:
+        missing = length - len(self.evidence.attempts)
+        if missing > 0:
+            self.evidence.attempts.extend([0] * missing)
+            self.evidence.fired.extend([0] * missing)
+
+    def _take(self, line: Mapping[str, Any], sent: int) -> None:
+        headers = {
+            self.scope.header: line.get("x_luff_run") or "",
+            "baggage": line.get("baggage") or "",
+            "traceparent": line.get("traceparent") or "",
+        }
+        mine = self.scope.number_in(headers)
+        route = str(line.get("route") or "")
+        twin = any(route == name or route.startswith(f"{name}.") for name in self.twins)
+        workload = str(line.get("workload") or "")
+        direction: Literal["inbound", "outbound"] = "inbound" if line.get("direction") == "inbound" else "outbound"
+        self._note_scope(
+            workload,
+            direction,
+            scoped=mine is not None or self.scope.control_number_in(headers) is not None,
+            fault=mine is not None,
+        )
+        if twin:
+            self._take_twin(line, mine, workload, sent)
+        if mine is not None and len(self.evidence.calls) < CALLS_MOST:
+            self.evidence.calls.append(_call(line, mine[0], workload, direction))
+
+    def _take_twin(self, line: Mapping[str, Any], mine: tuple[int, Any] | None, workload: str, sent: int) -> None:
+        evidence = self.evidence
+        if mine is None:
+            evidence.breaches += 1
+            return
+        number, carriers = mine
+        flags = Flag.TWIN
+        for word in str(line.get("flags") or "").split(","):
+            flags |= _FLAGS.get(word, Flag(0))
+        evidence.attempts_total += 1
+        evidence.callers[workload] += 1
+        evidence.arrived.update(carriers)
+        if flags & (Flag.DELAY_INJECTED | Flag.FAULT_INJECTED):
+            evidence.fired_total += 1
+        # Numbers past the samples are probes: proof that the route is live, but not a sample.
+        if number < sent:
+            evidence.attempts[number] += 1
+            evidence.fired[number] |= int(flags)
+
+    def _note_scope(self, workload: str, direction: str, *, scoped: bool, fault: bool) -> None:
+        seen = self._seen.setdefault(workload, _Seen())
+        if direction == "inbound":
+            seen.scoped_in += fault
+        elif scoped:
+            seen.scoped_out += fault
+        else:
+            seen.bare_out += 1
+
+    def _settle(self, samples: Samples) -> None:
+        """Move on over every request that is proven, is not of the fault arm, or can get no more proof."""
+        evidence = self.evidence
+        now_ns = (self.now_unix_s() - self.zero_unix_s) * 1e9
+        wait_ns = (self.wait_s + LINE_LATE_S) * 1e9
+        number = evidence.settled_through
+        while number < len(samples) and samples.decided(number):
+            proven = samples.arm[number] != _FAULT_ARM or evidence.attempts[number]
+            if not proven and now_ns - samples.due_ns[number] < wait_ns:
+                break
+            number += 1
+        evidence.settled_through = number
+
+
+def _parsed(lines: Iterable[bytes]) -> Iterable[dict[str, Any]]:
+    for line in lines:
+        try:
+            found = json.loads(line)
+        except ValueError:
+            # A line that a dying proxy wrote in half.
+            continue
+        if isinstance(found, dict):
+            yield found
+
+
+def _call(line: Mapping[str, Any], number: int, workload: str, direction: Literal["inbound", "outbound"]) -> Call:
+    started_s = float(line.get("start") or 0.0)
+    return Call(
+        workload=workload,
+        direction=direction,
+        destination=_destination(str(line.get("cluster") or "")) or str(line.get("authority") or ""),
+        path=str(line.get("path") or ""),
+        number=number,
+        started_s=started_s,
+        ended_s=started_s + _duration_s(line),
+        status=int(line.get("status") or 0),
+        flags=str(line.get("flags") or ""),
+        route=str(line.get("route") or ""),
+    )
+
+
+def _duration_s(line: Mapping[str, Any]) -> float:
+    for key, unit_s in (("duration_us", 1e-6), ("duration_ms", 1e-3)):
+        text = str(line.get(key) or "")
+        if text.lstrip("-").isdigit() and int(text) >= 0:
+            return int(text) * unit_s
+    return 0.0
+
+
+def _destination(cluster: str) -> str:
+    """Return the service in ``outbound|9080|v1|reviews.bookinfo.svc.cluster.local``."""
+    return cluster.rsplit("|", 1)[-1].split(".")[0] if "|" in cluster else ""

@@ -1,0 +1,233 @@
+"""
+The guard: a child process that takes the routes out when its parent cannot.
+
+It holds one end of a pipe. Before a patch is sent it is told which object and
+which run; when the pipe ends without a release, its parent is gone, and it
+withdraws until nothing is left. It lives in a session of its own, so that a
+Ctrl-C or the end of the parent's process group does not reach it, ignores
+polite signals, and imports nothing but the way back.
+
+The lines on the pipe, each a JSON object:
+``{"watch": run, "namespace": …, "name": …, "pinned": …, "life_s": …}`` and
+``{"release": run}`` from the parent; ``{"ready": true}``, ``{"watching": run}``
+and ``{"error": …}`` from the guard.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from luff.clock import SystemClock
+from luff.errors import LuffError, NoGuard, RestoreNotVerified
+from luff.mesh import Kind, Mesh, Ref
+from luff.mesh.kubernetes import Connection, KubernetesMesh
+from luff.routes import Injection
+from luff.withdraw import withdraw
+
+__all__ = ["Guard", "main"]
+
+READY_WITHIN_S = 15.0
+CONFIRM_WITHIN_S = 5.0
+LAB_PATIENCE_S = 60.0
+"""How long a guard looks for a lab that may have ended together with its parent; for a cluster there is no limit."""
+CLOSE_WITHIN_S = 5.0
+
+
+class Guard:
+    """This is the parent's side. Use `Guard.start`, then `watch` before and `release` after each injection."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._turn = asyncio.Lock()
+
+    @classmethod
+    async def start(cls, connection: Connection, *, log: Path | None = None, keep_open: Sequence[int] = ()) -> Guard:
+        """
+        Start the child and return when it has reached the API server by itself.
+
+        *log* takes what it has to say after our end; *keep_open* are file
+        descriptors that it holds open with us (a lab's lifeline).
+        """
+        stderr: int | Any = asyncio.subprocess.DEVNULL
+        with contextlib.ExitStack() as files:
+            if log is not None:
+                with contextlib.suppress(OSError):
+                    log.parent.mkdir(parents=True, exist_ok=True)
+                    stderr = files.enter_context(log.open("ab"))
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "luff.guard",
+                json.dumps(asdict(connection)),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=stderr,
+                start_new_session=True,
+                pass_fds=tuple(keep_open),
+            )
+        guard = cls(process)
+        await guard._expect("ready", within_s=READY_WITHIN_S)
+        return guard
+
+    @property
+    def pid(self) -> int:
+        """Return the child's process id."""
+        return self._process.pid
+
+    async def watch(self, ref: Ref, injection: Injection) -> None:
+        """Tell the guard what may be in the mesh from now on; raises `NoGuard` when it does not confirm."""
+        line = {
+            "watch": injection.run,
+            "namespace": ref.namespace,
+            "name": ref.name,
+            "pinned": injection.resource_version,
+            "life_s": injection.expires_s - injection.created_s,
+        }
+        async with self._turn:
+            await self._say(line)
+            await self._expect("watching", within_s=CONFIRM_WITHIN_S)
+
+    async def release(self, run: str) -> None:
+        """Tell the guard that *run* is clean."""
+        with contextlib.suppress(NoGuard):
+            await self._say({"release": run})
+
+    async def died(self) -> int:
+        """Come back when the child has ended, with its exit code."""
+        return await self._process.wait()
+
+    async def close(self) -> None:
+        """Let the child go. What was not released it withdraws on its own."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._process.wait(), CLOSE_WITHIN_S)
+
+    async def _say(self, line: dict[str, Any]) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(line).encode() + b"\n")
+            await self._process.stdin.drain()
+        except (ConnectionError, RuntimeError) as error:
+            raise NoGuard("the guard has died, so nobody could clean up after this process") from error
+
+    async def _expect(self, word: str, *, within_s: float) -> None:
+        assert self._process.stdout is not None
+        try:
+            line = await asyncio.wait_for(self._process.stdout.readline(), within_s)
+            answer = json.loads(line or b"{}")
+        except (TimeoutError, ValueError) as error:
+            raise NoGuard(f"the guard did not answer {word!r} within {within_s:.0f} s") from error
+        if word not in answer:
+            raise NoGuard(f"the guard could not start: {answer.get('error', 'it ended without a word')}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Watched:
+    ref: Ref
+    run: str
+    pinned: str
+    until_s: float
+
+
+class _Child:
+    """This is the child's side."""
+
+    def __init__(self, mesh: Mesh, connection: Connection) -> None:
+        self._mesh = mesh
+        self._patience_s = LAB_PATIENCE_S if connection.kind == "lab" else None
+        self._clock = SystemClock()
+        self._watched: dict[str, _Watched] = {}
+
+    async def live(self) -> None:
+        """Listen until the pipe ends, then take out everything that was not released."""
+        lines = asyncio.StreamReader()
+        loop = asyncio.get_running_loop()
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin.buffer)
+        _answer({"ready": True})
+        expiry = asyncio.create_task(self._expire())
+        while line := await lines.readline():
+            self._hear(json.loads(line))
+        expiry.cancel()
+        await self._take_out(tuple(self._watched.values()), why="its parent is gone")
+
+    def _hear(self, said: dict[str, Any]) -> None:
+        if "watch" in said:
+            ref = Ref(Kind.VIRTUAL_SERVICE, said["namespace"], said["name"])
+            until_s = self._clock.monotonic_s() + float(said["life_s"])
+            self._watched[said["watch"]] = _Watched(ref, said["watch"], said["pinned"], until_s)
+            _answer({"watching": said["watch"]})
+        else:
+            self._watched.pop(said.get("release", ""), None)
+
+    async def _expire(self) -> None:
+        """Take out what outlived its time: its parent may be stopped, or stuck."""
+        while True:
+            await self._clock.sleep(1.0)
+            now_s = self._clock.monotonic_s()
+            over = tuple(watched for watched in self._watched.values() if now_s >= watched.until_s)
+            await self._take_out(over, why="its time is over")
+            for watched in over:
+                self._watched.pop(watched.run, None)
+
+    async def _take_out(self, all_watched: Sequence[_Watched], *, why: str) -> None:
+        await asyncio.gather(*(self._take_one_out(watched, why=why) for watched in all_watched))
+
+    async def _take_one_out(self, watched: _Watched, *, why: str) -> None:
+        try:
+            done = await withdraw(
+                self._mesh,
+                watched.ref,
+                run=watched.run,
+                clock=self._clock,
+                pinned=watched.pinned,
+                patience_s=self._patience_s,
+            )
+        except RestoreNotVerified as error:
+            _log(f"run {watched.run}: {error}")
+            return
+        _log(
+            f"run {watched.run}: {why}; {watched.ref} is clean, removed {len(done.removed)} route(s), {done.seconds:.2f} s"
+        )
+
+
+def _answer(line: dict[str, Any]) -> None:
+    print(json.dumps(line), flush=True)  # noqa: T201  # the pipe to the parent
+
+
+def _log(line: str) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        print(f"luff guard: {line}", file=sys.stderr, flush=True)  # noqa: T201  # its only way to speak
+
+
+async def _main(connection: Connection) -> int:
+    try:
+        mesh = KubernetesMesh.connect(connection)
+        await mesh.server_time_s()
+    except LuffError as error:
+        _answer({"error": str(error)})
+        return 1
+    await _Child(mesh, connection).live()
+    return 0
+
+
+def main() -> None:
+    """Be the guard. The one argument is the connection, as JSON."""
+    for polite in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(polite, signal.SIG_IGN)
+    code = asyncio.run(_main(Connection(**json.loads(sys.argv[1]))))
+    # Threads of calls to a server that is away must not hold the process.
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

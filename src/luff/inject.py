@@ -1,0 +1,180 @@
+"""
+Put the twins in, and never leave without taking them out.
+
+`injected` is the one scope in which a fault may live. Its order is fixed: the
+journal commits, the watcher confirms, only then the patch is sent. However the
+body ends, the withdrawal runs, shielded from cancellation, and its proof (or
+the lack of one) stands in `Live`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from luff.clock import Clock
+from luff.errors import Conflict, MeshBusy, MeshError, MeshUnreachable, RestoreNotVerified, StoreError
+from luff.lifecycle import Intent, Journal, Phase
+from luff.mesh import Kind, Mesh, Ref
+from luff.model import Object
+from luff.routes import Injection
+from luff.withdraw import PATIENCE_S, Withdrawal, withdraw
+
+__all__ = ["INJECT_TRIES", "Live", "Watcher", "injected", "shielded"]
+
+INJECT_TRIES = 5
+"""How often a plan is made anew because somebody else wrote first."""
+
+T = TypeVar("T")
+
+
+class Watcher(Protocol):
+    """This is somebody who cleans up when this process cannot; it is told of the names before the patch is sent."""
+
+    async def watch(self, ref: Ref, injection: Injection) -> None:
+        """Return only when the watcher has confirmed; raises `luff.errors.NoGuard` otherwise."""
+
+    async def release(self, run: str) -> None:
+        """Tell the watcher that *run* is clean. Never raises: a watcher that is gone has nothing to do either."""
+
+
+@dataclass(slots=True)
+class Live:
+    """
+    This is one injected fault, and what became of it.
+
+    *injection* is ``None`` until something may be sent; *object_* is the
+    object with the twins, as the server answered. *withdrawal* is set when the
+    scope has ended and the routes are proven back, *stranded* when that could
+    not be proven, *removed_at_s* when the proof came (monotonic seconds).
+    *journal_errors* are marks that could not be written; they stop nothing.
+    """
+
+    ref: Ref | None = None
+    injection: Injection | None = None
+    object_: Object | None = None
+    maybe_applied: bool = False
+    withdrawal: Withdrawal | None = None
+    stranded: RestoreNotVerified | None = None
+    removed_at_s: float | None = None
+    journal_errors: list[StoreError] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """This is what carries out an injection: the mesh, the journal, the watcher and time."""
+
+    mesh: Mesh
+    journal: Journal
+    watcher: Watcher
+    clock: Clock
+
+
+@asynccontextmanager
+async def injected(
+    plan: Callable[[], Awaitable[Injection]], hands: Hands, *, patience_s: float = PATIENCE_S
+) -> AsyncIterator[Live]:
+    """
+    Insert what *plan* returns, for the life of the ``async with`` body.
+
+    *plan* is called again, for a fresh look, when somebody else wrote first.
+    Raises what the mesh raised when nothing could be inserted (the routes are
+    proven untouched by then), and `RestoreNotVerified` when the proof is
+    missing after *patience_s*, unless the body raised something itself.
+    """
+    live = Live()
+    try:
+        await _insert(live, plan, hands)
+        yield live
+    finally:
+        if live.injection is not None:
+            await shielded(_take_out(live, hands, patience_s=patience_s))
+    if live.stranded is not None:
+        raise live.stranded
+
+
+async def _insert(live: Live, plan: Callable[[], Awaitable[Injection]], hands: Hands) -> None:
+    for tries_left in reversed(range(INJECT_TRIES)):
+        injection = await plan()
+        ref = Ref(Kind.VIRTUAL_SERVICE, injection.namespace, injection.virtual_service)
+        await hands.journal.arm(_intent(injection))
+        live.ref, live.injection = ref, injection
+        await hands.watcher.watch(ref, injection)
+        live.maybe_applied = True
+        try:
+            # The thread that sends a patch cannot be cancelled: its end is awaited whatever happens to us.
+            live.object_ = await shielded(hands.mesh.patch(ref, injection.operations))
+            return
+        except Conflict:
+            live.maybe_applied = False
+            if tries_left == 0:
+                raise
+        except (MeshUnreachable, MeshBusy):
+            raise
+        except MeshError:
+            live.maybe_applied = False
+            raise
+
+
+def _intent(injection: Injection) -> Intent:
+    return Intent(
+        run=injection.run,
+        namespace=injection.namespace,
+        virtual_service=injection.virtual_service,
+        uid=injection.uid,
+        resource_version=injection.resource_version,
+        names=injection.names,
+        expires_s=injection.expires_s,
+        hash_before=injection.hash_before,
+    )
+
+
+async def _take_out(live: Live, hands: Hands, *, patience_s: float) -> None:
+    injection, ref = live.injection, live.ref
+    assert injection is not None
+    assert ref is not None
+    await _mark(live, hands.journal, Phase.WITHDRAWING)
+    try:
+        live.withdrawal = await withdraw(
+            hands.mesh,
+            ref,
+            run=injection.run,
+            clock=hands.clock,
+            pinned=injection.resource_version,
+            sent=live.maybe_applied,
+            patience_s=patience_s,
+        )
+    except RestoreNotVerified as error:
+        # The watcher is not released: it goes on where we stop.
+        live.stranded = error
+        await _mark(live, hands.journal, Phase.STRANDED, note=error.message)
+        return
+    live.removed_at_s = hands.clock.monotonic_s()
+    await _mark(live, hands.journal, Phase.CLEAN)
+    await hands.watcher.release(injection.run)
+
+
+async def _mark(live: Live, journal: Journal, phase: Phase, *, note: str | None = None) -> None:
+    assert live.injection is not None
+    try:
+        await journal.mark(live.injection.run, phase, note=note)
+    except StoreError as error:
+        # The routes matter more than the record of them.
+        live.journal_errors.append(error)
+
+
+async def shielded(work: Awaitable[T]) -> T:
+    """Await *work* to its own end even when this task is cancelled; the cancellation is raised afterwards."""
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+    return task.result()
