@@ -21,7 +21,7 @@ from luff.errors import Conflict, LockHeld, MeshError, NotFound, RunAborted
 from luff.mesh import Kind, Mesh, Ref
 from luff.model import Object
 
-__all__ = ["LEASE_S", "STOP_ANNOTATION", "lease_name", "lease_ref", "locked"]
+__all__ = ["LEASE_S", "RUN_ANNOTATION", "STOP_ANNOTATION", "lease_name", "lease_ref", "locked"]
 
 LEASE_S = 15
 """How long a Lease lives without being renewed."""
@@ -72,7 +72,7 @@ def _seconds(text: str | None) -> float:
     if not text:
         return 0.0
     try:
-        return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+        return datetime.fromisoformat(text).timestamp()
     except ValueError:
         return 0.0
 

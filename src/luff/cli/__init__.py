@@ -1,1 +1,117 @@
-"""(being written)"""
+"""
+The command line: one module per group of verbs, imported only when it is used.
+
+Data goes to stdout, talk to stderr. Whatever happens ends in one of the exit
+codes of the contract and never in a traceback.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from pathlib import Path
+
+import click
+
+from luff import __version__
+from luff.errors import InvalidFile, LuffError
+
+__all__ = ["COMMANDS", "cli", "main"]
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("luff.cli.demo:demo", "Take the tour: a local mesh, the shipped experiments, a report."),
+    "lab": ("luff.cli.lab:lab", "Run a local mesh with the real Envoy."),
+    "plan": ("luff.cli.plan:plan", "Show what a run would change. Touches nothing."),
+    "run": ("luff.cli.run:run", "Find out: run experiments now."),
+    "status": ("luff.cli.status:status", "Show what is injected right now, whoever did it."),
+    "restore": ("luff.cli.restore:restore", "Put routes back. Needs a kubeconfig and nothing else."),
+    "stop": ("luff.cli.stop:stop", "Stop runs; their routes are restored."),
+    "runs": ("luff.cli.runs:runs", "Look at history."),
+    "report": ("luff.cli.report:report", "Write a report of stored runs or result files."),
+    "db": ("luff.cli.db:db", "Look after the database."),
+    "schema": ("luff.cli.schema:schema", "Print the JSON Schema of a kind."),
+    "version": ("luff.cli.version:version", "Print the version."),
+}
+"""Every command: where it lives, and what the help says, so that the help imports none of them."""
+
+
+class LazyGroup(click.Group):
+    """This imports a command only when it is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module), name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, said) for name, (_, said) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="luff", message="%(prog)s %(version)s")
+def cli() -> None:
+    """
+    Break one hop of an Istio mesh for test traffic only, judge the callers, always put the routes back.
+
+    Start with `luff demo`. Exit codes: 0 passed, 1 failed, 2 usage, 3 inconclusive, 4 aborted, 5 error,
+    6 nothing selected, 7 restore not verified.
+    """
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code."""
+    sys.exit(_run(sys.argv[1:]))
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        code = cli.main(args=arguments, prog_name="luff", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return 2
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("luff: interrupted", err=True)
+        return 130
+    except LuffError as error:
+        _say(error)
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader of our output has left, as `head` does.
+        sys.stderr.close()
+        return 0
+    except Exception as error:  # the outermost edge: a person must get a sentence, not a traceback
+        where = _keep_traceback()
+        click.echo(f"luff: internal error: {type(error).__name__}: {error}", err=True)
+        click.echo(f"next: report it with {where}; `luff status` shows whether anything is injected", err=True)
+        return 5
+    return code if isinstance(code, int) else 0
+
+
+def _say(error: LuffError) -> None:
+    if isinstance(error, InvalidFile):
+        click.echo(str(error), err=True)
+        count = len(error.problems)
+        click.echo(f"luff: {count} problem{'s' if count != 1 else ''}; nothing was run", err=True)
+        return
+    click.echo(f"luff: {error.message}", err=True)
+    if error.next_step:
+        click.echo(f"next: {error.next_step}", err=True)
+
+
+def _keep_traceback() -> Path:
+    from luff.cli.places import state_folder
+
+    path = state_folder() / "last-internal-error.txt"
+    path.write_text(traceback.format_exc(), encoding="utf-8")
+    return path

@@ -10,28 +10,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import httpx
 
-__all__ = ["LabProxies", "Sighting"]
+from luff.evidence import Sighting
+
+__all__ = ["LabProxies"]
 
 ANSWER_WITHIN_S = 3.0
-
-
-@dataclass(frozen=True, slots=True)
-class Sighting:
-    """
-    This is one look at all proxies.
-
-    *concerned* are the proxies that route the VirtualService at all; *names*
-    says for each of them which of the asked names it has; *silent* did not
-    answer, so nothing is known of them.
-    """
-
-    concerned: frozenset[str]
-    names: Mapping[str, frozenset[str]]
-    silent: frozenset[str]
 
 
 class LabProxies:

@@ -1,0 +1,57 @@
+# Two commands from a bare checkout: `make demo` and `make test`. Both set up .venv by themselves.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+EXTRAS := --extra lab --extra server --extra postgres
+
+.PHONY: demo test lint bench lock clean help
+.DEFAULT_GOAL := help
+
+help: ## Show this list.
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+demo: $(VENV)/.runtime ## Take the tour: a local mesh with the real Envoy, the shipped experiments, an HTML report.
+	@$(BIN)/luff demo
+
+test: $(VENV)/.dev ## Run every test: a parallel part, then the part that needs the machine to itself.
+	@$(BIN)/python -m pytest -n 2 -m "not timing" $(PYTEST_FLAGS)
+	@$(BIN)/python -m pytest -m timing $(PYTEST_FLAGS)
+
+lint: $(VENV)/.dev ## Check style, types and the import contracts.
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: $(VENV)/.bench ## Measure luff against named peers, side by side.
+	@$(BIN)/python bench/all.py
+
+lock: ## Make the lock files anew from pyproject.toml (needs uv).
+	uv pip compile --universal --generate-hashes --no-header --no-annotate -q $(EXTRAS) -p 3.11 pyproject.toml -o requirements.lock
+	uv pip compile --universal --generate-hashes --no-header --no-annotate -q $(EXTRAS) --group dev -p 3.11 -c requirements.lock pyproject.toml -o requirements-dev.lock
+	uv pip compile --universal --generate-hashes --no-header --no-annotate -q $(EXTRAS) --group dev --group bench -p 3.11 -c requirements-dev.lock pyproject.toml -o requirements-bench.lock
+
+clean: ## Remove the virtual environment and what tools left.
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "luff needs Python 3.11 or newer as '$(PYTHON)'; name another with: make PYTHON=python3.12 demo" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "$(PYTHON) has no venv module; install it (on Debian and Ubuntu: apt-get install python3-venv) and run make again" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: $(VENV)/bin/python requirements.lock pyproject.toml
+	@test -e $(VENV)/.dev || $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r requirements.lock
+	@test -e $(VENV)/.dev || $(BIN)/python -m pip install -q --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+# The development lock is a superset with the build backend in it, so that nothing more is fetched.
+$(VENV)/.dev: $(VENV)/bin/python requirements-dev.lock pyproject.toml
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r requirements-dev.lock
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@ $(VENV)/.runtime
+
+$(VENV)/.bench: $(VENV)/.dev requirements-bench.lock
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r requirements-bench.lock
+	@touch $@

@@ -1,0 +1,124 @@
+"""
+Which mesh is meant, by the rules of the contract.
+
+``--lab`` is the running lab that answers, or one started for this command's
+own life. Without it a cluster is meant and must be named: an ambient context
+is asked about on a terminal and refused elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import click
+
+from luff import lab
+from luff.cli.options import MeshOptions
+from luff.errors import MeshError, UsageError
+from luff.lab import LabState
+from luff.mesh.kubernetes import Connection, current_context
+from luff.parse import Documents
+from luff.shipped import shipped
+
+__all__ = ["Chosen", "ambient_mesh", "chosen_mesh"]
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """
+    This is the mesh that a command works on.
+
+    *lab* is its state when it is one; *keep_open* are file descriptors whose
+    holders keep a temporary lab alive.
+    """
+
+    connection: Connection
+    lab: LabState | None = None
+    keep_open: tuple[int, ...] = field(default=())
+
+
+@contextmanager
+def chosen_mesh(options: MeshOptions, documents: Documents) -> Iterator[Chosen]:
+    """Yield the mesh for a command that may change something; a lab started here ends with the block."""
+    if not options.lab:
+        yield Chosen(_named_cluster(options))
+        return
+    state = lab.find()
+    if state is not None and not lab.workloads_missing(state, documents):
+        yield _in_lab(state)
+        return
+    with _temporary_lab(documents) as chosen:
+        yield chosen
+
+
+def ambient_mesh(options: MeshOptions) -> Chosen:
+    """Return the mesh for a command that never asks: the lab with ``--lab``, else the cluster named or ambient."""
+    if options.lab:
+        state = lab.find()
+        if state is None:
+            raise MeshError("no lab is running", next_step="start one with `luff lab up --detach`")
+        return _in_lab(state)
+    context = options.context or current_context(options.kubeconfig)
+    if context is None:
+        raise _no_kubeconfig(options)
+    return Chosen(Connection(options.kubeconfig, context))
+
+
+def _in_lab(state: LabState, keep_open: tuple[int, ...] = ()) -> Chosen:
+    return Chosen(Connection(state.kubeconfig, lab.CONTEXT, kind="lab"), state, keep_open)
+
+
+def _named_cluster(options: MeshOptions) -> Connection:
+    if options.context is not None:
+        return Connection(options.kubeconfig, options.context)
+    ambient = current_context(options.kubeconfig)
+    if ambient is None:
+        raise _no_kubeconfig(options)
+    if options.yes:
+        return Connection(options.kubeconfig, ambient)
+    if sys.stdin.isatty() and sys.stderr.isatty():
+        if click.confirm(f"Use the cluster of the current context, {ambient}?", err=True):
+            return Connection(options.kubeconfig, ambient)
+        raise click.Abort
+    raise UsageError(
+        f"no cluster was named, and the current context {ambient} is not taken on its own",
+        next_step=f"say --context {ambient}, set LUFF_CONTEXT, add --yes, or use --lab",
+    )
+
+
+def _no_kubeconfig(options: MeshOptions) -> MeshError:
+    where = options.kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
+    return MeshError(
+        f"there is no usable kubeconfig at {where}",
+        next_step="name one with --kubeconfig or KUBECONFIG, or run against a local mesh with --lab",
+    )
+
+
+def bookinfo() -> Documents:
+    """Return the shipped sample mesh: its workloads and manifests, without experiments."""
+    from luff.cli.files import read_documents  # it imports this module's neighbours
+
+    return read_documents([shipped("experiments") / "bookinfo" / "lab.yaml"])
+
+
+@contextmanager
+def _temporary_lab(documents: Documents) -> Iterator[Chosen]:
+    wanted = documents if documents.workloads else bookinfo()
+    names = ", ".join(sorted({workload.spec.service for workload in wanted.workloads}))
+    click.echo(f"starting a lab for this command: {names}", err=True)
+    reader, writer = os.pipe()
+    try:
+        state = lab.start(wanted, lifeline_fd=reader)
+        os.close(reader)
+        reader = -1
+        yield _in_lab(state, keep_open=(writer,))
+    finally:
+        for fd in (reader, writer):
+            with contextlib.suppress(OSError):
+                if fd >= 0:
+                    os.close(fd)

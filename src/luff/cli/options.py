@@ -1,0 +1,85 @@
+"""Options that several commands share, each with its environment variable."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+
+__all__ = ["MeshOptions", "Voice", "mesh_options", "option", "store_option", "voice_options"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def option(*declarations: str, **attributes: Any) -> Callable[[F], F]:
+    """Return a click option that can also be given as ``LUFF_<FLAG>``, without the command's name."""
+    long = next(d for d in declarations if d.startswith("--")).split("/")[0]
+    attributes.setdefault("envvar", "LUFF_" + long.removeprefix("--").replace("-", "_").upper())
+    attributes.setdefault("show_envvar", False)
+    return click.option(*declarations, **attributes)
+
+
+def consent(*declarations: str, **attributes: Any) -> Callable[[F], F]:
+    """Return a click option that only a person can give: consent is never taken from the environment."""
+    return click.option(*declarations, **attributes)
+
+
+@dataclass(frozen=True, slots=True)
+class MeshOptions:
+    """This is which mesh was asked for."""
+
+    lab: bool
+    context: str | None
+    kubeconfig: str | None
+    namespace: str | None
+    yes: bool = False
+
+
+def mesh_options(command: F) -> F:
+    """Add the options that say which mesh is meant; the command gets them as *mesh*."""
+
+    @option("--lab", is_flag=True, help="Use the local mesh, and start one if none is running.")
+    @option("--context", metavar="NAME", help="The kubeconfig's context that names the cluster.")
+    @click.option("--kubeconfig", envvar="KUBECONFIG", metavar="FILE", help="The kubeconfig to use.")
+    @option("-n", "--namespace", metavar="NAME", help="The namespace to work in.")
+    @functools.wraps(command)
+    def wrapped(
+        *args: Any, lab: bool, context: str | None, kubeconfig: str | None, namespace: str | None, **rest: Any
+    ) -> Any:
+        chosen = MeshOptions(
+            lab=lab, context=context, kubeconfig=kubeconfig, namespace=namespace, yes=rest.get("yes", False)
+        )
+        return command(*args, mesh=chosen, **rest)
+
+    return wrapped  # type: ignore[return-value]  # functools.wraps keeps the signature that click reads
+
+
+def store_option(command: F) -> F:
+    """Add ``--store``."""
+    return option(
+        "--store", metavar="URL", help="The database (SQLAlchemy URL); by default a SQLite file of your own."
+    )(command)
+
+
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """This is how much is said, and with what colour. *level* is -1 quiet, 0 usual, 1 and more verbose."""
+
+    level: int
+    color: bool | None
+
+
+def voice_options(command: F) -> F:
+    """Add ``-q``, ``-v`` and ``--no-color``; the command gets them as *voice*."""
+
+    @click.option("-q", "--quiet", is_flag=True, help="Say only what was asked for.")
+    @click.option("-v", "--verbose", count=True, help="Say more.")
+    @click.option("--no-color", is_flag=True, envvar="NO_COLOR", help="No colours.")
+    @functools.wraps(command)
+    def wrapped(*args: Any, quiet: bool, verbose: int, no_color: bool, **rest: Any) -> Any:
+        return command(*args, voice=Voice(-1 if quiet else verbose, False if no_color else None), **rest)
+
+    return wrapped  # type: ignore[return-value]  # functools.wraps keeps the signature that click reads

@@ -1,0 +1,141 @@
+"""`luff plan`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import yaml
+
+from luff.cli.options import MeshOptions, Voice, consent, mesh_options, voice_options
+from luff.units import show_count, show_duration, show_rate
+
+if TYPE_CHECKING:
+    from luff.plan import Plan
+
+__all__ = ["plan"]
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Change a field, such as spec.traffic.rate=10/s."
+)
+@click.option(
+    "--dry-run",
+    type=click.Choice(["none", "server"]),
+    default="none",
+    help="server: let the API server try the patch without keeping it.",
+)
+@click.option(
+    "-o", "--output", type=click.Choice(["diff", "json", "yaml"]), default="diff", help="The shape of the answer."
+)
+@consent("--yes", is_flag=True, help="Use the kubeconfig's current context.")
+@mesh_options
+@voice_options
+def plan(
+    files: tuple[Path, ...],
+    overrides: tuple[str, ...],
+    dry_run: str,
+    output: str,
+    yes: bool,
+    mesh: MeshOptions,
+    voice: Voice,
+) -> None:
+    """Show what a run of FILES would change, and what was inferred. Touches nothing."""
+    from luff.cli.files import overrides_of, read_documents
+    from luff.cli.mesh_choice import chosen_mesh
+    from luff.errors import NothingSelected
+    from luff.mesh.kubernetes import KubernetesMesh  # the client costs half a second
+    from luff.run import plan_only
+
+    documents = read_documents(files, overrides=overrides_of(overrides))
+    if not documents.experiments:
+        raise NothingSelected("there is no experiment in these files")
+    with chosen_mesh(mesh, documents) as chosen:
+        api = KubernetesMesh.connect(chosen.connection)
+        try:
+            plans = [
+                asyncio.run(plan_only(experiment, api, namespace=mesh.namespace, dry_run=dry_run == "server"))
+                for experiment in documents.experiments
+            ]
+        finally:
+            api.close()
+    if output == "diff":
+        for each in plans:
+            click.echo(_as_text(each))
+        return
+    shown = [_as_document(each) for each in plans]
+    if output == "json":
+        click.echo(json.dumps(shown if len(shown) > 1 else shown[0], indent=2, ensure_ascii=False))
+    else:
+        click.echo(yaml.safe_dump_all(shown, sort_keys=False, allow_unicode=True), nl=False)
+
+
+def _as_text(plan: Plan) -> str:
+    from luff.routes import difference
+
+    redact = plan.stamp.scope.redact
+    injection = plan.injection
+    lines = [
+        f"{plan.experiment.name}: {plan.experiment.spec.hypothesis or 'no hypothesis written down'}",
+        f"  breaks {plan.caller or 'whoever calls'} → {plan.dependency}, judges {plan.subject}",
+        "",
+        *(redact(line) for line in difference(plan.virtual_service, injection)),
+        "",
+        f"traffic  {show_rate(plan.rate_hz)} per arm, at most {show_duration(plan.experiment.spec.traffic.duration_s)} after "
+        f"{show_duration(plan.experiment.spec.traffic.warmup_s)} of warm-up; each request up to {show_duration(plan.timeout_s)}",
+        f"held     at most {plan.held:.0f} requests in the caller at once",
+        f"ttl      {show_duration(plan.experiment.spec.restore.ttl_s)}: after that anybody may remove the twins",
+        "",
+        "checks",
+    ]
+    for check in plan.checks:
+        lines.append(
+            f"  {check.id:<28} {check.expression:<34} {check.method:<11} "
+            f"tolerates {show_count(check.tolerated)} of {show_count(check.sample_most)}"
+        )
+    lines += ["", "inferred"]
+    lines += [f"  {name:<16} {value}   ({why})" for name, value, why in plan.inferred]
+    if plan.warnings:
+        lines += ["", "mind"] + [f"  {redact(warning)}" for warning in plan.warnings]
+    return "\n".join(lines)
+
+
+def _as_document(plan: Plan) -> dict[str, Any]:
+    injection = plan.injection
+    text = json.dumps(
+        {
+            "experiment": plan.experiment.name,
+            "object": {
+                "namespace": injection.namespace,
+                "virtual_service": injection.virtual_service,
+                "resource_version": injection.resource_version,
+            },
+            "subject": plan.subject,
+            "edge": {"caller": plan.caller, "dependency": plan.dependency},
+            "twins": list(injection.twins),
+            "operations": [dict(operation) for operation in injection.operations],
+            "traffic": {"rate_per_arm_hz": plan.rate_hz, "timeout_s": plan.timeout_s, "held_most": plan.held},
+            "checks": [
+                {
+                    "id": c.id,
+                    "expression": c.expression,
+                    "method": c.method,
+                    "tolerates": c.tolerated,
+                    "of": c.sample_most,
+                }
+                for c in plan.checks
+            ],
+            "inferred": [{"field": name, "value": value, "why": why} for name, value, why in plan.inferred],
+            "warnings": list(plan.warnings),
+            "scope_sha256": plan.stamp.scope.digest,
+        },
+        ensure_ascii=False,
+    )
+    found = json.loads(plan.stamp.scope.redact(text))
+    assert isinstance(found, dict)
+    return found

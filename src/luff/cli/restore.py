@@ -1,0 +1,104 @@
+"""`luff restore`."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+from typing import TYPE_CHECKING
+
+import click
+
+from luff.cli.options import MeshOptions, Voice, consent, mesh_options, option, voice_options
+from luff.errors import RestoreNotVerified, UsageError
+
+if TYPE_CHECKING:
+    from luff.restore import Injected
+
+__all__ = ["restore", "who_am_i"]
+
+
+@click.command()
+@click.argument("run", required=False)
+@option("--expired", is_flag=True, help="Only what has outlived its own time.")
+@consent("--all", "everything", is_flag=True, help="Also what a live run is using right now.")
+@click.option("--dry-run", is_flag=True, help="Show what would be removed.")
+@mesh_options
+@voice_options
+def restore(run: str | None, expired: bool, everything: bool, dry_run: bool, mesh: MeshOptions, voice: Voice) -> int:
+    """
+    Put routes back. Needs a kubeconfig and nothing else: no database, no lock, no server.
+
+    Without arguments it withdraws what is expired or orphaned; live runs need
+    their id or --all, and are listed first.
+    """
+    from luff.cli.mesh_choice import ambient_mesh
+    from luff.mesh.kubernetes import KubernetesMesh  # the client costs half a second
+
+    if sum((run is not None, expired, everything)) > 1:
+        raise UsageError("RUN, --expired and --all exclude one another")
+    api = KubernetesMesh.connect(ambient_mesh(mesh).connection)
+    namespaces = None if mesh.namespace is None else [mesh.namespace]
+
+    async def work() -> int:
+        from luff.clock import SystemClock
+        from luff.restore import find_injected, put_back
+        from luff.withdraw import PATIENCE_S, restore_command
+
+        found, doubtful = await find_injected(api, namespaces)
+        for suspect in doubtful:
+            click.echo(
+                f"{suspect.ref}: the route {suspect.name} looks like ours and is not; it is left alone", err=True
+            )
+        chosen = _chosen(found, run, expired=expired, everything=everything)
+        for each in found:
+            if each.state == "live" and each not in chosen:
+                click.echo(
+                    f"{each.ref}: run {each.run} is live (held by {each.holder}); left alone without its id or --all",
+                    err=True,
+                )
+        if run is not None and not chosen:
+            click.echo(f"nothing of run {run} is in the mesh", err=True)
+        if dry_run:
+            for each in chosen:
+                click.echo(f"would remove {', '.join(each.names)} from {each.ref}")
+            return 0
+        results = await put_back(api, chosen, clock=SystemClock(), patience_s=PATIENCE_S)
+        failures = 0
+        for each, result in zip(chosen, results, strict=True):
+            if isinstance(result, BaseException):
+                failures += 1
+                click.echo(f"{each.ref}: NOT restored: {result}", err=True)
+            else:
+                click.echo(f"{each.ref}: removed {len(result.removed)} route(s) of run {each.run}, verified")
+        if failures:
+            raise RestoreNotVerified(
+                f"{failures} of {len(chosen)} could not be verified; a fault may still be live",
+                next_step=f"run `{restore_command(api, chosen[0].ref, run)}` with credentials that may patch VirtualServices",
+            )
+        if not chosen and voice.level >= 0:
+            click.echo("nothing to restore", err=True)
+        return 0
+
+    try:
+        return asyncio.run(work())
+    finally:
+        api.close()
+
+
+def _chosen(found: list[Injected], run: str | None, *, expired: bool, everything: bool) -> list[Injected]:
+    if run is not None:
+        return [each for each in found if each.run is not None and each.run.startswith(run)]
+    if everything:
+        return found
+    return [each for each in found if each.state == "expired" or (each.state == "orphaned" and not expired)]
+
+
+def who_am_i() -> str:
+    """Return who is at this machine, as ``user@host``."""
+    import socket
+
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = "somebody"
+    return f"{user}@{socket.gethostname()}"

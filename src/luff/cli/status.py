@@ -1,0 +1,66 @@
+"""`luff status`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime
+
+import click
+
+from luff.cli.options import MeshOptions, Voice, mesh_options, voice_options
+
+__all__ = ["status"]
+
+
+@click.command()
+@mesh_options
+@click.option("-A", "--all-namespaces", is_flag=True, help="Look everywhere; so it does without -n too.")
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="The shape of the answer.")
+@voice_options
+def status(mesh: MeshOptions, all_namespaces: bool, output: str, voice: Voice) -> int:
+    """Show what is injected right now, whoever did it. Exits 0 when nothing is, 1 when something is, 5 when it cannot tell."""
+    from luff.cli.mesh_choice import ambient_mesh
+    from luff.mesh.kubernetes import KubernetesMesh  # the client costs half a second
+    from luff.restore import find_injected
+
+    api = KubernetesMesh.connect(ambient_mesh(mesh).connection)
+    namespaces = None if all_namespaces or mesh.namespace is None else [mesh.namespace]
+    found, doubtful = asyncio.run(find_injected(api, namespaces))
+    api.close()
+    if output == "json":
+        rows = [
+            {
+                "namespace": each.ref.namespace,
+                "virtual_service": each.ref.name,
+                "run": each.run,
+                "state": each.state,
+                "holder": each.holder,
+                "routes": list(each.names),
+                "expires_at": _iso(each.expires_s),
+            }
+            for each in found
+        ]
+        click.echo(
+            json.dumps(
+                {"injected": rows, "suspects": [{"object": str(s.ref), "route": s.name} for s in doubtful]}, indent=2
+            )
+        )
+        return 1 if found else 0
+    for each in found:
+        until = _iso(each.expires_s) or "unknown"
+        click.echo(
+            f"{each.ref.namespace}/{each.ref.name}  run {each.run or 'unknown'}  {each.state}  "
+            f"{len(each.names)} route(s)  until {until}" + (f"  by {each.holder}" if each.holder else "")
+        )
+    for suspect in doubtful:
+        click.echo(f"{suspect.ref}: the route {suspect.name} looks like ours and is not; it is left alone", err=True)
+    if not found and voice.level >= 0:
+        click.echo("nothing is injected", err=True)
+    if found and voice.level >= 0:
+        click.echo("next: `luff restore` for what is expired or orphaned, `luff stop RUN` for what is live", err=True)
+    return 1 if found else 0
+
+
+def _iso(unix_s: int | None) -> str | None:
+    return None if unix_s is None else datetime.fromtimestamp(unix_s, UTC).isoformat().replace("+00:00", "Z")

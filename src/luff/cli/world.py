@@ -1,0 +1,129 @@
+"""
+The one place where a run's parts are wired together: mesh, guard, store, traffic, evidence.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+
+from luff.cli.mesh_choice import Chosen
+from luff.cli.places import state_folder
+from luff.clock import SystemClock
+from luff.errors import UsageError
+from luff.evidence import Source
+from luff.evidence.lab_log import LabLog
+from luff.evidence.lab_proxies import LabProxies
+from luff.evidence.response_header import ResponseHeader
+from luff.guard import Guard
+from luff.lab import LabState
+from luff.mesh.kubernetes import KubernetesMesh
+from luff.model import Experiment
+from luff.outcome import Context, MeshIdentity
+from luff.plan import Plan
+from luff.run import World
+from luff.store import Store
+from luff.traffic import Address, Transport
+
+__all__ = ["context_from_environment", "open_world"]
+
+
+@asynccontextmanager
+async def open_world(chosen: Chosen, store: Store) -> AsyncIterator[World]:
+    """Connect everything that a run needs, and let go of it afterwards; the guard ends last."""
+    mesh = KubernetesMesh.connect(chosen.connection)
+    identity = _identity(chosen, mesh)
+    plane: LabProxies | None = None
+    guard = await Guard.start(chosen.connection, log=state_folder() / "guard.log", keep_open=chosen.keep_open)
+    try:
+        if chosen.lab is not None:
+            plane = LabProxies({f"{w.name}-{w.replica}": w.admin for w in chosen.lab.workloads})
+        yield World(
+            mesh=mesh,
+            identity=identity,
+            journal=store.journal(identity),
+            watcher=guard,
+            watcher_died=guard.died,
+            clock=SystemClock(),
+            transport=lambda experiment: _transport(experiment, chosen.lab),
+            source=lambda plan, zero_unix_s: _source(plan, zero_unix_s, chosen.lab),
+            plane=plane,
+        )
+    finally:
+        if plane is not None:
+            await plane.close()
+        await guard.close()
+        mesh.close()
+
+
+def _identity(chosen: Chosen, mesh: KubernetesMesh) -> MeshIdentity:
+    if chosen.lab is not None:
+        return MeshIdentity(kind="lab", name=chosen.lab.name, uid=chosen.lab.uid)
+    return MeshIdentity(kind="cluster", name=mesh.name)
+
+
+def _source(plan: Plan, zero_unix_s: float, lab: LabState | None) -> Source:
+    if lab is None:
+        return ResponseHeader()
+    log = LabLog(
+        logs=Path(lab.logs),
+        scope=plan.stamp.scope,
+        twins=plan.injection.names,
+        wait_s=plan.delay_s + plan.timeout_s,
+        zero_unix_s=zero_unix_s,
+        now_unix_s=time.time,
+    )
+    log.skip_to_end()
+    return log
+
+
+def _transport(experiment: Experiment, lab: LabState | None) -> httpx.AsyncBaseTransport:
+    via = experiment.spec.traffic.via
+    tls = None
+    if via.tls is not None:
+        try:
+            tls = ssl.create_default_context(cafile=via.tls.ca)
+        except (OSError, ssl.SSLError) as error:
+            raise UsageError(f"traffic.via.tls.ca {via.tls.ca} cannot be used: {error}") from error
+    server_name = via.tls.server_name if via.tls is not None else None
+    fixed = _address(via.connect) if via.connect else None
+
+    def dial(url: httpx.URL) -> Address:
+        if fixed is not None:
+            return fixed
+        if lab is not None:
+            return _address(lab.ingress if _is_gateway_host(url.host) else lab.sidecar)
+        return Address(url.host, url.port or (443 if url.scheme == "https" else 80))
+
+    return Transport(connect=dial, ssl_context=tls, server_name=server_name)
+
+
+def _is_gateway_host(host: str) -> bool:
+    """Return whether *host* is one from outside: cluster addresses are a service, optionally with its namespace."""
+    parts = host.split(".")
+    return len(parts) > 2 and "svc" not in parts
+
+
+def _address(text: str) -> Address:
+    parts = urlsplit(f"//{text}")
+    assert parts.hostname is not None
+    assert parts.port is not None
+    return Address(parts.hostname, parts.port)
+
+
+def context_from_environment() -> Context:
+    """Return where this run comes from, as CI systems say it."""
+    env = os.environ
+    commit = env.get("GITHUB_SHA") or env.get("CI_COMMIT_SHA")
+    branch = env.get("GITHUB_REF_NAME") or env.get("CI_COMMIT_REF_NAME")
+    ci_url = env.get("CI_JOB_URL")
+    if env.get("GITHUB_RUN_ID"):
+        ci_url = f"{env.get('GITHUB_SERVER_URL')}/{env.get('GITHUB_REPOSITORY')}/actions/runs/{env['GITHUB_RUN_ID']}"
+    return Context(commit=commit, branch=branch, ci_url=ci_url)

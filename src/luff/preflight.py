@@ -1,0 +1,94 @@
+"""
+Everything that is looked at before anything is touched.
+
+Reads, and one server-side dry run of the very patch that would be sent: what a
+webhook, a quota or a missing role would refuse is refused now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from luff.errors import MeshError, NotFound, PlanRefused, Rejected
+from luff.lever import check_lever
+from luff.mesh import Kind, Mesh, Ref
+from luff.model import Experiment
+from luff.plan import MeshView, Plan
+from luff.routes import ours, suspects
+
+__all__ = ["check_foreign", "namespace_of", "preflight", "read_view"]
+
+
+def namespace_of(experiment: Experiment, default: str | None) -> str:
+    """Return the namespace that an experiment breaks something in."""
+    return experiment.spec.target.namespace or experiment.metadata.namespace or default or "default"
+
+
+async def read_view(mesh: Mesh, namespace: str) -> MeshView:
+    """
+    Read what a plan needs: the VirtualServices and the Services of *namespace*.
+
+    A role that may not read Services or Namespaces is no obstacle: plan then
+    knows less. Raises `MeshError` when the VirtualServices cannot be read.
+    """
+
+    async def exists() -> bool:
+        try:
+            await mesh.read(Ref(Kind.NAMESPACE, "", namespace))
+        except NotFound:
+            return False
+        except MeshError:
+            return True
+        return True
+
+    async def services() -> tuple[dict[str, object], ...]:
+        try:
+            return tuple(await mesh.list(Kind.SERVICE, namespace))
+        except MeshError:
+            return ()
+
+    there, found, known = await asyncio.gather(exists(), mesh.list(Kind.VIRTUAL_SERVICE, namespace), services())
+    return MeshView(mesh.kind, namespace, tuple(found), known, namespace_exists=there)
+
+
+def check_foreign(plan: Plan) -> None:
+    """Refuse an object that already carries routes of ours, of another run: nothing may be built on a leftover."""
+    routes = plan.virtual_service["spec"].get("http") or []
+    left = [str(route.get("name")) for route in routes if ours(route)]
+    name = f"{plan.injection.namespace}/{plan.injection.virtual_service}"
+    if left:
+        raise PlanRefused(
+            "already_injected",
+            f"VirtualService {name} already carries {', '.join(left)}",
+            next_step=f"see `luff status`, then `luff restore --all -n {plan.injection.namespace}`",
+        )
+
+
+def strangers(plan: Plan) -> tuple[str, ...]:
+    """Return warnings about routes that look like ours and are not, and about faults that were there before."""
+    name = f"{plan.injection.namespace}/{plan.injection.virtual_service}"
+    said = [
+        f"{name} has a route {suspect}, which looks like ours and is not: it is left alone"
+        for suspect in suspects(plan.virtual_service)
+    ]
+    for index, route in enumerate(plan.virtual_service["spec"].get("http") or []):
+        if route.get("fault") and not ours(route):
+            said.append(
+                f"{name} has a fault of somebody else's on the route {route.get('name') or index}: control requests meet it too"
+            )
+    return tuple(said)
+
+
+async def preflight(mesh: Mesh, plan: Plan) -> None:
+    """Check the lever and let the server try the patch without keeping it; raises what would have gone wrong."""
+    check_foreign(plan)
+    await check_lever(mesh, plan.injection.namespace)
+    ref = Ref(Kind.VIRTUAL_SERVICE, plan.injection.namespace, plan.injection.virtual_service)
+    try:
+        await mesh.patch(ref, plan.injection.operations, dry_run=True)
+    except Rejected as error:
+        raise PlanRefused(
+            "refused_by_server",
+            f"the API server would refuse the twins: {error.message}",
+            next_step="`luff plan` shows them",
+        ) from error

@@ -1,0 +1,410 @@
+"""
+One experiment, from top to bottom.
+
+`run_experiment` reads as the walk in ARCHITECTURE.md, a line a step. The routes
+are back before anything is judged, so a mistake in judging cannot hold a fault
+in place; and what was learnt and where the routes are stay two things.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import httpx
+
+from luff.checks import Judge, Judgement, Situation, judge, observer
+from luff.clock import Clock
+from luff.errors import LuffError, MeshError, NotFound, RestoreNotVerified, RunAborted, StoreError
+from luff.evidence import DataPlane, Source
+from luff.inject import Hands, Live, Watcher, injected
+from luff.lever import check_lever
+from luff.lifecycle import Journal, Phase
+from luff.lock import locked
+from luff.mesh import Kind, Mesh, Ref
+from luff.model import Arm, Experiment
+from luff.model import Phase as Part
+from luff.outcome import Context, MeshIdentity, Outcome
+from luff.pacing import arrivals
+from luff.plan import Bounds, Plan, Stamp, make_plan
+from luff.preflight import namespace_of, preflight, read_view
+from luff.record import Record
+from luff.routes import Injection
+from luff.scope import Scope
+from luff.settle import await_gone, await_live
+from luff.traffic import Driver
+from luff.withdraw import remaining
+
+__all__ = ["Options", "Progress", "World", "run_experiment"]
+
+POLL_EVERY_S = 0.1
+WATCH_EVERY_S = 2.0
+"""How often the lever and the twins are looked at while the fault is live."""
+EVIDENCE_WITHIN_S = 2.0
+"""How long evidence is waited for after the last request that needs it is over."""
+
+
+class Progress(Protocol):
+    """This is who is told how a run goes, for people to watch."""
+
+    def step(self, name: str, note: str = "") -> None:
+        """Say that the run is now at *name*."""
+
+    def traffic(self, driver: Driver, *, phase: Part, most_s: float) -> None:
+        """Show the traffic, several times a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """
+    This is everything outside that a run needs, chosen by whoever starts it.
+
+    *source* makes the evidence source for a plan and the Unix time of the
+    samples' zero; *open_driver* the traffic; *plane* is ``None`` where proxies
+    cannot be seen; *watcher_died* comes back when nobody guards any more.
+    """
+
+    mesh: Mesh
+    identity: MeshIdentity
+    journal: Journal
+    watcher: Watcher
+    watcher_died: Callable[[], AsyncIterator[None]] | None
+    clock: Clock
+    transport: Callable[[Experiment], httpx.AsyncBaseTransport]
+    source: Callable[[Plan, float], Source]
+    plane: DataPlane | None
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """This is what the person who starts a run decides. *namespace* is used where the experiment names none."""
+
+    actor: str
+    namespace: str | None = None
+    seed: int | None = None
+    bounds: Bounds | None = None
+    context: Context = Context()
+
+
+@dataclass(slots=True)
+class _Stopper:
+    """This ends the story once, and remembers why. It is what a signal, the lever, a lost lock or a tripwire calls."""
+
+    task: asyncio.Task[None] | None = None
+    reason: RunAborted | None = None
+
+    def __call__(self, reason: RunAborted) -> None:
+        if self.reason is None:
+            self.reason = reason
+            if self.task is not None:
+                self.task.cancel()
+
+
+@dataclass(slots=True)
+class _Run:
+    """This is one run under way: what its steps hand on to one another."""
+
+    experiment: Experiment
+    world: World
+    options: Options
+    progress: Progress
+    record: Record
+    stamp: Stamp
+    rng: random.Random
+    stop: _Stopper
+    situation: Situation = field(default_factory=Situation)
+    plan: Plan | None = None
+    judge: Judge | None = None
+    source: Source | None = None
+
+    def step(self, name: str, note: str = "") -> None:
+        self.record.step(self.world.clock.now_s(), name, note or None)
+        self.progress.step(name, note)
+
+
+async def run_experiment(
+    experiment: Experiment,
+    world: World,
+    *,
+    options: Options,
+    progress: Progress,
+    on_start: Callable[[_Stopper], None] | None = None,
+) -> Outcome:
+    """
+    Carry out *experiment* and return its outcome, whatever happens.
+
+    *on_start* gets the function that stops the run from outside; it takes a
+    `RunAborted`. Cancelling the task that awaits this restores as well.
+    """
+    run = await _begin(experiment, world, options=options, progress=progress)
+    run.stop.task = asyncio.create_task(_story(run))
+    if on_start is not None:
+        on_start(run.stop)
+    error: LuffError | None = None
+    try:
+        await run.stop.task
+    except asyncio.CancelledError:
+        if run.stop.reason is None:
+            raise
+        error = run.stop.reason
+    except LuffError as raised:
+        error = run.stop.reason or raised
+    return run.record.outcome(_judgement(run, error), ended_s=world.clock.now_s())
+
+
+async def _story(run: _Run) -> None:
+    """Do what an experiment does, in order. Leaving `injected` in any way puts the routes back."""
+    plan = await _prepare(run)
+    async with _locked(run, plan), _traffic(run, plan) as driver:
+        await _warm_up(run, plan, driver)
+        async with injected(lambda: _plan_again(run), _hands(run)) as live:
+            run.record.live = live
+            await _settle(run, plan, live)
+            await _drive(run, plan, driver, live)
+        await _verify(run, plan, live)
+        await _recover(run, plan, driver, live)
+        await _last_evidence(run, driver)
+
+
+async def plan_only(
+    experiment: Experiment, mesh: Mesh, *, namespace: str | None, dry_run: bool = False, bounds: Bounds | None = None
+) -> Plan:
+    """Return what a run would do now, without doing it. With *dry_run* the API server tries the patch as well."""
+    view = await read_view(mesh, namespace_of(experiment, namespace))
+    plan = make_plan(experiment, view, await _stamp(experiment, mesh), bounds=bounds)
+    if dry_run:
+        await preflight(mesh, plan)
+    return plan
+
+
+async def _stamp(experiment: Experiment, mesh: Mesh) -> Stamp:
+    now_s = int(await mesh.server_time_s())
+    spec = experiment.spec
+    scope = Scope(secrets.token_hex(16), secrets.token_hex(16), header=spec.scope.header, carriers=spec.scope.carriers)
+    return Stamp(secrets.token_hex(8), scope, created_s=now_s, expires_s=now_s + math.ceil(spec.restore.ttl_s))
+
+
+async def _begin(experiment: Experiment, world: World, *, options: Options, progress: Progress) -> _Run:
+    seed = secrets.randbelow(2**31) if options.seed is None else options.seed
+    record = Record(
+        experiment=experiment,
+        run=secrets.token_hex(8),
+        mesh=world.identity,
+        actor=options.actor,
+        seed=seed,
+        context=options.context,
+        started_s=world.clock.now_s(),
+    )
+    return _Run(experiment, world, options, progress, record, random.Random(seed), _Stopper())
+
+
+async def _prepare(run: _Run) -> Plan:
+    """Read, plan, and let the server try the patch without keeping it."""
+    world = run.world
+    run.step("planning")
+    stamp = replace(await _stamp(run.experiment, world.mesh), run=run.record.run)
+    view = await read_view(world.mesh, namespace_of(run.experiment, run.options.namespace))
+    plan = make_plan(run.experiment, view, stamp, bounds=run.options.bounds)
+    run.plan = run.record.plan = plan
+    await preflight(world.mesh, plan)
+    run.judge = Judge(plan.checks)
+    run.zero_unix_s = world.clock.now_s()
+    run.source = world.source(plan, run.zero_unix_s)
+    run.record.evidence = run.source.evidence
+    return plan
+
+
+async def _plan_again(run: _Run) -> Injection:
+    """Plan from the object as it is now: what the patch is pinned to must be what was looked at."""
+    assert run.plan is not None
+    view = await read_view(run.world.mesh, run.plan.injection.namespace)
+    plan = make_plan(run.experiment, view, run.plan.stamp, bounds=run.options.bounds)
+    check_foreign(plan)
+    run.plan = run.record.plan = plan
+    return plan.injection
+
+
+def _locked(run: _Run, plan: Plan) -> AbstractAsyncContextManager[None]:
+    ref = Ref(Kind.VIRTUAL_SERVICE, plan.injection.namespace, plan.injection.virtual_service)
+    return locked(
+        run.world.mesh, ref, run=run.record.run, holder=run.options.actor, clock=run.world.clock, stop=run.stop
+    )
+
+
+def _hands(run: _Run) -> Hands:
+    world = run.world
+    return Hands(world.mesh, world.journal, world.watcher, world.clock)
+
+
+@asynccontextmanager
+async def _traffic(run: _Run, plan: Plan) -> AsyncIterator[Driver]:
+    transport = run.world.transport(run.experiment)
+    driver = Driver(
+        run.experiment.spec.traffic,
+        plan.stamp.scope,
+        run.record.samples,
+        transport,
+        timeout_s=plan.timeout_s,
+        rng=run.rng,
+        observe=observer(run.experiment),
+    )
+    try:
+        yield driver
+    finally:
+        await driver.stop()
+        await transport.aclose()
+        run.record.generator = driver.health().summary()
+
+
+async def _warm_up(run: _Run, plan: Plan, driver: Driver) -> None:
+    """Drive both arms before there is a fault: connections open, and each arm's baseline is had."""
+    warmup_s = run.experiment.spec.traffic.warmup_s
+    if not warmup_s:
+        return
+    run.step("warm-up")
+    run.progress.traffic(driver, phase=Part.WARMUP, most_s=warmup_s)
+    due = arrivals(
+        plan.rate_hz, warmup_s, requests=run.experiment.spec.traffic.requests, rng=run.rng, ramp_s=warmup_s / 2
+    )
+    await driver.drive(due, phase=Part.WARMUP)
+    await driver.drain(within_s=plan.timeout_s)
+
+
+async def _settle(run: _Run, plan: Plan, live: Live) -> None:
+    """Wait until the proxies have the twins."""
+    assert live.injection is not None
+    run.step(str(Phase.ARMED), f"{len(live.injection.twins)} twin(s) in {live.ref}")
+    settled = await await_live(run.world.plane, live.injection, clock=run.world.clock)
+    run.record.settled = settled
+    if settled.state == "not_live":
+        run.situation.route_not_live = True
+        return
+    with contextlib.suppress(StoreError):
+        await run.world.journal.mark(run.record.run, Phase.LIVE)
+    run.step(
+        str(Phase.LIVE), f"seen at {', '.join(settled.where)}" if settled.where else "proxies cannot be seen from here"
+    )
+
+
+async def _drive(run: _Run, plan: Plan, driver: Driver, live: Live) -> None:
+    """Send both arms until every check has decided, a bound is reached, or the run must not go on."""
+    assert run.judge is not None
+    assert run.source is not None
+    if run.situation.route_not_live:
+        return
+    duration_s = run.experiment.spec.traffic.duration_s
+    run.progress.traffic(driver, phase=Part.FAULT, most_s=duration_s)
+    run.situation.live_ns = driver.now_ns()
+    enough = asyncio.Event()
+    due = arrivals(plan.rate_hz, duration_s, requests=run.experiment.spec.traffic.requests, rng=run.rng)
+    driving = asyncio.create_task(driver.drive(due, phase=Part.FAULT, until=enough))
+    watching = asyncio.create_task(_watch(run, live, enough))
+    try:
+        while not driving.done():
+            await asyncio.wait([driving], timeout=POLL_EVERY_S)
+            await run.source.poll(run.record.samples)
+            if run.judge.feed(run.record.samples, run.source.evidence):
+                enough.set()
+            if run.judge.breached and not run.situation.isolation_breach:
+                # Restore first, then report: bystanders are being hurt right now.
+                run.situation.isolation_breach = True
+                enough.set()
+        await driving
+        if not run.situation.isolation_breach and not run.situation.fault_removed:
+            await driver.drain(arm=Arm.FAULT, within_s=plan.timeout_s)
+    finally:
+        driving.cancel()
+        watching.cancel()
+        await asyncio.gather(driving, watching, return_exceptions=True)
+    run.step(str(Phase.WITHDRAWING))
+
+
+async def _watch(run: _Run, live: Live, enough: asyncio.Event) -> None:
+    """Look after the lever and the twins while the fault is live. Twins that others took out are not put back."""
+    assert live.ref is not None
+    assert live.injection is not None
+    while True:
+        await run.world.clock.sleep(WATCH_EVERY_S)
+        try:
+            await check_lever(run.world.mesh, live.ref.namespace)
+        except RunAborted as pulled:
+            run.stop(pulled)
+            return
+        try:
+            left = remaining(await run.world.mesh.read(live.ref), live.injection.run)
+        except NotFound:
+            left = []
+        except MeshError:
+            continue
+        if len(left) < len(live.injection.names):
+            run.situation.fault_removed = True
+            enough.set()
+            return
+
+
+async def _verify(run: _Run, plan: Plan, live: Live) -> None:
+    """See that the proxies have let go of the twins too."""
+    run.situation.removed_ns = time.perf_counter_ns() - run.zero_ns
+    run.step(str(Phase.CLEAN), "the object reads back without anything of ours")
+    assert live.injection is not None
+    run.record.gone = await await_gone(run.world.plane, live.injection, clock=run.world.clock)
+    if run.record.gone.state == "stale":
+        raise RestoreNotVerified(
+            f"{live.ref} is clean in the API, but {', '.join(run.record.gone.where)} still run the fault",
+            next_step=f"check istiod, then `luff status -n {plan.injection.namespace}`",
+        )
+
+
+async def _recover(run: _Run, plan: Plan, driver: Driver) -> None:
+    """Keep both arms going until callers are back to normal, or the time for it is over."""
+    assert run.judge is not None
+    within_s = run.judge.recovery_most_s
+    if not within_s:
+        return
+    run.step("recovery")
+    run.progress.traffic(driver, phase=Part.RECOVERY, most_s=within_s)
+    enough = asyncio.Event()
+    due = arrivals(plan.rate_hz, within_s, requests=run.experiment.spec.traffic.requests, rng=run.rng)
+    driving = asyncio.create_task(driver.drive(due, phase=Part.RECOVERY, until=enough))
+    try:
+        while not driving.done():
+            await asyncio.wait([driving], timeout=POLL_EVERY_S)
+            if run.judge.recovered(run.record.samples, removed_ns=run.situation.removed_ns or 0):
+                enough.set()
+        await driving
+        await driver.drain(within_s=plan.timeout_s)
+    finally:
+        driving.cancel()
+        await asyncio.gather(driving, return_exceptions=True)
+
+
+async def _last_evidence(run: _Run, plan: Plan) -> None:
+    """Read what is still to come: a call that a caller gave up on is logged when it ends."""
+    assert run.source is not None
+    until_s = run.world.clock.monotonic_s() + plan.delay_s + EVIDENCE_WITHIN_S
+    samples = run.record.samples
+    await run.source.poll(samples)
+    while run.source.evidence.settled_through < len(samples) and run.world.clock.monotonic_s() < until_s:
+        await run.world.clock.sleep(POLL_EVERY_S)
+        await run.source.poll(samples)
+
+
+def _judgement(run: _Run, error: LuffError | None) -> Judgement:
+    """Say what was learnt. An early end says why; everything else is for the rules of `luff.checks`."""
+    live = run.record.live
+    if error is not None or live is None or run.plan is None or run.source is None:
+        return ended_early(error, run.situation)
+    return judge(
+        run.plan.checks,
+        run.record.samples,
+        run.source.evidence,
+        experiment=run.experiment,
+        situation=run.situation,
+        generator=run.record.generator,
+    )
