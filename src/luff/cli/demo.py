@@ -1,0 +1,80 @@
+"""`luff demo`: the tour."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from luff.cli.options import MeshOptions, Voice, option, store_option, voice_options
+
+if TYPE_CHECKING:
+    from luff.outcome import Outcome
+
+__all__ = ["demo"]
+
+REPORT = "luff-report.html"
+
+
+@click.command()
+@option("--report-dir", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="Where the report goes.")
+@option("--keep-lab", is_flag=True, help="Leave the lab running afterwards.")
+@store_option
+@voice_options
+def demo(report_dir: Path, keep_lab: bool, store: str | None, voice: Voice) -> int:
+    """
+    Start a local mesh with the real Envoy, run the shipped bookinfo experiments, write a report.
+
+    Exits 0 when every experiment ended with its expected verdict and every route is back.
+    """
+    from luff import lab as labs
+    from luff.cli.files import read_documents
+    from luff.cli.mesh_choice import bookinfo
+    from luff.cli.paint import print_outcomes
+    from luff.cli.results import ReportFiles, write_reports
+    from luff.cli.running import RunSettings, run_all
+    from luff.exit_codes import exit_code
+    from luff.shipped import shipped
+
+    page = report_dir / REPORT
+    report_dir.mkdir(parents=True, exist_ok=True)
+    files = ReportFiles(html=page)
+    files.check()
+    documents = read_documents([shipped("experiments") / "bookinfo"])
+    kept = labs.start(bookinfo(), detach=True) if keep_lab else None
+    mesh = MeshOptions(lab=True, context=None, kubeconfig=None, namespace=None)
+    settings = RunSettings(mesh=mesh, store=store, seed=None, fail_fast=False, voice=voice)
+    done = run_all(documents.experiments, documents, settings, each=lambda o: print_outcomes([o], voice=voice))
+    code = exit_code(done.outcomes, today=datetime.now(UTC).date(), signal=done.signal)
+    write_reports(done.outcomes, files, code=code, samples=done.samples)
+    surprises = _surprises(done.outcomes)
+    _conclude(done.outcomes, surprises, page)
+    if kept is not None:
+        click.echo(f'the lab is still up: eval "$(luff lab env)"; end it with `luff lab down`', err=True)
+    if done.signal is not None or code == 7:
+        return code
+    return 1 if surprises or len(done.outcomes) < len(documents.experiments) else 0
+
+
+def _surprises(outcomes: Sequence[Outcome]) -> list[str]:
+    """Return the outcomes that are not as the experiment's annotation says, as sentences."""
+    found = []
+    for outcome in outcomes:
+        said = str(outcome.verdict) + (f"({outcome.reason})" if outcome.reason else "")
+        if outcome.expected is not None and outcome.expected not in (str(outcome.verdict), said):
+            found.append(f"{outcome.experiment} was expected to be {outcome.expected} and is {said}")
+    return found
+
+
+def _conclude(outcomes: Sequence[Outcome], surprises: Sequence[str], page: Path) -> None:
+    back = sum(outcome.restore is not None and outcome.restore.api == "verified" for outcome in outcomes)
+    injected = sum(outcome.restore is not None for outcome in outcomes)
+    click.echo()
+    for surprise in surprises:
+        click.echo(f"SURPRISE: {surprise}")
+    if not surprises:
+        click.echo(f"{len(outcomes)} of {len(outcomes)} experiments ended as expected, {back} of {injected} restores verified.")
+    click.echo(f"report: {page.resolve()}")
