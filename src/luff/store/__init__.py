@@ -1,1 +1,158 @@
-"""(being written)"""
+"""
+The store: every run, its outcome and samples, and the journal of what was done to the routes.
+
+Restoring never needs it. What must stay true is said where it is kept: the
+layout in `luff.store.tables`, transactions in `luff.store.engine`, migrations
+in `luff.store.migrate`, phases in `luff.store.journal`. Everything here is
+synchronous and may be called from several threads; only the journal is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Self
+
+from luff.lifecycle import Journal
+from luff.model import Verdict
+from luff.outcome import MeshIdentity, Outcome
+from luff.samples import Samples
+from luff.store import history, journal, runs
+from luff.store.engine import Database
+from luff.store.history import CheckPoint, Coverage, TrendPoint
+from luff.store.journal import OpenIntent, PhaseChange
+from luff.store.migrate import Revision, current, downgrade, ensure_current, upgrade
+from luff.store.runs import Beginning, RunFilter, RunRow
+
+__all__ = [
+    "Beginning",
+    "CheckPoint",
+    "Coverage",
+    "OpenIntent",
+    "PhaseChange",
+    "Revision",
+    "RunFilter",
+    "RunRow",
+    "Store",
+    "TrendPoint",
+    "current",
+    "downgrade",
+    "upgrade",
+]
+
+RUNS_SHOWN = 50
+TREND_RUNS = 1000
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Store:
+    """
+    This is an open store. Every method raises `luff.errors.StoreError` when the database cannot do it.
+
+    Where a method takes a *run*, the beginning of its id is enough when no
+    other run has the same.
+    """
+
+    def __init__(self, database: Database, *, now: Callable[[], datetime] = _utc_now) -> None:
+        self._database = database
+        self._now = now
+        self._journal_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="luff-journal")
+
+    @classmethod
+    def open(cls, url: str | None = None) -> Store:
+        """
+        Open the database at *url*, by default a SQLite file in the XDG state folder.
+
+        A SQLite file is created and migrated; a server's database must be
+        at the newest layout already, see `upgrade`.
+        """
+        return cls(ensure_current(url))
+
+    def close(self) -> None:
+        """Write what the journal still has to write, and close every connection."""
+        self._journal_thread.shutdown(wait=True)
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def url(self) -> str:
+        """Return the address, without its password."""
+        return self._database.shown
+
+    def journal(self, mesh: MeshIdentity | None = None) -> Journal:
+        """Return the journal. *mesh* is where its runs work, for whoever has to restore them."""
+        return journal.StoreJournal(self._database, self._journal_thread, self._now, mesh)
+
+    def begin(self, beginning: Beginning) -> None:
+        """Write down that a run begins, so that one which is killed is not forgotten."""
+        with self._database.write() as connection:
+            runs.begin(connection, beginning)
+
+    def record(self, outcome: Outcome, samples: Samples | None = None) -> None:
+        """Write down how a run ended, once and whole; the journal is brought to its phase."""
+        with self._database.write() as connection:
+            runs.record(connection, outcome, samples, at=self._now())
+
+    def outcome(self, run: str) -> Outcome:
+        """Return the outcome of *run* as it was recorded."""
+        with self._database.read() as connection:
+            return runs.outcome_of(connection, run)
+
+    def run(self, run: str) -> RunRow:
+        """Return what a list shows of *run*; its phase is where the routes are now."""
+        with self._database.read() as connection:
+            return runs.row_of(connection, run)
+
+    def samples(self, run: str) -> Samples | None:
+        """Return the samples of *run*, or ``None`` when none were kept."""
+        with self._database.read() as connection:
+            return runs.samples_of(connection, run)
+
+    def runs(
+        self, where: RunFilter | None = None, *, limit: int = RUNS_SHOWN, before: str | None = None
+    ) -> list[RunRow]:
+        """Return at most *limit* runs, newest first; *before* is the last run of the page before."""
+        with self._database.read() as connection:
+            return runs.listed(connection, where or RunFilter(), limit=limit, before=before)
+
+    def timeline(self, run: str) -> list[PhaseChange]:
+        """Return what the journal says of *run* (its whole id), in order."""
+        with self._database.read() as connection:
+            return journal.timeline(connection, run)
+
+    def open_intents(self, mesh: MeshIdentity | None = None) -> list[OpenIntent]:
+        """Return the runs whose routes are not known to be back: armed, live, withdrawing or stranded; oldest first."""
+        with self._database.read() as connection:
+            return journal.open_intents(connection, mesh)
+
+    def last_pass(self, experiment: str, *, mesh_kind: str | None = None) -> RunRow | None:
+        """Return the newest run of *experiment* that passed."""
+        with self._database.read() as connection:
+            return history.last(connection, experiment, Verdict.PASSED, mesh_kind=mesh_kind)
+
+    def last_fail(self, experiment: str, *, mesh_kind: str | None = None) -> RunRow | None:
+        """Return the newest run of *experiment* that failed."""
+        with self._database.read() as connection:
+            return history.last(connection, experiment, Verdict.FAILED, mesh_kind=mesh_kind)
+
+    def trend(self, experiment: str, *, mesh_kind: str, limit: int = TREND_RUNS) -> list[TrendPoint]:
+        """Return the newest finished runs of *experiment* with their checks, oldest first."""
+        with self._database.read() as connection:
+            return history.trend(connection, experiment, mesh_kind=mesh_kind, limit=limit)
+
+    def coverage(self) -> Sequence[Coverage]:
+        """Return every hop that was ever broken, by kind of fault, with its newest verdict."""
+        with self._database.read() as connection:
+            return history.coverage(connection)
