@@ -98,13 +98,18 @@ class RunRow:
     started_at: datetime
     ended_at: datetime | None
 
+    @property
+    def mesh_name(self) -> str:
+        """Return the name of the mesh."""
+        return self.mesh.name
+
 
 @dataclass(frozen=True, slots=True)
 class RunFilter:
     """This is which runs are wanted; what is ``None`` or empty does not matter. *labels* must all be there."""
 
     experiment: str | None = None
-    verdicts: tuple[Verdict, ...] = ()
+    verdict: str | None = None
     phases: tuple[Phase, ...] = ()
     mesh_kind: str | None = None
     namespace: str | None = None
@@ -316,14 +321,12 @@ def samples_of(connection: Connection, run: str) -> Samples | None:
 def listed(connection: Connection, where: RunFilter, *, limit: int, before: str | None) -> list[RunRow]:
     """Return at most *limit* runs, newest first; with *before* those that come after that run in this order."""
     asked = select(t.run).order_by(t.run.c.started_at.desc(), t.run.c.id.desc()).limit(min(limit, RUNS_MOST))
-    for column in ("experiment", "mesh_kind", "namespace", "subject", "dependency", "commit", "branch"):
+    for column in ("experiment", "verdict", "mesh_kind", "namespace", "subject", "dependency", "commit", "branch"):
         wanted = getattr(where, column)
         if wanted is not None:
             asked = asked.where(t.run.c[column] == key(wanted))
     for name, value in where.labels.items():
         asked = asked.where(t.run.c.labels[name].as_string() == value)
-    if where.verdicts:
-        asked = asked.where(t.run.c.verdict.in_(where.verdicts))
     if where.phases:
         asked = asked.where(t.run.c.phase.in_(where.phases))
     if where.since is not None:
