@@ -71,10 +71,10 @@ def _one(words: list[str], name: str) -> tuple[bool, list[str]]:
 
 def matches_labels(labels: dict[str, str], selector: str) -> bool:
     """Return whether *labels* satisfy *selector*: ``key=value``, ``key!=value``, ``key``, ``!key``, joined by commas."""
-    for part in selector.split(","):
-        term = part.strip()
-        if not term:
-            raise UsageError(f"-l {selector!r} has an empty part")
+    terms = [part.strip() for part in selector.split(",")]
+    if not all(terms):
+        raise UsageError(f"-l {selector!r} has an empty part")
+    for term in terms:
         if "!=" in term:
             key, _, value = term.partition("!=")
             holds = labels.get(key.strip()) != value.strip()

@@ -1,0 +1,72 @@
+"""The shape of the package: imports flow one way, the core is pure, patches have two authors."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parent.parent / "src" / "luff"
+PURE = [
+    "errors", "units", "model", "lifecycle", "scope", "samples", "outcome", "hosts", "routes", "validation", "translate",
+    "pacing", "stats", "checks", "jsonpath", "parse", "schema", "plan", "report", "exit_codes",
+]  # fmt: skip
+IMPURE_MODULES = {
+    "asyncio", "anyio", "time", "socket", "subprocess", "os", "threading", "httpx", "kubernetes", "sqlalchemy",
+    "urllib3", "uvloop", "signal", "selectors", "tempfile", "shutil", "concurrent",
+}  # fmt: skip
+
+
+def _files(name: str) -> list[Path]:
+    folder = SOURCE / name
+    return sorted(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
+
+
+def _imported(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+def test_the_import_contracts_hold() -> None:
+    command = [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"]
+
+    done = subprocess.run(command, cwd=SOURCE.parent.parent, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", PURE)
+def test_the_core_imports_no_clock_disk_wire_or_async_library(name: str) -> None:
+    impure = {path.name: _imported(path) & IMPURE_MODULES for path in _files(name)}
+
+    assert not {path: names for path, names in impure.items() if names}
+
+
+def test_the_kubernetes_client_has_one_importer() -> None:
+    importers = {str(path.relative_to(SOURCE)) for path in SOURCE.rglob("*.py") if "kubernetes" in _imported(path)}
+
+    assert importers == {"mesh/kubernetes.py"}
+
+
+def test_only_inject_withdraw_and_the_dry_run_patch_the_mesh() -> None:
+    def patches(path: Path) -> bool:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        calls = (node.func for node in ast.walk(tree) if isinstance(node, ast.Call))
+        return any(
+            isinstance(call, ast.Attribute) and call.attr == "patch" and "mesh" in ast.unparse(call.value)
+            for call in calls
+        )
+
+    callers = {
+        str(path.relative_to(SOURCE)) for path in SOURCE.rglob("*.py") if "lab" not in path.parts and patches(path)
+    }
+
+    assert callers == {"inject.py", "preflight.py", "withdraw.py"}
