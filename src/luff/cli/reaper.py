@@ -1,0 +1,65 @@
+"""`luff reaper`."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+
+import click
+
+from luff.cli.options import MeshOptions, Voice, mesh_options, option, voice_options
+
+__all__ = ["reaper"]
+
+EVERY_S = 5.0
+
+
+@click.command()
+@option("--every", type=click.FloatRange(0.5, 300), default=EVERY_S, show_default=True, help="Seconds between two looks.")
+@option("--once", is_flag=True, help="Look once and end: 0 when all is well, 7 when something could not be removed.")
+@option("--home", default="luff-system", show_default=True, help="The namespace of its heartbeat Lease.")
+@mesh_options
+@voice_options
+def reaper(every: float, once: bool, home: str, mesh: MeshOptions, voice: Voice) -> int:
+    """Restore what runs left behind: expired, orphaned or unreasonable routes of ours. Needs no database and no leader."""
+    from luff.cli.mesh_choice import ambient_mesh
+    from luff.clock import SystemClock
+    from luff.mesh.kubernetes import KubernetesMesh
+    from luff.reaper import Reaper, Sweep
+
+    api = KubernetesMesh.connect(ambient_mesh(mesh).connection)
+    namespaces = None if mesh.namespace is None else [mesh.namespace]
+    worker = Reaper(api, SystemClock(), namespaces=namespaces, home=home, identity=socket.gethostname())
+
+    async def work() -> int:
+        ended = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, ended.set)
+        while True:
+            sweep = await worker.sweep()
+            _say(sweep, voice=voice)
+            if once:
+                return 7 if sweep.errors else 0
+            try:
+                await asyncio.wait_for(ended.wait(), every)
+            except TimeoutError:
+                continue
+            return 0
+
+    def _say(sweep: Sweep, *, voice: Voice) -> None:
+        for ref, run, reason in sweep.removed:
+            click.echo(f"{ref}: removed run {run}: {reason}")
+        for ref, name in sweep.suspects:
+            click.echo(f"{ref}: the route {name} looks like ours and is not; it is left alone", err=True)
+        for error in sweep.errors:
+            click.echo(f"luff reaper: {error}", err=True)
+        if voice.level > 0:
+            for ref, run in sweep.kept:
+                click.echo(f"{ref}: run {run} is live", err=True)
+
+    try:
+        return asyncio.run(work())
+    finally:
+        api.close()

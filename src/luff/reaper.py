@@ -1,0 +1,207 @@
+"""
+The reaper: an independent restorer with its own identity, no database and no leader.
+
+It looks at every VirtualService it may read and takes out what is ours and
+should not be there. Any number may run at once. It trusts no clock but its own
+monotonic one and the API server's ``Date``: a Lease counts as alive while its
+record *changes*, and a twin is too old when the server's clock says so or when
+this process has watched it for longer than any twin may live.
+
+What must stay true: it removes only what is ours by the whole grammar; what
+merely looks like ours is reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from luff.clock import Clock
+from luff.errors import Conflict, LuffError, MeshError, NotFound
+from luff.lock import lease_ref
+from luff.mesh import Kind, Mesh, Ref
+from luff.model import Object
+from luff.routes import Name, our_run, ours, parse_name, suspects, tampered
+from luff.withdraw import FENCE_ANNOTATION, withdraw
+
+__all__ = ["HEARTBEAT", "ORPHAN_AFTER_S", "REASONS", "Reaper", "Sighted", "Sweep"]
+
+HEARTBEAT = "luff-reaper"
+HEARTBEAT_S = 30
+ORPHAN_AFTER_S = 15.0
+"""How long a run's Lease may stand still before the run counts as dead."""
+TTL_MOST_S = 3600.0
+"""No twin may live longer, whatever its name says."""
+SKEW_S = 60.0
+"""How far in the future a twin's creation may lie: clocks of API servers differ."""
+SWEEP_PATIENCE_S = 30.0
+"""One stubborn object must not keep the others waiting; the next sweep tries again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sighted:
+    """
+    This is one run's routes in one object, as the reaper sees them.
+
+    *name* is ``None`` where the grammar is broken; *watched_s* is how long this
+    process has seen them, *silent_s* for how long their Lease has not changed.
+    """
+
+    ref: Ref
+    run: str | None
+    name: Name | None
+    scoped: bool
+    server_s: float
+    watched_s: float
+    silent_s: float
+
+
+Reason = tuple[str, Callable[[Sighted], bool]]
+
+REASONS: tuple[Reason, ...] = (
+    ("its name is not one that luff writes", lambda s: s.name is None),
+    ("its scope is missing, short or a wildcard", lambda s: not s.scoped),
+    ("it has expired", lambda s: s.name is not None and s.server_s > s.name.expires_s),
+    ("it was created in the future", lambda s: s.name is not None and s.name.created_s > s.server_s + SKEW_S),
+    ("it would live too long", lambda s: s.name is not None and s.name.expires_s - s.name.created_s > TTL_MOST_S),
+    ("it has been here too long", lambda s: s.watched_s > TTL_MOST_S),
+    ("its run is dead: the Lease stands still", lambda s: s.silent_s > ORPHAN_AFTER_S),
+)
+"""Why a route of ours is removed. The first that holds is the reason; if none does, it stays."""
+
+
+@dataclass(slots=True)
+class Sweep:
+    """This is one look at everything. *removed* has (object, run, reason); *kept* what is live; *errors* in sentences."""
+
+    removed: list[tuple[Ref, str | None, str]] = field(default_factory=list)
+    kept: list[tuple[Ref, str | None]] = field(default_factory=list)
+    suspects: list[tuple[Ref, str]] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Reaper:
+    """
+    This sweeps *namespaces* (everywhere when ``None``).
+
+    *home* is where the heartbeat Lease lives; *identity* says whose it is.
+    """
+
+    mesh: Mesh
+    clock: Clock
+    namespaces: Sequence[str] | None = None
+    home: str = "luff-system"
+    identity: str = "luff-reaper"
+    _first_seen: dict[tuple[Ref, str | None], float] = field(default_factory=dict)
+    _leases: dict[Ref, tuple[str, float]] = field(default_factory=dict)
+
+    async def sweep(self) -> Sweep:
+        """Look at everything once, remove what must go, and renew the heartbeat if all could be read."""
+        sweep = Sweep()
+        try:
+            server_s = await self.mesh.server_time_s()
+        except LuffError as error:
+            sweep.errors.append(str(error))
+            return sweep
+        seen: set[tuple[Ref, str | None]] = set()
+        for namespace in self.namespaces or [None]:
+            try:
+                objects = await self.mesh.list(Kind.VIRTUAL_SERVICE, namespace)
+            except MeshError as error:
+                sweep.errors.append(str(error))
+                continue
+            for object_ in objects:
+                seen |= await self._look(object_, server_s, sweep)
+        self._first_seen = {key: at for key, at in self._first_seen.items() if key in seen}
+        if not sweep.errors:
+            await self._beat(server_s, sweep)
+        return sweep
+
+    async def _look(self, object_: Object, server_s: float, sweep: Sweep) -> set[tuple[Ref, str | None]]:
+        ref = Ref.of(object_)
+        sweep.suspects += [(ref, name) for name in suspects(object_)]
+        by_run: dict[str | None, list[Object]] = {}
+        for route in (object_.get("spec") or {}).get("http") or []:
+            if ours(route):
+                by_run.setdefault(our_run(route), []).append(route)
+        if not by_run:
+            await self._tidy(object_, ref, sweep)
+            return set()
+        silent_s = await self._silent_s(ref)
+        for run, routes in by_run.items():
+            sighted = Sighted(
+                ref=ref,
+                run=run,
+                name=parse_name(str(routes[0].get("name"))),
+                scoped=not any(tampered(route) for route in routes),
+                server_s=server_s,
+                watched_s=self._watched_s(ref, run),
+                silent_s=silent_s,
+            )
+            await self._act(sighted, sweep)
+        return {(ref, run) for run in by_run}
+
+    async def _act(self, sighted: Sighted, sweep: Sweep) -> None:
+        reason = next((said for said, holds in REASONS if holds(sighted)), None)
+        if reason is None:
+            sweep.kept.append((sighted.ref, sighted.run))
+            return
+        try:
+            await withdraw(self.mesh, sighted.ref, run=sighted.run, clock=self.clock, patience_s=SWEEP_PATIENCE_S)
+        except LuffError as error:
+            sweep.errors.append(str(error))
+            return
+        sweep.removed.append((sighted.ref, sighted.run, reason))
+
+    async def _tidy(self, object_: Object, ref: Ref, sweep: Sweep) -> None:
+        """Take away a fence that a restorer left when it died between its two writes."""
+        if FENCE_ANNOTATION not in ((object_.get("metadata") or {}).get("annotations") or {}):
+            return
+        try:
+            await withdraw(self.mesh, ref, run=None, clock=self.clock, patience_s=SWEEP_PATIENCE_S)
+        except LuffError as error:
+            sweep.errors.append(str(error))
+
+    def _watched_s(self, ref: Ref, run: str | None) -> float:
+        now_s = self.clock.monotonic_s()
+        return now_s - self._first_seen.setdefault((ref, run), now_s)
+
+    async def _silent_s(self, ref: Ref) -> float:
+        """Return for how long the Lease of *ref* has looked the same, by this process's own time."""
+        now_s = self.clock.monotonic_s()
+        try:
+            lease = await self.mesh.read(lease_ref(ref))
+            record = str(lease["metadata"].get("resourceVersion"))
+        except NotFound:
+            record = "absent"
+        except MeshError:
+            # Not knowing is no proof of death; expiry still holds.
+            return 0.0
+        before, since_s = self._leases.get(ref, ("", now_s))
+        if record != before:
+            since_s = now_s
+        self._leases[ref] = (record, since_s)
+        return now_s - since_s
+
+    async def _beat(self, server_s: float, sweep: Sweep) -> None:
+        """Renew the Lease that tells luff a restorer is at work; only after everything could be read."""
+        ref = Ref(Kind.LEASE, self.home, HEARTBEAT)
+        spec = {
+            "holderIdentity": self.identity,
+            "leaseDurationSeconds": HEARTBEAT_S,
+            "renewTime": datetime.fromtimestamp(server_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        }
+        try:
+            try:
+                there = await self.mesh.read(ref)
+                await self.mesh.replace({**there, "spec": {**there.get("spec", {}), **spec}})
+            except NotFound:
+                metadata = {"name": HEARTBEAT, "namespace": self.home}
+                await self.mesh.create({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec})
+        except Conflict:
+            # Another reaper has just beaten; that will do.
+            return
+        except MeshError as error:
+            sweep.errors.append(f"no heartbeat: {error}")
