@@ -152,7 +152,7 @@ def _sqlite(
     pool: dict[str, Any] = {"poolclass": NullPool}
     if connections:
         pool = {"pool_size": connections, "max_overflow": 0, "pool_timeout": STATEMENT_WITHIN_S}
-    engine = create_engine(url, connect_args={"timeout": lock_s}, **pool)
+    engine = create_engine(url, connect_args={} if "timeout" in url.query else {"timeout": lock_s}, **pool)
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: sqlite3.Connection, _: object) -> None:

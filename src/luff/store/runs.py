@@ -176,7 +176,7 @@ def record(connection: Connection, outcome: Outcome, samples: Samples | None, *,
 def _body(outcome: Outcome) -> str:
     try:
         return json.dumps(outcome.model_dump(mode="json", by_alias=True), separators=(",", ":"), allow_nan=False)
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise StoreError(f"the outcome of run {outcome.run} cannot be written as JSON: {error}") from error
 
 
@@ -267,8 +267,8 @@ def find(connection: Connection, run: str) -> str:
     if exact is not None:
         return str(exact)
     starts = t.run.c.id.startswith(wanted, autoescape=True)
-    newest_first = t.run.c.started_at.desc()
-    asked = select(t.run.c.id).where(starts).order_by(newest_first).limit(AMBIGUOUS_SHOWN + 1)
+    newest_first = (t.run.c.started_at.desc(), t.run.c.id.desc())
+    asked = select(t.run.c.id).where(starts).order_by(*newest_first).limit(AMBIGUOUS_SHOWN + 1)
     found = [] if not wanted else list(connection.execute(asked).scalars())
     if not found:
         raise StoreError(f"there is no run {run!r} in this history", next_step="see `luff runs list`")

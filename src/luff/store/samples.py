@@ -30,7 +30,7 @@ BLOCK_ROWS = 65_536
 """How many requests a block holds at most, so that reading one needs little memory."""
 
 _MAGIC = b"luffS1\n"
-_HEADER = struct.Struct("<7sIQ")
+_HEADER = struct.Struct("<7sII")
 _LEVEL = 6
 _BYTES = ("arm", "phase", "request", "failure", "flags")
 
@@ -49,7 +49,7 @@ def encode(samples: Samples) -> Iterator[tuple[int, bytes]]:
             _planes(array("q", map(sub, samples.done_ns[rows], due))),
         ]
         body = zlib.compress(b"".join(columns), _LEVEL)
-        yield len(due), _HEADER.pack(_MAGIC, len(due), zlib.crc32(body)) + body
+        yield len(due), _HEADER.pack(_MAGIC, len(due), _checksum(len(due), body)) + body
 
 
 def decode(blocks: Sequence[bytes]) -> Samples:
@@ -65,7 +65,7 @@ def _append(samples: Samples, block: bytes) -> None:
         raise ValueError("this is not a block of samples, or one of a newer luff")
     _, count, checksum = _HEADER.unpack_from(block)
     body = block[_HEADER.size :]
-    if zlib.crc32(body) != checksum:
+    if _checksum(count, body) != checksum:
         raise ValueError("a block of samples is damaged")
     data = memoryview(zlib.decompress(body))
 
@@ -82,6 +82,10 @@ def _append(samples: Samples, block: bytes) -> None:
     samples.due_ns.extend(due)
     samples.sent_ns.extend(array("q", map(add, _numbers("q", take(8)), due)))
     samples.done_ns.extend(array("q", map(add, _numbers("q", take(8)), due)))
+
+
+def _checksum(count: int, body: bytes) -> int:
+    return zlib.crc32(body, count)
 
 
 def _planes(numbers: array[int]) -> bytes:
