@@ -74,6 +74,16 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return address
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Return the address of a database without anything in it, once on SQLite and once on PostgreSQL."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'luff.db'}"
+    address = request.getfixturevalue("empty_postgresql")
+    assert isinstance(address, str)
+    return address
+
+
 @pytest.fixture
 def store(url: str) -> Iterator[Store]:
     """Open a new store, once on SQLite and once on PostgreSQL."""

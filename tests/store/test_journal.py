@@ -14,12 +14,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from tests.factories import LAB, errored, passed, run_id, stranded
 
 from luff.errors import StoreError
 from luff.lifecycle import NEXT, Intent, Phase
 from luff.outcome import MeshIdentity
 from luff.store import Beginning, Store
+from tests.factories import LAB, errored, passed, run_id, stranded
 
 CLUSTER = MeshIdentity(kind="cluster", name="prod", uid="u-1")
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -17,15 +16,6 @@ from luff.shipped import shipped
 from luff.store import Revision, Store, current, downgrade, upgrade
 from luff.store.engine import migration_engine, parse_url
 from luff.store.tables import HEAD, metadata
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def empty(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'luff.db'}"
-    address = request.getfixturevalue("empty_postgresql")
-    assert isinstance(address, str)
-    return address
 
 
 def test_there_is_one_head_and_the_code_knows_it() -> None:

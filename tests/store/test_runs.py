@@ -6,13 +6,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from tests.factories import EVERY_VERDICT, LAB, check, failed, outcome, passed, run_id, samples
 
 from luff.errors import StoreError
 from luff.lifecycle import Phase
 from luff.model import Verdict
 from luff.outcome import Context, Edge, MeshIdentity, Outcome
 from luff.store import Beginning, RunFilter, Store
+from tests.factories import EVERY_VERDICT, LAB, check, failed, outcome, passed, run_id, samples
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 

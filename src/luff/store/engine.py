@@ -23,7 +23,7 @@ from typing import Any
 
 import platformdirs
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from luff.errors import StoreError
 from luff.store.troubles import hidden, store_error
@@ -55,13 +55,13 @@ def parse_url(text: str | None) -> URL:
         # Heroku's and many others' spelling.
         url = url.set(drivername="postgresql") if url.drivername == "postgres" else url
         backend, driver = url.get_backend_name(), url.get_driver_name()
-    except (ArgumentError, ValueError):
-        # The text itself may hold a password in a place where nobody looks for one: not shown.
-        raise StoreError("the store's address cannot be read: it is not a URL", next_step=_SUGGESTION) from None
-    except SQLAlchemyError:
+    except NoSuchModuleError:
         raise StoreError(
             f"luff keeps its history in SQLite or PostgreSQL, not in {url.drivername}", next_step=_SUGGESTION
         ) from None
+    except (ArgumentError, ValueError):
+        # The text itself may hold a password in a place where nobody looks for one: not shown.
+        raise StoreError("the store's address cannot be read: it is not a URL", next_step=_SUGGESTION) from None
     except ModuleNotFoundError as error:
         raise _no_driver(error) from error
     if backend not in _DRIVERS or driver != _DRIVERS[backend]:

@@ -1,0 +1,105 @@
+"""Trends, the last pass, and what was never tried."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from luff.lifecycle import Phase
+from luff.model import Verdict
+from luff.outcome import Edge, MeshIdentity, Outcome
+from luff.store import Beginning, Store
+from tests.factories import LAB, failed, outcome, passed, resolved, run_id
+
+NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
+CLUSTER = MeshIdentity(kind="cluster", name="prod")
+
+
+def on_day(day: int, verdict: str, *, mesh: MeshIdentity = LAB, name: str = "slow-ratings", seed: int = 0) -> Outcome:
+    make = passed if verdict == "passed" else failed
+    began = NOON + timedelta(days=day)
+    return make(
+        run=run_id((day, verdict, mesh.name, name, seed)),
+        experiment=name,
+        mesh=mesh,
+        started_at=began.isoformat(),
+        ended_at=(began + timedelta(minutes=1)).isoformat(),
+    )
+
+
+@pytest.fixture
+def week(store: Store) -> Store:
+    """Return a store in which slow-ratings held until day 3 in the lab, and always on the cluster."""
+    for day in range(6):
+        store.record(on_day(day, "passed" if day < 3 else "failed"))
+        store.record(on_day(day, "passed", mesh=CLUSTER))
+    store.record(on_day(1, "failed", name="another"))
+    return store
+
+
+def test_the_last_pass_and_the_last_fail_are_found(week: Store) -> None:
+    last_pass = week.last_pass("slow-ratings", mesh_kind="lab")
+    last_fail = week.last_fail("slow-ratings", mesh_kind="lab")
+
+    assert last_pass is not None
+    assert last_fail is not None
+    assert (last_pass.started_at, last_fail.started_at) == (NOON + timedelta(days=2), NOON + timedelta(days=5))
+
+
+def test_what_never_passed_has_no_last_pass(week: Store) -> None:
+    assert week.last_pass("another") is None
+    assert week.last_pass("never-run") is None
+
+
+def test_a_trend_has_one_kind_of_mesh_oldest_first(week: Store) -> None:
+    points = week.trend("slow-ratings", mesh_kind="lab")
+
+    assert [point.verdict for point in points] == [Verdict.PASSED] * 3 + [Verdict.FAILED] * 3
+    assert [check.id for check in points[0].checks] == [check.id for check in passed().checks]
+    assert points[0].checks[0].measured == passed().checks[0].measured
+
+
+def test_a_trend_is_cut_at_its_old_end(week: Store) -> None:
+    points = week.trend("slow-ratings", mesh_kind="lab", limit=2)
+
+    assert [point.started_at for point in points] == [NOON + timedelta(days=4), NOON + timedelta(days=5)]
+
+
+def test_an_unfinished_run_is_in_no_trend_and_covers_nothing(store: Store) -> None:
+    edge = Edge(caller="a", dependency="b")
+    store.begin(Beginning("ab" * 8, "slow-ratings", "ada", LAB, NOON, edge=edge, fault="delay"))
+
+    assert store.trend("slow-ratings", mesh_kind="lab") == []
+    assert store.coverage() == []
+
+
+def test_coverage_has_a_line_for_each_hop_fault_and_kind_of_mesh(week: Store) -> None:
+    week.record(
+        outcome(
+            run=run_id("abort"),
+            edge=Edge(caller=None, dependency="details"),
+            spec=resolved(fault={"abort": {"http": 503}}),
+        )
+    )
+
+    lines = week.coverage()
+
+    assert [(line.caller, line.dependency, line.fault, line.mesh_kind, line.runs) for line in lines] == [
+        (None, "details", "abort", "lab", 1),
+        ("reviews", "ratings", "delay", "cluster", 6),
+        ("reviews", "ratings", "delay", "lab", 7),
+    ]
+    assert [line.verdict for line in lines] == [Verdict.PASSED, Verdict.PASSED, Verdict.FAILED]
+    assert lines[2].last_pass_at == NOON + timedelta(days=2)
+    assert lines[2].run == on_day(5, "failed").run
+
+
+def test_two_runs_of_one_moment_are_one_line_of_coverage(store: Store) -> None:
+    for seed in range(3):
+        store.record(on_day(1, "passed", seed=seed))
+
+    (line,) = store.coverage()
+
+    assert (line.runs, line.verdict) == (3, Verdict.PASSED)
+    assert store.run(line.run).phase is Phase.CLEAN
