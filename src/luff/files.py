@@ -11,12 +11,14 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import stat
 from pathlib import Path
 
 from luff.errors import LuffError, UsageError
 
 __all__ = ["check_writable", "write_atomically"]
 
+_OPEN_ELSEWHERE = ("/dev", "/proc")
 _NEW_FILE_MODE = 0o666
 """Less the user's umask, as any other program would."""
 
@@ -24,15 +26,17 @@ _NEW_FILE_MODE = 0o666
 def check_writable(path: str | Path) -> None:
     """Raise `UsageError` when *path* could not be written: to be asked before a run, not after it."""
     place = _place(Path(path))
-    if place.is_dir():
+    if os.path.isdir(place):  # noqa: PTH112  # Path.is_dir raises for a name that is too long
         raise UsageError(f"{path} is a folder", next_step=f"name a file in it, such as {Path(path) / 'report'}")
     if _is_special(place):
-        if not os.access(place, os.W_OK):
+        if not place.exists() or not os.access(place, os.W_OK):
             raise UsageError(f"{path} cannot be written to", next_step="choose another file")
         return
     if not place.parent.is_dir():
         raise UsageError(f"the folder of {path} does not exist", next_step=f"run `mkdir -p {Path(path).parent}` first")
     try:
+        with contextlib.suppress(FileNotFoundError):
+            place.stat()
         temporary = _open_beside(place)
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}", next_step="choose another folder") from error
@@ -51,7 +55,7 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
     place = _place(Path(path))
     try:
         if _is_special(place):
-            with place.open("wb") as stream:
+            with place.open("ab") as stream:
                 stream.write(data)
             return
         temporary = _open_beside(place)
@@ -75,12 +79,19 @@ def write_atomically(path: str | Path, content: str | bytes) -> None:
 
 
 def _place(path: Path) -> Path:
-    """Return where the bytes will lie. The links of ``/dev/stdout`` lead to things that have no name: kept as they are."""
+    """Return where the bytes will lie: the target of a link, but ``/dev/stdout`` and its like as they are."""
     return path if _is_special(path) else Path(os.path.realpath(path))
 
 
 def _is_special(path: Path) -> bool:
-    return path.exists() and not path.is_file() and not path.is_dir()
+    """Return whether *path* must be written to, not replaced: a pipe, a device, or what another process has open."""
+    if any(path.is_relative_to(folder) for folder in _OPEN_ELSEWHERE):
+        return True
+    try:
+        return not (stat.S_ISREG(mode := path.stat().st_mode) or stat.S_ISDIR(mode))
+    except OSError:
+        # Not there yet, or not to be had: whoever writes will be told.
+        return False
 
 
 def _open_beside(place: Path) -> Path:
