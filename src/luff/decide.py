@@ -101,10 +101,12 @@ def _holds(match: Object, request: RequestFacts) -> bool:
         and _is(match.get("scheme"), request.scheme)
         and all(_header_is(wanted, headers.get(name.lower())) for name, wanted in (match.get("headers") or {}).items())
         and not any(
-            _header_is(wanted, headers.get(name.lower())) for name, wanted in (match.get("withoutHeaders") or {}).items()
+            _header_is(wanted, headers.get(name.lower()))
+            for name, wanted in (match.get("withoutHeaders") or {}).items()
         )
         and all(
-            name in params and _is(wanted, params[name], empty=True) for name, wanted in (match.get("queryParams") or {}).items()
+            name in params and _is(wanted, params[name], empty=True)
+            for name, wanted in (match.get("queryParams") or {}).items()
         )
     )
 

@@ -23,7 +23,7 @@ from typing import Any
 from luff.decide import catches_all, decide
 from luff.errors import PlanRefused
 from luff.hosts import qualify
-from luff.model import Carrier, Fault, Object, Target
+from luff.model import Fault, Object, Target
 from luff.names import Name, our_run, ours, parse_name, suspects, tampered
 from luff.patches import apply
 from luff.scope import FLAGS_HEADER, Scope
@@ -92,9 +92,17 @@ def select(virtual_service: Object, target: Target, *, namespace: str) -> Select
     where = f"VirtualService {namespace}/{virtual_service['metadata']['name']}"
     routes: list[Object] = (virtual_service.get("spec") or {}).get("http") or []
     if not routes:
-        raise PlanRefused("no_http_routes", f"{where} has no http routes, and a fault can only be put on those", next_step="target a VirtualService with http routes")
+        raise PlanRefused(
+            "no_http_routes",
+            f"{where} has no http routes, and a fault can only be put on those",
+            next_step="target a VirtualService with http routes",
+        )
     if target.from_ and target.gateways:
-        raise PlanRefused("from_with_gateways", "target.from and target.gateways cannot go together: Istio does not look at source labels where gateways are named", next_step="keep one of them")
+        raise PlanRefused(
+            "from_with_gateways",
+            "target.from and target.gateways cannot go together: Istio does not look at source labels where gateways are named",
+            next_step="keep one of them",
+        )
     _check_route_names(routes, target, where)
     indices, skipped, delegates = [], [], []
     ended = False
@@ -112,11 +120,21 @@ def select(virtual_service: Object, target: Target, *, namespace: str) -> Select
         else:
             skipped.append((index, why))
     if len(indices) > TWINS_MOST:
-        raise PlanRefused("too_many_twins", f"{where} has {len(indices)} routes to the target, and at most {TWINS_MOST} twins are made", next_step="name the ones that you mean in target.routes")
+        raise PlanRefused(
+            "too_many_twins",
+            f"{where} has {len(indices)} routes to the target, and at most {TWINS_MOST} twins are made",
+            next_step="name the ones that you mean in target.routes",
+        )
     if not indices and not delegates:
         reasons = "; ".join(f"{_called(routes[index], index)}: {why}" for index, why in skipped[:5])
-        rule = "only_redirects" if all(r.get("redirect") or r.get("directResponse") for r in routes) else "no_route_to_target"
-        raise PlanRefused(rule, f"{where} has no route that could get a twin ({reasons})", next_step="correct the target")
+        rule = (
+            "only_redirects"
+            if all(r.get("redirect") or r.get("directResponse") for r in routes)
+            else "no_route_to_target"
+        )
+        raise PlanRefused(
+            rule, f"{where} has no route that could get a twin ({reasons})", next_step="correct the target"
+        )
     return Selection(tuple(indices), tuple(skipped), tuple(delegates))
 
 
@@ -128,7 +146,11 @@ def _check_route_names(routes: Sequence[Object], target: Target, where: str) -> 
     known = {str(route.get("name")) for route in routes if route.get("name")}
     for name in target.routes:
         if name not in known:
-            raise PlanRefused("unknown_route", f"{where} has no route {name}; it has: {', '.join(sorted(known)) or 'none with a name'}", next_step="correct target.routes")
+            raise PlanRefused(
+                "unknown_route",
+                f"{where} has no route {name}; it has: {', '.join(sorted(known)) or 'none with a name'}",
+                next_step="correct target.routes",
+            )
 
 
 def _why_not(route: Object, target: Target, namespace: str, virtual_service: Object) -> str | None:
@@ -183,7 +205,11 @@ def inject(
             positions.append(index + len(twins))
             twins.append(twin)
     if not twins:
-        raise PlanRefused("scope_taken", "no route is left that a scoped request could be told apart on: " + "; ".join(notes), next_step="choose another scope.header or scope.carrier")
+        raise PlanRefused(
+            "scope_taken",
+            "no route is left that a scoped request could be told apart on: " + "; ".join(notes),
+            next_step="choose another scope.header or scope.carrier",
+        )
     _check_size(virtual_service, twins)
     operations: list[Object] = [
         {"op": "test", "path": "/metadata/uid", "value": metadata["uid"]},
@@ -211,11 +237,21 @@ def inject(
 def _check_size(virtual_service: Object, twins: Sequence[Object]) -> None:
     size = len(_canonical(virtual_service)) + sum(len(_canonical(twin)) for twin in twins)
     if size > OBJECT_MOST_BYTES:
-        raise PlanRefused("object_too_large", f"with its twins the VirtualService would have {size:,} bytes, and {OBJECT_MOST_BYTES:,} are the most", next_step="name fewer routes in target.routes")
+        raise PlanRefused(
+            "object_too_large",
+            f"with its twins the VirtualService would have {size:,} bytes, and {OBJECT_MOST_BYTES:,} are the most",
+            next_step="name fewer routes in target.routes",
+        )
 
 
-def _twin(route: Object, name: Name, *, scope: Scope, fault: Fault, target: Target, index: int, notes: list[str]) -> Object | None:
-    matches = [made for match in route.get("match") or [{}] for made in _scoped(match, scope, target, _called(route, index), notes)]
+def _twin(
+    route: Object, name: Name, *, scope: Scope, fault: Fault, target: Target, index: int, notes: list[str]
+) -> Object | None:
+    matches = [
+        made
+        for match in route.get("match") or [{}]
+        for made in _scoped(match, scope, target, _called(route, index), notes)
+    ]
     if not matches:
         return None
     twin = copy.deepcopy({key: value for key, value in route.items() if key not in ("match", "fault", *_MIRRORS)})
@@ -247,7 +283,10 @@ def _scoped(match: Object, scope: Scope, target: Target, where: str, notes: list
         if header in taken:
             notes.append(f"{where}: a match already looks at {header}, so the {carrier} carrier is not used there")
             continue
-        scoped = {**copy.deepcopy(match), "headers": {**copy.deepcopy(match.get("headers") or {}), header: dict(wanted)}}
+        scoped = {
+            **copy.deepcopy(match),
+            "headers": {**copy.deepcopy(match.get("headers") or {}), header: dict(wanted)},
+        }
         if labels:
             scoped["sourceLabels"] = labels
         if gateways:
@@ -259,9 +298,14 @@ def _scoped(match: Object, scope: Scope, target: Target, where: str, notes: list
 def _fault(fault: Fault) -> Object:
     made: Object = {}
     if fault.delay is not None:
-        made["delay"] = {"fixedDelay": istio_duration(fault.delay.duration_s), "percentage": {"value": fault.delay.percent}}
+        made["delay"] = {
+            "fixedDelay": istio_duration(fault.delay.duration_s),
+            "percentage": {"value": fault.delay.percent},
+        }
     if fault.abort is not None:
-        kind: Object = {"httpStatus": fault.abort.http} if fault.abort.http is not None else {"grpcStatus": fault.abort.grpc}
+        kind: Object = (
+            {"httpStatus": fault.abort.http} if fault.abort.http is not None else {"grpcStatus": fault.abort.grpc}
+        )
         made["abort"] = {**kind, "percentage": {"value": fault.abort.percent}}
     return made
 
@@ -293,7 +337,9 @@ def fallbacks(virtual_service: Object, *, run: str | None = None) -> tuple[tuple
 
 def _of_run(virtual_service: Object, run: str | None) -> list[tuple[int, Object]]:
     routes = (virtual_service.get("spec") or {}).get("http") or []
-    return [(i, routes[i]) for i in reversed(range(len(routes))) if ours(routes[i]) and run in (None, our_run(routes[i]))]
+    return [
+        (i, routes[i]) for i in reversed(range(len(routes))) if ours(routes[i]) and run in (None, our_run(routes[i]))
+    ]
 
 
 def _test_name(index: int, route: Object) -> Object:
@@ -332,7 +378,9 @@ def difference(virtual_service: Object, injection: Injection) -> list[str]:
     lines = [f"--- VirtualService {name} (now)", f"+++ VirtualService {name} (while the fault is live)"]
     for count, (position, twin) in enumerate(zip(injection.positions, injection.twins, strict=True)):
         original = position - count
-        lines.append(f"@@ spec.http[{original}] of {len(routes)}, directly before {_called(routes[original], original)} @@")
+        lines.append(
+            f"@@ spec.http[{original}] of {len(routes)}, directly before {_called(routes[original], original)} @@"
+        )
         lines += [f"+{line}" for line in _yaml_like(twin)]
     return lines
 

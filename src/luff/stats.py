@@ -1,0 +1,263 @@
+"""
+Bounds and e-processes on exact counts: *n* requests, *k* of them violations.
+
+Everything is pure Python on logarithms, so nothing is imported that costs half
+a second. Sources: Clopper and Pearson 1934 for the bounds; Ville's inequality
+for the e-processes, which are mixtures (Beta(1/4, 1/p0) cut to rates below the
+threshold, Beta(1/2, 1/2) cut to rates above it) against the threshold itself,
+so that they hold at any stopping time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Literal
+
+__all__ = [
+    "ALPHA_FAIL", "FAIL_FLOOR", "Decision", "decide_sequentially", "design_effect", "fewest_requests", "guard_log_e", "holm", "log_e_fail",
+    "log_e_pass", "log_incomplete_beta", "lower_bound", "most_violations", "quantile", "smallest_visible_excess", "upper_bound",
+    "within_dose",
+]  # fmt: skip
+
+ALPHA_FAIL = 0.005
+"""A fail needs 99.5 % confidence: blaming a healthy service costs more than another run."""
+FAIL_FLOOR = 20
+"""Nothing is failed on fewer requests."""
+_MIX_A = 0.25
+_TERMS_MOST = 500
+_EPSILON = 1e-15
+_TINY = 1e-300
+
+
+def _log_beta(a: float, b: float) -> float:
+    return math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b)
+
+
+def log_incomplete_beta(x: float, a: float, b: float) -> float:
+    """Return ln I_x(a, b), the regularised incomplete beta function; -inf at x = 0."""
+    if x <= 0.0:
+        return -math.inf
+    if x >= 1.0:
+        return 0.0
+    if x > (a + 1.0) / (a + b + 2.0):
+        other = log_incomplete_beta(1.0 - x, b, a)
+        return math.log1p(-math.exp(other)) if other < 0.0 else -math.inf
+    front = a * math.log(x) + b * math.log1p(-x) - math.log(a) - _log_beta(a, b)
+    return front + math.log(_continued_fraction(x, a, b))
+
+
+def _continued_fraction(x: float, a: float, b: float) -> float:
+    """Evaluate the incomplete beta's continued fraction by Lentz's method."""
+    c, d = 1.0, 1.0 - (a + b) * x / (a + 1.0)
+    d = 1.0 / (d if abs(d) > _TINY else _TINY)
+    result = d
+    for m in range(1, _TERMS_MOST * 20):
+        for numerator in (
+            m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
+            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
+        ):
+            d = 1.0 + numerator * d
+            d = 1.0 / (d if abs(d) > _TINY else _TINY)
+            c = 1.0 + numerator / (c if abs(c) > _TINY else _TINY)
+            result *= c * d
+        if abs(c * d - 1.0) < _EPSILON:
+            break
+    return result
+
+
+def _beta_quantile(share: float, a: float, b: float) -> float:
+    low, high = 0.0, 1.0
+    wanted = math.log(share)
+    for _ in range(200):
+        middle = (low + high) / 2
+        if log_incomplete_beta(middle, a, b) < wanted:
+            low = middle
+        else:
+            high = middle
+        if high - low < 1e-14:
+            break
+    return (low + high) / 2
+
+
+def upper_bound(violations: int, requests: int, *, alpha: float) -> float:
+    """Return the one-sided Clopper-Pearson upper bound on the rate, at confidence 1 - *alpha*; 1 without requests."""
+    if violations >= requests:
+        return 1.0
+    return _beta_quantile(1.0 - alpha, violations + 1, requests - violations)
+
+
+def lower_bound(violations: int, requests: int, *, alpha: float) -> float:
+    """Return the one-sided Clopper-Pearson lower bound on the rate; 0 without violations."""
+    if violations == 0:
+        return 0.0
+    return _beta_quantile(alpha, violations, requests - violations + 1)
+
+
+def log_e_pass(violations: int, requests: int, threshold: float) -> float:
+    """Return ln of the evidence that the violation rate is below *threshold*."""
+    k, good = violations, requests - violations
+    a, b = _MIX_A, 1.0 / threshold
+    mixed = _log_beta(k + a, good + b) + log_incomplete_beta(threshold, k + a, good + b)
+    prior = _log_beta(a, b) + log_incomplete_beta(threshold, a, b)
+    return mixed - prior - k * math.log(threshold) - good * math.log1p(-threshold)
+
+
+def log_e_fail(violations: int, requests: int, threshold: float) -> float:
+    """Return ln of the evidence that the violation rate is above *threshold*."""
+    k, good = violations, requests - violations
+    above = 1.0 - threshold
+    mixed = _log_beta(k + 0.5, good + 0.5) + log_incomplete_beta(above, good + 0.5, k + 0.5)
+    prior = _log_beta(0.5, 0.5) + log_incomplete_beta(above, 0.5, 0.5)
+    return mixed - prior - k * math.log(threshold) - good * math.log1p(-threshold)
+
+
+guard_log_e = log_e_fail
+"""The tripwire on the control arm: the same process against the declared rate, and it never accepts."""
+
+
+@lru_cache(maxsize=4096)
+def passes_from(violations: int, threshold: float, alpha: float) -> int:
+    """Return the fewest requests at which *violations* of them are evidence enough to pass."""
+    wanted = -math.log(alpha)
+    high = max(1, violations)
+    while log_e_pass(violations, high, threshold) < wanted:
+        high *= 2
+    low = max(violations, high // 2)
+    while low < high:
+        middle = (low + high) // 2
+        if log_e_pass(violations, middle, threshold) >= wanted:
+            high = middle
+        else:
+            low = middle + 1
+    return high
+
+
+@lru_cache(maxsize=4096)
+def fails_until(violations: int, threshold: float, alpha: float) -> int:
+    """Return the most requests at which *violations* of them are still evidence enough to fail; 0 when never."""
+    wanted = -math.log(alpha)
+    if violations == 0 or log_e_fail(violations, violations, threshold) < wanted:
+        return 0
+    low, high = violations, max(violations + 1, math.ceil(violations / threshold) + 1)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if log_e_fail(violations, middle, threshold) >= wanted:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+Decision = tuple[Literal["passed", "failed"], int, int]
+"""What was decided, after how many requests, with how many violations among them."""
+
+
+def decide_sequentially(
+    positions: Sequence[int], requests: int, threshold: float, *, alpha_pass: float, alpha_fail: float
+) -> Decision | None:
+    """
+    Return the first decision of the two e-processes, or ``None`` while there is none.
+
+    *positions* are the places (from 1) of the violations among *requests*, in
+    due order. The cost grows with the violations, not with the requests.
+    """
+    for count in range(len(positions) + 1):
+        begins = positions[count - 1] if count else 0
+        ends = positions[count] - 1 if count < len(positions) else requests
+        if count:
+            failing = max(begins, FAIL_FLOOR)
+            if failing <= min(ends, fails_until(count, threshold, alpha_fail)):
+                return "failed", failing, count
+        passing = max(begins, passes_from(count, threshold, alpha_pass))
+        if passing <= ends:
+            return "passed", passing, count
+    return None
+
+
+def fewest_requests(threshold: float, *, alpha: float, method: Literal["sequential", "fixed"]) -> int:
+    """Return the fewest requests without any violation that could pass a claim of at most *threshold* violations."""
+    if method == "sequential":
+        return passes_from(0, threshold, alpha)
+    return math.ceil(math.log(alpha) / math.log1p(-threshold) - 1e-9)
+
+
+def most_violations(requests: int, threshold: float, *, alpha: float, method: Literal["sequential", "fixed"]) -> int:
+    """Return how many violations among *requests* could still pass; -1 when not even none could."""
+    count = -1
+    while count + 1 <= requests and _could_pass(count + 1, requests, threshold, alpha, method):
+        count += 1
+    return count
+
+
+def _could_pass(violations: int, requests: int, threshold: float, alpha: float, method: str) -> bool:
+    if method == "sequential":
+        return passes_from(violations, threshold, alpha) <= requests
+    return upper_bound(violations, requests, alpha=alpha) <= threshold
+
+
+def smallest_visible_excess(threshold: float, requests: int, *, alpha: float) -> float | None:
+    """Return the excess over *threshold* that this many requests would have shown four times in five; ``None`` without any."""
+    if not requests:
+        return None
+    z = _normal_quantile(1.0 - alpha) + _normal_quantile(0.8)
+    return z * math.sqrt(threshold * (1.0 - threshold) / requests)
+
+
+def _normal_quantile(share: float) -> float:
+    low, high = -40.0, 40.0
+    for _ in range(100):
+        middle = (low + high) / 2
+        if 0.5 * math.erfc(-middle / math.sqrt(2)) < share:
+            low = middle
+        else:
+            high = middle
+    return (low + high) / 2
+
+
+def holm(p_values: Sequence[float], *, alpha: float) -> tuple[bool, ...]:
+    """Return which of several tests fail when all are looked at together (Holm 1979)."""
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    failing = [False] * len(p_values)
+    for rank, index in enumerate(order):
+        if p_values[index] > alpha / (len(p_values) - rank):
+            break
+        failing[index] = True
+    return tuple(failing)
+
+
+def design_effect(positions: Sequence[int], requests: int, *, blocks: int = 20) -> float:
+    """
+    Return by how much violations cluster: the variance of their counts in blocks over that of independent ones.
+
+    1 means independent; 3 means that every sample size claim is three times
+    too good. With fewer than five violations it cannot be told, and 1 is returned.
+    """
+    if len(positions) < 5 or requests < 2 * blocks or len(positions) == requests:
+        return 1.0
+    size = requests / blocks
+    counts = [0] * blocks
+    for position in positions:
+        counts[min(blocks - 1, int((position - 1) / size))] += 1
+    mean = len(positions) / blocks
+    rate = len(positions) / requests
+    variance = sum((count - mean) ** 2 for count in counts) / (blocks - 1)
+    return variance / (size * rate * (1 - rate))
+
+
+def within_dose(fired: int, requests: int, percent: float, *, alpha: float = 0.001) -> bool:
+    """Return whether *fired* of *requests* is in the 99.9 % binomial interval of a dose of *percent*."""
+    share = percent / 100
+    return (
+        lower_bound(fired, requests, alpha=alpha / 2) <= share <= upper_bound(fired, requests, alpha=alpha / 2)
+        if requests
+        else False
+    )
+
+
+def quantile(ordered: Sequence[float], share: float) -> float:
+    """Return the quantile of sorted values by nearest rank; ValueError without any."""
+    if not ordered:
+        raise ValueError("no values have no quantile")
+    return ordered[min(len(ordered) - 1, max(0, math.ceil(share * len(ordered)) - 1))]

@@ -1,0 +1,237 @@
+"""
+The open-loop driver: it sends what is due when it is due, and keeps what happened.
+
+What must stay true: a request is opened in `luff.samples.Samples` in order of
+due time and closed exactly once; nothing is sent before it is due; latency
+counts from the due time, so a generator that is late makes the service look
+worse and never better, and then says so itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import httpx
+
+from luff.model import Arm, Phase, Traffic
+from luff.outcome import Generator
+from luff.pacing import Arrival
+from luff.samples import Failure, Flag, Samples
+from luff.scope import FLAGS_HEADER, Scope
+from luff.stats import quantile
+from luff.traffic.transport import TrafficError
+
+__all__ = ["Driver", "Health", "Snapshot"]
+
+WINDOW_S = 5.0
+"""How far back the figures for people look."""
+LATE_MOST_S = 0.02
+"""A p99 lateness above this makes the generator's word worth nothing."""
+LAG_EVERY_S = 0.05
+SPIN_S = 0.0015
+"""Timers of an event loop are about this coarse; the rest is waited in short steps, never past the due time."""
+NOT_CACHED = {"cache-control": "no-store", "pragma": "no-cache"}
+
+Observe = Callable[[int, "httpx.Headers", bytes], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """This is how one arm does, over the last seconds, for people to watch."""
+
+    rate_hz: float
+    p50_ms: float | None
+    p99_ms: float | None
+    sent: int
+    in_flight: int
+    errors: int
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """This is how well the generator kept time. *late_p99_s* is over every request sent; *lag_max_s* the event loop's own."""
+
+    late_p99_s: float | None
+    lag_max_s: float
+    own_failures: int
+    healthy: bool
+
+    def summary(self) -> Generator:
+        """Return it as an outcome shows it."""
+        late_ms = None if self.late_p99_s is None else round(self.late_p99_s * 1000, 3)
+        return Generator(late_p99_ms=late_ms, healthy=self.healthy)
+
+
+@dataclass(slots=True)
+class _Arm:
+    recent: deque[tuple[float, float | None]] = field(default_factory=deque)
+    sent: int = 0
+    errors: int = 0
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+
+class Driver:
+    """This drives one run's traffic. Use `drive` once a phase, then `drain`, and `stop` at the end."""
+
+    def __init__(
+        self,
+        traffic: Traffic,
+        scope: Scope,
+        samples: Samples,
+        transport: httpx.AsyncBaseTransport,
+        *,
+        timeout_s: float,
+        rng: random.Random,
+        observe: Observe = lambda _status, _headers, _body: 0,
+    ) -> None:
+        self._traffic = traffic
+        self._scope = scope
+        self._samples = samples
+        self._transport = transport
+        self._timeout_s = timeout_s
+        self._rng = rng
+        self._observe = observe
+        self._arms = {arm: _Arm() for arm in Arm}
+        self._zero_ns = time.perf_counter_ns()
+        self._lag_max_s = 0.0
+
+    def now_ns(self) -> int:
+        """Return the samples' time now: nanoseconds since this driver was made."""
+        return time.perf_counter_ns() - self._zero_ns
+
+    async def drive(self, due: Iterable[Arrival], *, phase: Phase, until: asyncio.Event | None = None) -> None:
+        """Send every arrival of *due* at its time, until they end or *until* is set. Answers may still be out."""
+        start_ns = self.now_ns()
+        lag = asyncio.create_task(self._measure_lag())
+        try:
+            for arrival in due:
+                due_ns = start_ns + round(arrival.due_s * 1e9)
+                await self._wait(due_ns, until)
+                if until is not None and until.is_set():
+                    return
+                number = self._samples.open(arrival.arm, phase, arrival.request, due_ns)
+                self._start(number, arrival)
+        finally:
+            lag.cancel()
+
+    async def drain(self, *, arm: Arm | None = None, within_s: float) -> None:
+        """Wait for what is in flight, of *arm* or of both, at most *within_s*."""
+        tasks = [task for each, state in self._arms.items() if arm in (None, each) for task in state.tasks]
+        if tasks:
+            await asyncio.wait(tasks, timeout=within_s)
+
+    async def stop(self) -> None:
+        """Cut what is in flight; it is closed as `Failure.CUT` and judged by nobody."""
+        tasks = [task for state in self._arms.values() for task in state.tasks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def snapshot(self, arm: Arm) -> Snapshot:
+        """Return how *arm* does now."""
+        state = self._arms[arm]
+        now_s = time.monotonic()
+        while state.recent and state.recent[0][0] < now_s - WINDOW_S:
+            state.recent.popleft()
+        latencies = sorted(latency for _, latency in state.recent if latency is not None)
+        return Snapshot(
+            rate_hz=len(state.recent) / WINDOW_S,
+            p50_ms=quantile(latencies, 0.5) * 1000 if latencies else None,
+            p99_ms=quantile(latencies, 0.99) * 1000 if latencies else None,
+            sent=state.sent,
+            in_flight=len(state.tasks),
+            errors=state.errors,
+        )
+
+    def health(self) -> Health:
+        """Return how well this generator kept time so far."""
+        samples = self._samples
+        late = sorted(
+            (sent - due) / 1e9 for sent, due in zip(samples.sent_ns, samples.due_ns, strict=True) if sent >= 0
+        )
+        own = sum(Failure(kind).ours and kind != Failure.CUT for kind in samples.failure)
+        late_p99_s = quantile(late, 0.99) if late else None
+        healthy = not own and (late_p99_s is None or late_p99_s <= LATE_MOST_S)
+        return Health(late_p99_s, self._lag_max_s, own, healthy)
+
+    async def _wait(self, due_ns: int, until: asyncio.Event | None) -> None:
+        while (left_s := (due_ns - self.now_ns()) / 1e9) > 0:
+            if until is not None and until.is_set():
+                return
+            await asyncio.sleep(min(0.05, left_s - SPIN_S) if left_s > 2 * SPIN_S else 0)
+
+    def _start(self, number: int, arrival: Arrival) -> None:
+        state = self._arms[arrival.arm]
+        state.sent += 1
+        task = asyncio.create_task(self._send(number, arrival))
+        state.tasks.add(task)
+        task.add_done_callback(state.tasks.discard)
+
+    async def _send(self, number: int, arrival: Arrival) -> None:
+        samples, state = self._samples, self._arms[arrival.arm]
+        failure, status, flags, holds = Failure.NONE, 0, 0, 0
+        try:
+            request = self._request(number, arrival)
+            # The deadline counts from the due time: a late start must not lengthen a caller's patience.
+            left_s = self._timeout_s - (self.now_ns() - samples.due_ns[number]) / 1e9
+            async with asyncio.timeout(max(0.0, left_s)):
+                samples.sent_ns[number] = self.now_ns()
+                response = await self._transport.handle_async_request(request)
+                body = await response.aread()
+            status = response.status_code
+            flags = int(_flags(response.headers.get(FLAGS_HEADER)))
+            done_ns = self.now_ns()
+            holds = self._observe(status, response.headers, body)
+        except TimeoutError:
+            failure, done_ns = Failure.DEADLINE, self.now_ns()
+        except TrafficError as error:
+            failure, done_ns = error.failure, self.now_ns()
+        except asyncio.CancelledError:
+            samples.close(number, done_ns=self.now_ns(), failure=Failure.CUT)
+            raise
+        samples.close(number, done_ns=done_ns, status=status, failure=failure, flags=flags, holds=holds)
+        latency_s = (done_ns - samples.due_ns[number]) / 1e9 if failure is Failure.NONE else None
+        state.recent.append((time.monotonic(), latency_s))
+        state.errors += failure is not Failure.NONE or status >= 500
+
+    def _request(self, number: int, arrival: Arrival) -> httpx.Request:
+        template = self._traffic.requests[arrival.request]
+        mark = self._scope.headers if arrival.arm is Arm.FAULT else self._scope.control_headers
+
+        def filled(text: str) -> str:
+            if "{{" not in text:
+                return text
+            made = str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
+            return text.replace("{{uuid}}", made).replace("{{seq}}", str(number))
+
+        headers = {
+            **NOT_CACHED,
+            **{name.lower(): filled(str(value)) for name, value in template.headers.items()},
+            **mark(number),
+        }
+        content = None if template.body is None else filled(str(template.body)).encode()
+        return httpx.Request(template.method, filled(template.url), headers=headers, content=content)
+
+    async def _measure_lag(self) -> None:
+        while True:
+            before_s = time.monotonic()
+            await asyncio.sleep(LAG_EVERY_S)
+            self._lag_max_s = max(self._lag_max_s, time.monotonic() - before_s - LAG_EVERY_S)
+
+
+def _flags(text: str | None) -> Flag:
+    if text is None:
+        return Flag(0)
+    found = Flag.TWIN
+    words = text.split(",")
+    if "DI" in words:
+        found |= Flag.DELAY_INJECTED
+    if "FI" in words:
+        found |= Flag.FAULT_INJECTED
+    return found
