@@ -5,23 +5,54 @@ A twin is named ``luff.1.<run>.<created>.<expires>.<n>``: the format, sixteen
 hex digits, Unix seconds by the API server's clock, a number. That is all a
 stranger needs to remove it. *Ours* is what has that whole name, or the prefix
 together with our response header; a user's own ``luff.frontend`` is reported
-and never removed.
+and never removed. Nothing here trusts the shape of what it is given: whoever
+restores must get through any object.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from luff.model import Object
-from luff.scope import FLAGS_HEADER
+from luff.scope import FLAGS_HEADER, Scope
 
-__all__ = ["PREFIX", "Name", "our_run", "ours", "parse_name", "suspects", "tampered"]
+__all__ = [
+    "FORMAT",
+    "PREFIX",
+    "Name",
+    "find_name",
+    "http_routes",
+    "our_run",
+    "ours",
+    "parse_name",
+    "suspects",
+    "tampered",
+    "why_suspect",
+]
 
 PREFIX = "luff."
-_NAME = re.compile(r"luff\.1\.([0-9a-f]{16})\.([0-9]{1,12})\.([0-9]{1,12})\.([0-9]{1,6})")
-_SECRET = re.compile(r"[0-9a-f]{32}")
-_TRACE = re.compile(r"00-[0-9a-f]{16,}")
+FORMAT = 1
+_NUMBER = r"(0|[1-9][0-9]{0,11})"
+_GRAMMAR = rf"luff\.{FORMAT}\.([0-9a-f]{{16}})\.{_NUMBER}\.{_NUMBER}\.(0|[1-9][0-9]{{0,5}})"
+_NAME = re.compile(_GRAMMAR)
+_IN_ROUTE_NAME = re.compile(rf"(?:^|-){_GRAMMAR}(?=\.|$)")
+_RUN = re.compile(r"luff\.[0-9]+\.([0-9a-f]{16})(?:\.|$)")
+_SCOPE_VALUE = r"[0-9a-f]{32}"
+_WHOLE_PREFIX = re.compile(rf"{_SCOPE_VALUE}|00-[0-9a-f]{{16}}")
+
+
+def _whole_regexes() -> tuple[re.Pattern[str], ...]:
+    """Return patterns for the regular expressions that a scope writes, whatever its secret."""
+    example = Scope("0" * 32, "1" * 32)
+    texts = [wanted["regex"] for _, wanted in example.matches().values() if "regex" in wanted]
+    return tuple(
+        re.compile(_SCOPE_VALUE.join(re.escape(part) for part in text.split(example.secret))) for text in texts
+    )
+
+
+_WHOLE_REGEXES = _whole_regexes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,51 +65,102 @@ class Name:
     index: int
 
     def __str__(self) -> str:
-        return f"{PREFIX}1.{self.run}.{self.created_s}.{self.expires_s}.{self.index}"
+        return f"{PREFIX}{FORMAT}.{self.run}.{self.created_s}.{self.expires_s}.{self.index}"
 
 
 def parse_name(text: str) -> Name | None:
     """Return *text* taken apart, or ``None`` when it is not of the whole grammar."""
     found = _NAME.fullmatch(text)
-    if found is None:
-        return None
+    return None if found is None else _named(found)
+
+
+def find_name(route_name: str) -> Name | None:
+    """
+    Return the twin that an Envoy route name speaks of, or ``None``.
+
+    Pilot appends ``.`` and the match's name, and puts the root's name and
+    ``-`` before what comes from a delegate.
+    """
+    found = _IN_ROUTE_NAME.search(route_name)
+    return None if found is None else _named(found)
+
+
+def _named(found: re.Match[str]) -> Name:
     return Name(found[1], int(found[2]), int(found[3]), int(found[4]))
 
 
-def ours(route: Object) -> bool:
+def http_routes(virtual_service: Object) -> list[Any]:
+    """Return ``spec.http`` as it is, or an empty list when there is nothing like that."""
+    spec = virtual_service.get("spec")
+    routes = spec.get("http") if isinstance(spec, dict) else None
+    return routes if isinstance(routes, list) else []
+
+
+def ours(route: Any) -> bool:
     """Return whether *route* is a twin of luff, this version's or another's."""
-    name = str(route.get("name") or "")
+    name = _name_of(route)
     return parse_name(name) is not None or (name.startswith(PREFIX) and _has_flags_header(route))
 
 
-def our_run(route: Object) -> str | None:
-    """Return the run that a route of ours belongs to, or ``None`` where the name does not tell."""
-    name = parse_name(str(route.get("name") or ""))
-    return None if name is None else name.run
+def our_run(route: Any) -> str | None:
+    """
+    Return the run that a route of ours belongs to, or ``None`` where the name does not tell.
+
+    The run is read even where somebody has broken the rest of the name.
+    """
+    found = _RUN.match(_name_of(route)) if ours(route) else None
+    return None if found is None else found[1]
 
 
 def suspects(virtual_service: Object) -> list[str]:
     """Return the names of routes that begin like ours and are not: to be reported, never removed."""
-    routes = (virtual_service.get("spec") or {}).get("http") or []
-    names = [str(route.get("name") or "") for route in routes if not ours(route)]
+    names = [_name_of(route) for route in http_routes(virtual_service) if not ours(route)]
     return [name for name in names if name.startswith(PREFIX)]
 
 
-def tampered(route: Object) -> bool:
+def why_suspect(name: str) -> str:
+    """Return what to make of a route *name* that begins like ours and is not."""
+    number = name.removeprefix(PREFIX).partition(".")[0]
+    if number.isdigit() and int(number) > FORMAT:
+        return (
+            f"a newer luff may have written it (format {number}, this one knows {FORMAT}), but it lacks "
+            f"the response header {FLAGS_HEADER}: use that version to remove it"
+        )
+    return (
+        f"it begins like a twin but has neither the whole name nor the response header {FLAGS_HEADER}: it is left alone"
+    )
+
+
+def tampered(route: Any) -> bool:
     """Return whether a twin of ours would take requests that do not carry a whole scope."""
-    matches = route.get("match") or []
-    return not matches or not all(_scoped(match) for match in matches)
+    matches = route.get("match") if isinstance(route, dict) else None
+    return not isinstance(matches, list) or not matches or not all(_is_scoped(match) for match in matches)
 
 
-def _has_flags_header(route: Object) -> bool:
-    response = ((route.get("headers") or {}).get("response") or {}).get("set") or {}
-    return any(str(header).lower() == FLAGS_HEADER for header in response)
+def _is_scoped(match: Any) -> bool:
+    headers = match.get("headers") if isinstance(match, dict) else None
+    return isinstance(headers, dict) and any(_is_whole(wanted) for wanted in headers.values())
 
 
-def _scoped(match: Object) -> bool:
-    for value in (match.get("headers") or {}).values():
-        wanted = value if isinstance(value, dict) else {}
-        prefix = str(wanted.get("prefix") or wanted.get("exact") or "")
-        if _SECRET.match(prefix) or _TRACE.match(prefix) or _SECRET.search(str(wanted.get("regex") or "")):
+def _is_whole(wanted: Any) -> bool:
+    """Return whether the StringMatch *wanted* can hold for nothing but a value that has the scope in it."""
+    if not isinstance(wanted, dict):
+        return False
+    for kind in ("prefix", "exact"):
+        if isinstance(text := wanted.get(kind), str) and _WHOLE_PREFIX.match(text):
             return True
-    return False
+    text = wanted.get("regex")
+    # A secret somewhere in a regular expression proves nothing: `.*|secret` takes everything. So: our very form.
+    return isinstance(text, str) and any(whole.fullmatch(text) for whole in _WHOLE_REGEXES)
+
+
+def _name_of(route: Any) -> str:
+    name = route.get("name") if isinstance(route, dict) else None
+    return name if isinstance(name, str) else ""
+
+
+def _has_flags_header(route: Any) -> bool:
+    here = route
+    for key in ("headers", "response", "set"):
+        here = here.get(key) if isinstance(here, dict) else None
+    return isinstance(here, dict) and any(str(header).lower() == FLAGS_HEADER for header in here)

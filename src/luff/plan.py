@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from luff.checks import PlannedCheck, plan_checks
 from luff.errors import PlanRefused
-from luff.hosts import matches, qualify
+from luff.hosts import DOMAIN, matches, meanings, qualify
 from luff.model import Delay, Experiment, Object, Target
 from luff.routes import Injection, Selection, inject, select
 from luff.scope import Scope
@@ -171,26 +171,20 @@ def _find(target: Target, view: MeshView) -> Object:
 
 
 def _for_host(host: str, view: MeshView) -> Object:
-    wanted = qualify(host, view.namespace)
-    claims = [
-        candidate
-        for candidate in view.virtual_services
-        for own in candidate.get("spec", {}).get("hosts") or []
-        if matches(qualify(own, view.namespace), wanted) and _on_mesh(candidate)
-    ]
-    exact = [c for c in claims if wanted in {qualify(own, view.namespace) for own in c["spec"]["hosts"]}]
-    found = list({id(c): c for c in exact or claims}.values())
+    # The likeliest meaning that some object claims by its very name wins, then any that a wildcard takes.
+    wanted = meanings(host, view.namespace)
+    found = _claims(wanted, view, exact=True) or _claims(wanted, view, exact=False)
     if len(found) > 1:
         names = ", ".join(sorted(c["metadata"]["name"] for c in found))
         raise PlanRefused(
             "several_virtual_services",
-            f"{names} all claim the host {wanted}; sidecars do not merge them and use only the oldest",
+            f"{names} all claim the host {wanted[0]}; sidecars do not merge them and use only the oldest",
             next_step="keep one VirtualService per host, or name the one that counts in target.virtualService",
         )
     if found:
         return found[0]
     services = {service["metadata"]["name"] for service in view.services}
-    short = wanted.removesuffix(f".{view.namespace}.svc.cluster.local")
+    short = wanted[0].removesuffix(f".{view.namespace}.{DOMAIN}")
     if view.services and short not in services:
         known = ", ".join(sorted(services)) or "none"
         raise PlanRefused(
@@ -200,9 +194,23 @@ def _for_host(host: str, view: MeshView) -> Object:
         )
     raise PlanRefused(
         "no_virtual_service",
-        f"the host {wanted} has no VirtualService in the namespace {view.namespace}, so there is no route to copy",
+        f"the host {wanted[0]} has no VirtualService in the namespace {view.namespace}, so there is no route to copy",
         next_step=f"commit this one and run again:\n{_plain(short, view.namespace)}",
     )
+
+
+def _claims(wanted: Sequence[str], view: MeshView, *, exact: bool) -> list[Object]:
+    """Return the objects for sidecars that claim the first of *wanted* that any claims."""
+    for host in wanted:
+        found = []
+        for candidate in view.virtual_services:
+            owned = [qualify(str(own), view.namespace) for own in (candidate.get("spec") or {}).get("hosts") or []]
+            takes = any(matches(own, host) and not (exact and own.startswith("*")) for own in owned)
+            if takes and _on_mesh(candidate):
+                found.append(candidate)
+        if found:
+            return found
+    return []
 
 
 def _plain(host: str, namespace: str) -> str:

@@ -13,19 +13,18 @@ Dicts in, dicts out: a field that this module has never heard of survives.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from luff.decide import catches_all, decide
 from luff.errors import PlanRefused
-from luff.hosts import qualify
+from luff.hosts import MESH, meanings, qualify, qualify_gateway
 from luff.model import Fault, Object, Target
-from luff.names import Name, our_run, ours, parse_name, suspects, tampered
-from luff.patches import apply
+from luff.names import Name, http_routes, our_run, ours, parse_name, suspects, tampered
+from luff.patches import apply, clone, same
 from luff.scope import FLAGS_HEADER, Scope
 from luff.units import istio_duration
 
@@ -75,12 +74,12 @@ class Injection:
 
 def http_hash(virtual_service: Object) -> str:
     """Return the SHA-256 of the canonical ``spec.http``."""
-    routes = (virtual_service.get("spec") or {}).get("http") or []
-    return hashlib.sha256(_canonical(routes).encode()).hexdigest()
+    return hashlib.sha256(_canonical(http_routes(virtual_service))).hexdigest()
 
 
-def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+def _canonical(value: Any) -> bytes:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return text.encode(errors="surrogatepass")
 
 
 def select(virtual_service: Object, target: Target, *, namespace: str) -> Selection:
@@ -90,19 +89,14 @@ def select(virtual_service: Object, target: Target, *, namespace: str) -> Select
     Raises `PlanRefused` when none can get a twin, with the reason.
     """
     where = f"VirtualService {namespace}/{virtual_service['metadata']['name']}"
-    routes: list[Object] = (virtual_service.get("spec") or {}).get("http") or []
+    routes: list[Object] = http_routes(virtual_service)
     if not routes:
         raise PlanRefused(
             "no_http_routes",
             f"{where} has no http routes, and a fault can only be put on those",
             next_step="target a VirtualService with http routes",
         )
-    if target.from_ and target.gateways:
-        raise PlanRefused(
-            "from_with_gateways",
-            "target.from and target.gateways cannot go together: Istio does not look at source labels where gateways are named",
-            next_step="keep one of them",
-        )
+    _check_gateways(virtual_service, target, namespace, where)
     _check_route_names(routes, target, where)
     indices, skipped, delegates = [], [], []
     ended = False
@@ -138,6 +132,34 @@ def select(virtual_service: Object, target: Target, *, namespace: str) -> Select
     return Selection(tuple(indices), tuple(skipped), tuple(delegates))
 
 
+def _check_gateways(virtual_service: Object, target: Target, namespace: str, where: str) -> None:
+    """Refuse twins that no proxy would ever be given."""
+    if target.from_ and target.gateways:
+        raise PlanRefused(
+            "from_with_gateways",
+            "target.from and target.gateways cannot go together: Istio does not look at source labels where gateways are named",
+            next_step="keep one of them",
+        )
+    bound = virtual_service["spec"].get("gateways") or []
+    if target.from_ and bound and MESH not in bound:
+        raise PlanRefused(
+            "from_at_gateway",
+            f"{where} is only for the gateways {', '.join(bound)}, and target.from chooses among sidecars by their labels",
+            next_step="leave target.from out",
+        )
+    if not virtual_service["spec"].get("hosts"):
+        # A delegate has no gateways of its own; the root's count.
+        return
+    known = {qualify_gateway(name, namespace) for name in bound or [MESH]}
+    for name in target.gateways:
+        if qualify_gateway(name, namespace) not in known:
+            raise PlanRefused(
+                "unknown_gateway",
+                f"{where} is not bound to the gateway {name}; it is bound to: {', '.join(bound or [MESH])}",
+                next_step="correct target.gateways",
+            )
+
+
 def _called(route: Object, index: int) -> str:
     return f"route {route.get('name') or index}"
 
@@ -163,9 +185,8 @@ def _why_not(route: Object, target: Target, namespace: str, virtual_service: Obj
         return "it is not among target.routes"
     if route.get("delegate"):
         return None
-    destinations = [each.get("destination") or {} for each in route.get("route") or []]
-    wanted = None if target.host is None else qualify(target.host, namespace)
-    leads = [d for d in destinations if wanted is None or qualify(str(d.get("host", "")), namespace) == wanted]
+    destinations = _destinations(route)
+    leads = [each for each in destinations if _is_to(each, target, namespace)]
     if not leads:
         return f"it leads to {', '.join(str(d.get('host')) for d in destinations) or 'nowhere'}"
     if target.port is not None and not any((d.get("port") or {}).get("number") in (None, target.port) for d in leads):
@@ -182,6 +203,20 @@ def _why_not(route: Object, target: Target, namespace: str, virtual_service: Obj
     return None
 
 
+def _destinations(route: Object) -> list[Object]:
+    """Return where *route* leads: of several destinations only those with a weight, since Istio drops the others."""
+    entries: list[Object] = route.get("route") or []
+    used = entries if len(entries) < 2 else [each for each in entries if each.get("weight")]
+    return [each.get("destination") or {} for each in used]
+
+
+def _is_to(destination: Object, target: Target, namespace: str) -> bool:
+    if target.host is None:
+        return True
+    host = qualify(str(destination.get("host", "")), namespace).lower().removesuffix(".")
+    return host in meanings(target.host, namespace)
+
+
 def inject(
     virtual_service: Object,
     selection: Selection,
@@ -195,19 +230,21 @@ def inject(
 ) -> Injection:
     """Return the patch that puts a twin directly before each selected route. *virtual_service* itself is not changed."""
     metadata, routes = virtual_service["metadata"], virtual_service["spec"]["http"]
-    notes: list[str] = []
+    _check_carriers(scope)
+    making = _Making(scope, fault, target, metadata["namespace"])
     twins: list[Object] = []
     positions: list[int] = []
+    first = _first_free(virtual_service, run)
     for index in selection.indices:
-        name = Name(run, created_s, expires_s, len(twins))
-        twin = _twin(routes[index], name, scope=scope, fault=fault, target=target, index=index, notes=notes)
+        name = Name(run, created_s, expires_s, first + len(twins))
+        twin = _twin(routes[index], name, making, called=_called(routes[index], index))
         if twin is not None:
             positions.append(index + len(twins))
             twins.append(twin)
     if not twins:
         raise PlanRefused(
             "scope_taken",
-            "no route is left that a scoped request could be told apart on: " + "; ".join(notes),
+            "no route is left that a scoped request could be told apart on: " + "; ".join(making.notes),
             next_step="choose another scope.header or scope.carrier",
         )
     _check_size(virtual_service, twins)
@@ -230,8 +267,24 @@ def inject(
         created_s=created_s,
         expires_s=expires_s,
         for_some_callers=bool(target.from_),
-        notes=tuple(notes),
+        notes=tuple(making.notes),
     )
+
+
+def _first_free(virtual_service: Object, run: str) -> int:
+    """Return a number that no twin of *run* has yet: several doses of one run may be on one object."""
+    names = (parse_name(str(route["name"])) for route in http_routes(virtual_service) if ours(route))
+    return 1 + max((name.index for name in names if name is not None and name.run == run), default=-1)
+
+
+def _check_carriers(scope: Scope) -> None:
+    headers = [header for header, _ in scope.matches().values()]
+    if len(set(headers)) < len(headers):
+        raise PlanRefused(
+            "scope_header_taken",
+            f"scope.header is {scope.header}, which another carrier uses as well",
+            next_step="choose another scope.header",
+        )
 
 
 def _check_size(virtual_service: Object, twins: Sequence[Object]) -> None:
@@ -244,55 +297,74 @@ def _check_size(virtual_service: Object, twins: Sequence[Object]) -> None:
         )
 
 
-def _twin(
-    route: Object, name: Name, *, scope: Scope, fault: Fault, target: Target, index: int, notes: list[str]
-) -> Object | None:
-    matches = [
-        made
-        for match in route.get("match") or [{}]
-        for made in _scoped(match, scope, target, _called(route, index), notes)
-    ]
+@dataclass(frozen=True, slots=True)
+class _Making:
+    """This is what all twins of an injection have in common; *notes* collects what a reader should know."""
+
+    scope: Scope
+    fault: Fault
+    target: Target
+    namespace: str
+    notes: list[str] = field(default_factory=list)
+
+
+def _twin(route: Object, name: Name, making: _Making, *, called: str) -> Object | None:
+    matches: list[Object] = []
+    for match in route.get("match") or [{}]:
+        # Two matches may become one, when they differed only in what the target fixes.
+        matches += [made for made in _scoped(match or {}, making, called) if made not in matches]
     if not matches:
         return None
-    twin = copy.deepcopy({key: value for key, value in route.items() if key not in ("match", "fault", *_MIRRORS)})
+    others = [d for d in _destinations(route) if not _is_to(d, making.target, making.namespace)]
+    if others:
+        hosts = ", ".join(sorted({str(d.get("host")) for d in others}))
+        making.notes.append(f"{called}: it leads to {hosts} as well, and the fault hits those requests too")
+    twin: Object = clone({key: value for key, value in route.items() if key not in ("match", "fault", *_MIRRORS)})
     twin["name"] = str(name)
     twin["match"] = matches
-    twin["fault"] = _fault(fault)
-    headers = twin.setdefault("headers", {})
-    response = headers.setdefault("response", {})
-    response["set"] = {**(response.get("set") or {}), FLAGS_HEADER: "%RESPONSE_FLAGS%"}
+    twin["fault"] = _fault(making.fault)
+    headers = twin["headers"] = twin.get("headers") or {}
+    response = headers["response"] = headers.get("response") or {}
+    kept = {key: value for key, value in (response.get("set") or {}).items() if key.lower() != FLAGS_HEADER}
+    response["set"] = {**kept, FLAGS_HEADER: "%RESPONSE_FLAGS%"}
     return twin
 
 
-def _scoped(match: Object, scope: Scope, target: Target, where: str, notes: list[str]) -> list[Object]:
+def _scoped(match: Object, making: _Making, called: str) -> list[Object]:
     """Return *match* with the scope ANDed in, once for each carrier that it leaves free."""
-    labels = {**(match.get("sourceLabels") or {}), **target.from_}
-    if any((match.get("sourceLabels") or {}).get(key, value) != value for key, value in target.from_.items()):
-        notes.append(f"{where}: a match is for other callers than target.from")
+    narrowed = _narrowed(match, making)
+    if isinstance(narrowed, str):
+        making.notes.append(f"{called}: {narrowed}")
         return []
-    if target.from_ and match.get("gateways"):
-        notes.append(f"{where}: a match names gateways, where Istio does not look at source labels")
-        return []
-    gateways = [g for g in target.gateways if not match.get("gateways") or g in match["gateways"]]
-    if target.gateways and not gateways:
-        notes.append(f"{where}: a match is for other gateways than target.gateways")
-        return []
-    taken = {str(h).lower() for key in ("headers", "withoutHeaders") for h in match.get(key) or {}}
+    taken = {str(header).lower() for key in ("headers", "withoutHeaders") for header in match.get(key) or {}}
     made = []
-    for carrier, (header, wanted) in scope.matches().items():
+    for carrier, (header, wanted) in making.scope.matches().items():
         if header in taken:
-            notes.append(f"{where}: a match already looks at {header}, so the {carrier} carrier is not used there")
+            making.notes.append(
+                f"{called}: a match already looks at {header}, so the {carrier} carrier is not used there"
+            )
             continue
-        scoped = {
-            **copy.deepcopy(match),
-            "headers": {**copy.deepcopy(match.get("headers") or {}), header: dict(wanted)},
-        }
-        if labels:
-            scoped["sourceLabels"] = labels
-        if gateways:
-            scoped["gateways"] = gateways
-        made.append(scoped)
+        made.append({**clone(narrowed), "headers": {**clone(match.get("headers") or {}), header: dict(wanted)}})
     return made
+
+
+def _narrowed(match: Object, making: _Making) -> Object | str:
+    """Return *match* for the callers and gateways of the target only, or why that leaves nothing."""
+    target, labels, named = making.target, match.get("sourceLabels") or {}, match.get("gateways") or []
+    if target.from_:
+        if any(labels.get(key, value) != value for key, value in target.from_.items()):
+            return "a match is for other callers than target.from"
+        if named:
+            return "a match names gateways, where Istio does not look at source labels"
+        return {**match, "sourceLabels": {**labels, **target.from_}}
+    if target.gateways:
+        if not named and (labels or match.get("sourceNamespace")):
+            # With gateways named, Istio would not look at these any more, and the twin would take other callers' requests.
+            return "a match is for certain callers, which Istio does not look at where gateways are named"
+        known = {qualify_gateway(name, making.namespace) for name in named}
+        left = [name for name in target.gateways if not named or qualify_gateway(name, making.namespace) in known]
+        return {**match, "gateways": left} if left else "a match is for other gateways than target.gateways"
+    return match
 
 
 def _fault(fault: Fault) -> Object:
@@ -336,7 +408,7 @@ def fallbacks(virtual_service: Object, *, run: str | None = None) -> tuple[tuple
 
 
 def _of_run(virtual_service: Object, run: str | None) -> list[tuple[int, Object]]:
-    routes = (virtual_service.get("spec") or {}).get("http") or []
+    routes = http_routes(virtual_service)
     return [
         (i, routes[i]) for i in reversed(range(len(routes))) if ours(routes[i]) and run in (None, our_run(routes[i]))
     ]
@@ -350,12 +422,12 @@ def foreign_changes(before: Object, after: Object) -> list[str]:
     """Return what others changed in ``spec`` between *before* and *after*, ours left out, as sentences."""
     old, new = before.get("spec") or {}, after.get("spec") or {}
     said = [f"spec.{key} was changed" for key in sorted({*old, *new}) if key != "http" and old.get(key) != new.get(key)]
-    was, now = _theirs(old), _theirs(new)
+    was, now = _theirs(before, after), _theirs(after, before)
     for key in was:
         if key not in now:
             said.append(f"the route {key} was removed")
-        elif was[key] != now[key]:
-            parts = sorted(k for k in {*was[key], *now[key]} if was[key].get(k) != now[key].get(k))
+        elif not same(was[key], now[key]):
+            parts = sorted(k for k in {*was[key], *now[key]} if not same(was[key].get(k), now[key].get(k)))
             said.append(f"the route {key} was changed: {', '.join(parts)}")
     said += [f"the route {key} was added" for key in now if key not in was]
     if [k for k in was if k in now] != [k for k in now if k in was]:
@@ -363,11 +435,21 @@ def foreign_changes(before: Object, after: Object) -> list[str]:
     return said
 
 
-def _theirs(spec: Mapping[str, Any]) -> dict[str, Object]:
+def _theirs(virtual_service: Object, other: Object) -> dict[str, Object]:
+    """Return others' routes by what to call them: the name, or the place among those without one."""
     found: dict[str, Object] = {}
-    for index, route in enumerate(route for route in spec.get("http") or [] if not ours(route)):
-        key = str(route.get("name") or f"#{index}")
-        found[key if key not in found else f"{key}#{index}"] = route
+    kept = {_canonical(route) for route in http_routes(other)}
+    unnamed = 0
+    for route in (route for route in http_routes(virtual_service) if not ours(route)):
+        key = str(route.get("name") or "")
+        if not key:
+            # One that is the same in both keeps its name wherever it stands; only what differs is told by its place.
+            text = _canonical(route)
+            key = f"without a name ({hashlib.sha256(text).hexdigest()[:8]})" if text in kept else f"#{unnamed}"
+            unnamed += text not in kept
+        while key in found:
+            key += "'"
+        found[key] = route
     return found
 
 
