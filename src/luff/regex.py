@@ -29,7 +29,10 @@ _COMPILED_MOST = 4096
 def full_match(pattern: str, text: str) -> bool:
     """Return whether *pattern* matches the whole of *text*; one that does not compile matches nothing."""
     compiled, _ = _compile(pattern)
-    return compiled is not None and compiled.fullmatch(text) is not None
+    try:
+        return compiled is not None and compiled.fullmatch(text) is not None
+    except UnicodeError:  # half of a surrogate pair, which no request can carry
+        return False
 
 
 def why_invalid(pattern: str) -> str | None:
@@ -51,3 +54,5 @@ def _compile(pattern: str) -> tuple[Any, str | None]:
     except re2.error as error:
         said = error.args[0] if error.args else error
         return None, said.decode(errors="replace") if isinstance(said, bytes) else str(said)
+    except UnicodeError:
+        return None, "it is not UTF-8"
