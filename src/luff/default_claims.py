@@ -1,0 +1,79 @@
+"""
+What is expected where an experiment expects nothing: the four claims that any caller should keep.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import yaml
+
+from luff.model import (
+    AnswerExpectation,
+    Arm,
+    AttemptsExpectation,
+    ErrorsExpectation,
+    Expectation,
+    Experiment,
+    ExperimentSpec,
+    FallbackExpectation,
+    LatencyExpectation,
+    NoWorseThanExpectation,
+    RecoveryExpectation,
+)
+from luff.short_forms import QUANTILES
+from luff.units import write_duration, write_percent
+
+__all__ = ["default_expectations", "expect_block"]
+
+
+def default_expectations(spec: ExperimentSpec) -> tuple[Expectation, ...]:
+    """
+    Return the defaults for *spec*.
+
+    Answers in 99 % at least; with a delay that is below the timeout, an answer
+    before the delay is over; bystanders no worse than before by 5 %; recovery
+    within 10 s.
+    """
+    delay = spec.fault.delay
+    gives_up = (
+        (LatencyExpectation(id="gives-up-in-time", quantile=QUANTILES["p99"], limit_s=delay.duration_s),)
+        if delay is not None and delay.duration_s < spec.timeout_s
+        else ()
+    )
+    return (
+        ErrorsExpectation(id="answers", at_most_percent=1.0),
+        *gives_up,
+        NoWorseThanExpectation(id="bystanders", arm=Arm.CONTROL, than=Arm.CONTROL, by_percent=5.0),
+        RecoveryExpectation(id="recovers", within_s=10.0),
+    )
+
+
+def expect_block(experiment: Experiment) -> str:
+    """Return the expectations of *experiment* as the YAML to paste into its ``spec``; parsing it gives the same."""
+    text = yaml.safe_dump(
+        {"expect": [_written(each) for each in experiment.spec.expect]}, sort_keys=False, allow_unicode=True
+    )
+    return str(text)
+
+
+def _written(expectation: Expectation) -> dict[str, Any]:
+    arm = {} if expectation.arm is Arm.FAULT else {"arm": expectation.arm.value}
+    return {"id": expectation.id, **arm, expectation.kind: _claim(expectation)}
+
+
+def _claim(expectation: Expectation) -> dict[str, Any]:
+    if isinstance(expectation, LatencyExpectation):
+        name = next(name for name, value in QUANTILES.items() if value == expectation.quantile)
+        return {name: write_duration(expectation.limit_s)}
+    if isinstance(expectation, ErrorsExpectation):
+        return {"atMost": write_percent(expectation.at_most_percent), "status": list(expectation.status)}
+    if isinstance(expectation, NoWorseThanExpectation):
+        return {"arm": expectation.than.value, "by": write_percent(expectation.by_percent)}
+    if isinstance(expectation, RecoveryExpectation):
+        return {"within": write_duration(expectation.within_s)}
+    share = {"atLeast": write_percent(expectation.at_least_percent)}
+    if isinstance(expectation, AttemptsExpectation):
+        return {"of": expectation.of, "atMost": expectation.at_most, **share}
+    assert isinstance(expectation, AnswerExpectation | FallbackExpectation)
+    return expectation.answer.model_dump(mode="json", by_alias=True, exclude_unset=True) | share

@@ -1,0 +1,561 @@
+"""
+What is refused although every value by itself would do: claims that cannot be carried, bounds that do not fit.
+
+Each check takes the built document and its nodes, and says at the node what
+would do instead. Nothing here knows a mesh; what depends on one is refused by
+`luff.plan`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Callable
+from datetime import UTC, date, datetime
+from typing import Any, Literal
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+from cronsim import CronSim, CronSimError
+
+from luff import jsonpath, stats
+from luff.model import (
+    DEFAULT_RATE_HZ,
+    Answer,
+    AnswerExpectation,
+    Arm,
+    AttemptsExpectation,
+    Carrier,
+    ErrorsExpectation,
+    Expectation,
+    Experiment,
+    FallbackExpectation,
+    GameDay,
+    HttpTripwire,
+    LatencyExpectation,
+    NoWorseThanExpectation,
+    Policy,
+    RecoveryExpectation,
+    Request,
+    Suite,
+)
+from luff.scope import BAGGAGE_KEY
+from luff.short_forms import GRPC_NAMES, QUANTILES
+from luff.units import show_count, show_duration, show_percent, show_rate, write_duration, write_rate
+from luff.yaml_nodes import Fields, Items, Node, Place, Problems, Scalar, did_you_mean, place_at
+
+__all__ = ["refuse_before", "refuse_experiment", "refuse_game_day", "refuse_policy", "refuse_suite"]
+
+ANSWERS_MOST = 32
+"""How many distinct answers one experiment can tell apart."""
+PERCENT_LEAST = 0.0001
+"""Istio draws in parts of a million."""
+DELAY_LEAST_S = 0.001
+_RECOVERY_LEAST_S = 3.0
+_CONFIDENCE = (50.0, 99.9999)
+_NOT_FOR_SCOPE = frozenset(
+    [
+        "accept",
+        "accept-encoding",
+        "accept-language",
+        "authorization",
+        "baggage",
+        "cache-control",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "cookie",
+        "date",
+        "expect",
+        "forwarded",
+        "host",
+        "keep-alive",
+        "origin",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "range",
+        "referer",
+        "te",
+        "trailer",
+        "traceparent",
+        "tracestate",
+        "transfer-encoding",
+        "upgrade",
+        "user-agent",
+        "via",
+        "x-b3-sampled",
+        "x-b3-spanid",
+        "x-b3-traceid",
+        "x-forwarded-for",
+        "x-forwarded-host",
+        "x-forwarded-proto",
+        "x-luff-flags",
+        "x-request-id",
+    ]
+)
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_VALUE = re.compile(r"[\t\x20-\x7e]*")
+_CRON_LENGTH_MOST = 200
+_SOME_DAY = datetime(2026, 1, 1, tzinfo=UTC)
+
+_Check = Callable[[Any, Fields, Problems], None]
+
+
+# --- on the nodes, before any model is built ---------------------------------------------------------------------
+
+
+def refuse_before(kind: str, spec: Fields, problems: Problems) -> None:
+    """Refuse what cannot be said in a model's constraints: of two keys exactly one, of several at least one."""
+    if kind == "Experiment":
+        _reserved(spec, problems)
+        _one_of(spec, ("target",), ("host", "virtualService"), problems)
+        _fault(spec.fields.get("fault"), problems)
+        _modes(spec, problems)
+        expect = spec.fields.get("expect")
+        for item in expect.items if isinstance(expect, Items) else []:
+            _answer_parts(item, problems)
+    elif kind == "LabWorkload":
+        _one_of(spec, (), ("run", "address"), problems)
+    elif kind == "Suite":
+        _each(spec, "experiments", _matrix_faults, problems)
+    elif kind == "GameDay":
+        _each(spec, "skipWhen", _skip, problems)
+
+
+def _each(spec: Fields, name: str, check: Callable[[Node, Problems], None], problems: Problems) -> None:
+    items = spec.fields.get(name)
+    for item in items.items if isinstance(items, Items) else []:
+        check(item, problems)
+
+
+def _skip(item: Node, problems: Problems) -> None:
+    if isinstance(item, Fields) and len(item.fields) != 1:
+        message = f"each item of skipWhen says one reason, not {len(item.fields)}"
+        problems.add(item.place, message, "one of: canaryProgressing, ics, prometheus")
+
+
+def _matrix_faults(item: Node, problems: Problems) -> None:
+    matrix = item.fields.get("matrix") if isinstance(item, Fields) else None
+    if isinstance(matrix, Fields):
+        _each(matrix, "fault", _fault, problems)
+
+
+def _reserved(spec: Fields, problems: Problems) -> None:
+    if "faults" in spec.fields:
+        problems.add(
+            spec.key_place("faults"), "faults is reserved, not supported yet", "write one fault and one target"
+        )
+        spec.fields["faults"].refused = True
+
+
+def _modes(spec: Fields, problems: Problems) -> None:
+    traffic = spec.fields.get("traffic")
+    via = traffic.fields.get("via") if isinstance(traffic, Fields) else None
+    mode = via.fields.get("mode") if isinstance(via, Fields) else None
+    if isinstance(mode, Scalar) and mode.value in ("port-forward", "job"):
+        problems.add(
+            mode.place, f"via: {mode.value} is reserved, not supported yet", "write via: direct, or leave it out"
+        )
+        mode.refused = True
+
+
+def _one_of(spec: Fields, path: tuple[str, ...], choices: tuple[str, ...], problems: Problems) -> None:
+    node: Node | None = spec
+    for step in path:
+        node = node.fields.get(step) if isinstance(node, Fields) else None
+    if not isinstance(node, Fields):
+        return
+    given = [name for name in choices if name in node.fields]
+    what = path[-1] if path else "spec"
+    if len(given) > 1:
+        problems.add(node.key_place(given[1]), f"{what} takes one of {' and '.join(choices)}, not both", "remove one")
+    elif not given:
+        near = [name for name in node.fields if did_you_mean(name, choices).startswith("did you mean")]
+        if not near:  # else the unknown field says it
+            problems.add(node.place, f"{what} needs one of {' and '.join(choices)}")
+
+
+def _fault(fault: Node | None, problems: Problems) -> None:
+    if not isinstance(fault, Fields):
+        return
+    near = [name for name in fault.fields if did_you_mean(name, ("delay", "abort")).startswith("did you mean")]
+    if not near:
+        problems.add(fault.place, "fault breaks nothing", "give delay, abort, or both, such as delay: 3s")
+    delay, abort = fault.fields.get("delay"), fault.fields.get("abort")
+    if isinstance(delay, Fields) and "sweep" in delay.fields:
+        problems.add(delay.key_place("sweep"), "delay.sweep is reserved, not supported yet", "write one duration")
+        delay.refused = True
+    if isinstance(abort, Fields):
+        _one_of(fault, ("abort",), ("http", "grpc"), problems)
+        _grpc(abort.fields.get("grpc"), problems)
+        _http(abort.fields.get("http"), problems)
+
+
+def _http(http: Node | None, problems: Problems) -> None:
+    if isinstance(http, Scalar) and isinstance(http.value, str) and http.value.upper() in GRPC_NAMES:
+        problems.add(http.place, f"{http.value!r} is no HTTP status", f"write {{grpc: {http.value.upper()}}}")
+        http.refused = True
+
+
+def _grpc(grpc: Node | None, problems: Problems) -> None:
+    if not isinstance(grpc, Scalar) or grpc.value is None or grpc.value in GRPC_NAMES:
+        return
+    text = str(grpc.value)
+    number = int(text) if text.isascii() and text.isdigit() and len(text) < 4 else -1
+    meant = f"write {GRPC_NAMES[number]}" if 0 <= number < len(GRPC_NAMES) else did_you_mean(text, GRPC_NAMES)
+    problems.add(grpc.place, f"{text[:60]!r} is not the name of a gRPC status", meant)
+    grpc.refused = True
+
+
+def _answer_parts(item: Node, problems: Problems) -> None:
+    answer = item.fields.get("answer") if isinstance(item, Fields) else None
+    body = answer.fields.get("body") if isinstance(answer, Fields) else None
+    if isinstance(body, Fields) and not body.fields:
+        problems.add(body.place, "body claims nothing", "give contains, matches, or both")
+
+
+# --- experiments -------------------------------------------------------------------------------------------------
+
+
+def refuse_experiment(experiment: Experiment, spec: Fields, problems: Problems) -> None:
+    """Refuse what does not fit together in *experiment*; *spec* has the places."""
+    for check in _EXPERIMENT_CHECKS:
+        check(experiment, spec, problems)
+
+
+def _faults(experiment: Experiment, spec: Fields, problems: Problems) -> None:
+    fault = experiment.spec.fault
+    if fault.delay is not None:
+        place, duration_s = place_at(spec, "fault", "delay", "duration"), fault.delay.duration_s
+        milliseconds = duration_s * 1000
+        if duration_s < DELAY_LEAST_S:
+            problems.add(place, f"a delay of {write_duration(duration_s)} cannot be injected", "write at least 1ms")
+        elif abs(milliseconds - round(milliseconds)) > 1e-6:
+            problems.add(place, "a delay is in whole milliseconds", f"write {round(milliseconds)}ms")
+    for name, part in (("delay", fault.delay), ("abort", fault.abort)):
+        if part is not None and part.percent < PERCENT_LEAST:
+            message = f"{part.percent:g}% of the requests would break nothing"
+            problems.add(place_at(spec, "fault", name, "percent"), message, f"write at least {PERCENT_LEAST}%")
+
+
+def _header_names(experiment: Experiment, spec: Fields, problems: Problems) -> None:
+    scope = experiment.spec.scope
+    if scope.header in _NOT_FOR_SCOPE:
+        message = f"the header {scope.header} has a meaning of its own and cannot mark requests"
+        problems.add(place_at(spec, "scope", "header"), message, "leave it out to use x-luff-run")
+    carriers = scope.carriers
+    for index, request in enumerate(experiment.spec.traffic.requests):
+        for name, value in request.headers.items():
+            place = place_at(spec, "traffic", "requests", index, "headers", name)
+            low = name.lower()
+            if not _HEADER.fullmatch(name):
+                problems.add(place, f"{name[:60]!r} is no header name", "use letters, digits and '-'")
+            elif isinstance(value, str) and not _VALUE.fullmatch(value):
+                problems.add(
+                    place, f"the value of {name} has characters that no header can carry", "use printable ASCII"
+                )
+            elif (
+                (low == scope.header and Carrier.HEADER in carriers)
+                or (low == "traceparent" and Carrier.TRACEPARENT in carriers)
+                or (
+                    low == "baggage" and Carrier.BAGGAGE in carriers and isinstance(value, str) and BAGGAGE_KEY in value
+                )
+            ):
+                message = f"luff itself sets {name}, to mark requests"
+                problems.add(place, message, "remove it, or choose another spec.scope.header or carrier")
+
+
+def _requests(experiment: Experiment, spec: Fields, problems: Problems) -> None:
+    traffic = experiment.spec.traffic
+    for index, request in enumerate(traffic.requests):
+        place = place_at(spec, "traffic", "requests", index, "url")
+        _url(request.url, place, problems)
+        if traffic.control is None and request.method not in ("GET", "HEAD"):
+            problems.add(
+                place_at(spec, "traffic", "requests", index, "method"),
+                f"{request.method} changes things, and the control arm sends it too unless it is switched off",
+                "spell out spec.traffic.control: true or false",
+            )
+        _twice_named(traffic.requests, index, spec, problems)
+
+
+def _twice_named(requests: tuple[Request, ...], index: int, spec: Fields, problems: Problems) -> None:
+    name = requests[index].name
+    if name is not None and name in [other.name for other in requests[:index]]:
+        problems.add(
+            place_at(spec, "traffic", "requests", index, "name"), f"the request {name!r} is here twice", "rename one"
+        )
+
+
+def _url(url: str, place: Place, problems: Problems) -> None:
+    try:
+        parts = urlsplit(url)
+        scheme, host, _ = parts.scheme, parts.hostname, parts.port
+    except ValueError as error:
+        problems.add(place, f"{url[:80]!r} is no URL: {str(error)[:80]}")
+        return
+    if scheme not in ("http", "https"):
+        if "://" not in url:
+            problems.add(
+                place, f"{url[:80]!r} is no URL: it does not begin with http://", f"write http://{url[:80].lstrip('/')}"
+            )
+        else:
+            problems.add(place, f"the URL must begin with http:// or https://, not {scheme[:20]}://")
+    elif not host or "{" in host:
+        problems.add(place, f"the URL {url[:80]!r} names no host", "write such as http://checkout/cart/42")
+    elif re.search(r"[\x00-\x20\x7f]", url):
+        problems.add(place, f"the URL {url[:80]!r} has a space or a control character in it", "write %20 for a space")
+
+
+def _times(experiment: Experiment, spec: Fields, problems: Problems) -> None:
+    traffic, timeout_s = experiment.spec.traffic, experiment.spec.timeout_s
+    for name, seconds in (("duration", traffic.duration_s), ("timeout", timeout_s)):
+        if seconds <= 0:
+            problems.add(place_at(spec, "traffic", name), f"traffic.{name} must be more than 0s", "write such as 10s")
+    recovery_s = max((e.within_s for e in experiment.spec.expect if isinstance(e, RecoveryExpectation)), default=0.0)
+    needed_s = traffic.warmup_s + traffic.duration_s + timeout_s + recovery_s
+    if experiment.spec.restore.ttl_s < needed_s:
+        restore = spec.fields.get("restore")
+        given = isinstance(restore, Fields) and "ttl" in restore.fields
+        place = place_at(spec, "restore", "ttl") if given else place_at(spec, "traffic", "duration")
+        problems.add(
+            place,
+            f"the ttl of {show_duration(experiment.spec.restore.ttl_s)} is shorter than the run: "
+            f"warm-up {show_duration(traffic.warmup_s)} + traffic {show_duration(traffic.duration_s)} + "
+            f"timeout {show_duration(timeout_s)} + recovery {show_duration(recovery_s)}",
+            f"set restore.ttl to {math.ceil(needed_s)}s",
+        )
+
+
+def _latencies(experiment: Experiment, spec: Fields, problems: Problems) -> None:
+    timeout_s = experiment.spec.timeout_s
+    for index, expectation in enumerate(experiment.spec.expect):
+        if not isinstance(expectation, LatencyExpectation):
+            continue
+        place = place_at(spec, "expect", index, "limit")
+        if expectation.limit_s <= 0:
+            problems.add(place, "a latency limit must be more than 0s", "write such as 1s")
+        elif expectation.limit_s >= timeout_s:
+            problems.add(
+                place,
+                f"the limit of {show_duration(expectation.limit_s)} is not below the timeout of {show_duration(timeout_s)}, "
+                "at which a request is given up",
+                f"lower it, or set traffic.timeout to {math.floor(expectation.limit_s) + 1}s",
+            )
+
+
+def _matches(experiment: Experiment, spec: Fields, problems: Problems) -> None:
+    seen: list[Answer] = []
+    for index, expectation in enumerate(experiment.spec.expect):
+        if not isinstance(expectation, AnswerExpectation | FallbackExpectation):
+            continue
+        answer = expectation.answer
+        path: tuple[str | int, ...] = ("expect", index, "answer")
+        for name, part in (("body", answer.body), ("json", answer.json_), ("header", answer.header)):
+            if part is not None and part.matches is not None and (why := _why_no_regex(part.matches)):
+                problems.add(place_at(spec, *path, name, "matches"), f"this is no regular expression: {why}")
+        if answer.json_ is not None:
+            try:
+                jsonpath.compile(answer.json_.path)
+            except ValueError as error:
+                problems.add(place_at(spec, *path, "json", "path"), str(error), "such as $.stock or $.items[*].name")
+        if (
+            answer.json_ is not None
+            and answer.json_.exists is False
+            and (answer.json_.matches is not None or "equals" in answer.json_.model_fields_set)
+        ):
+            problems.add(
+                place_at(spec, *path, "json", "exists"),
+                "what does not exist cannot equal or match anything",
+                "remove one",
+            )
+        if answer not in seen:
+            seen.append(answer)
+            if len(seen) == ANSWERS_MOST + 1:
+                problems.add(
+                    place_at(spec, "expect", index), f"one experiment can tell {ANSWERS_MOST} answers apart", "split it"
+                )
+        if isinstance(expectation, FallbackExpectation) and expectation.arm is not Arm.FAULT:
+            problems.add(
+                place_at(spec, "expect", index, "arm"),
+                "a fallback is expected on the fault arm",
+                "write answer instead",
+            )
+
+
+def _why_no_regex(pattern: str) -> str | None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            re.compile(pattern)
+        except (re.error, RecursionError, OverflowError) as error:
+            return str(error)
+    return None
+
+
+def _others(experiment: Experiment, spec: Fields, problems: Problems) -> None:
+    for index, tripwire in enumerate(experiment.spec.abort_on):
+        if isinstance(tripwire, HttpTripwire):
+            _url(tripwire.url, place_at(spec, "abortOn", index, "url"), problems)
+    known = experiment.spec.known_failure
+    if known is not None and known.until is not None and not _is_date(known.until):
+        problems.add(
+            place_at(spec, "knownFailure", "until"), f"{known.until!r} is no day of any month", "such as 2027-01-31"
+        )
+
+
+def _is_date(text: str) -> bool:
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
+# --- samples -----------------------------------------------------------------------------------------------------
+
+
+def _samples(experiment: Experiment, spec: Fields, problems: Problems) -> None:
+    confidence = experiment.spec.confidence_percent
+    if not _CONFIDENCE[0] <= confidence <= _CONFIDENCE[1]:
+        message = f"a confidence of {confidence:g}% cannot be reached, or says nothing"
+        problems.add(place_at(spec, "confidence"), message, f"write {_CONFIDENCE[0]:g}% to {_CONFIDENCE[1]}%")
+        return
+    for index, expectation in enumerate(experiment.spec.expect):
+        # The defaults have no place of their own.
+        path: tuple[str | int, ...] = ("traffic", "duration") if experiment.defaults else ("expect", index)
+        _sample(experiment, expectation, place_at(spec, *path), problems)
+
+
+def _sample(experiment: Experiment, expectation: Expectation, place: Place, problems: Problems) -> None:
+    traffic = experiment.spec.traffic
+    rate_hz = traffic.rate_hz or DEFAULT_RATE_HZ
+    if isinstance(expectation, RecoveryExpectation):
+        _recovery(expectation, rate_hz, place, problems)
+        return
+    threshold, words = _claim(expectation)
+    if threshold >= 1.0:
+        problems.add(place, f"{words} holds whatever happens", "ask for more")
+        return
+    alpha = 1.0 - experiment.spec.confidence_percent / 100
+    method: Literal["sequential", "fixed"] = "sequential" if experiment.spec.stop_early else "fixed"
+    if isinstance(expectation, NoWorseThanExpectation):
+        if threshold <= 0:
+            problems.add(
+                place, "no number of requests can show that an arm is worse by 0 % at most", "write by: 1% or more"
+            )
+            return
+        alpha, method = alpha / 2, "fixed"
+    sent = max(1, int(rate_hz * traffic.duration_s))
+    needed = stats.fewest_requests(max(1e-4, threshold), alpha=alpha, method=method)
+    if sent >= needed or traffic.duration_s <= 0:
+        return
+    problems.add(
+        place,
+        f"{words} at {show_percent(experiment.spec.confidence_percent)} confidence needs at least {show_count(needed)} requests; "
+        f"{show_rate(rate_hz)} for {show_duration(traffic.duration_s)} sends {show_count(sent)}",
+        f"set traffic.duration to {_seconds_for(needed, rate_hz)}s, or traffic.rate to "
+        f"{write_rate(float(_rate_for(needed, traffic.duration_s)))}",
+    )
+
+
+def _seconds_for(needed: int, rate_hz: float) -> int:
+    seconds = math.ceil(needed / rate_hz)
+    return seconds if int(rate_hz * seconds) >= needed else seconds + 1
+
+
+def _rate_for(needed: int, duration_s: float) -> int:
+    rate_hz = math.ceil(needed / duration_s)
+    return rate_hz if int(rate_hz * duration_s) >= needed else rate_hz + 1
+
+
+def _recovery(expectation: RecoveryExpectation, rate_hz: float, place: Place, problems: Problems) -> None:
+    if expectation.within_s < _RECOVERY_LEAST_S:
+        message = f"recovery is three windows of 1 s in a row, which {show_duration(expectation.within_s)} cannot hold"
+        problems.add(place, message, "write within: 3s or more")
+    elif rate_hz < 1:
+        message = f"recovery is judged in windows of 1 s, and {show_rate(rate_hz)} leaves some of them empty"
+        problems.add(place, message, "set traffic.rate to 1/s or more")
+
+
+def _claim(expectation: Expectation) -> tuple[float, str]:
+    """Return the share of violations that is still fine, as `luff.checks` plans it, and the claim in words."""
+    if isinstance(expectation, LatencyExpectation):
+        name = next((name for name, value in QUANTILES.items() if value == expectation.quantile), "the quantile")
+        return 1.0 - expectation.quantile, name
+    if isinstance(expectation, ErrorsExpectation):
+        return expectation.at_most_percent / 100, f"errors of at most {show_percent(expectation.at_most_percent)}"
+    if isinstance(expectation, AnswerExpectation | FallbackExpectation | AttemptsExpectation):
+        share = expectation.at_least_percent
+        return 1.0 - share / 100, f"{expectation.kind} in at least {show_percent(share)}"
+    if isinstance(expectation, NoWorseThanExpectation):
+        return expectation.by_percent / 100, f"no worse by {show_percent(expectation.by_percent)}"
+    return 0.0, expectation.kind
+
+
+_EXPERIMENT_CHECKS: tuple[_Check, ...] = (
+    _faults, _header_names, _requests, _times, _latencies, _matches, _others, _samples,
+)  # fmt: skip
+
+
+# --- other kinds -------------------------------------------------------------------------------------------------
+
+
+def refuse_suite(suite: Suite, spec: Fields, problems: Problems) -> None:
+    """Refuse faults in a matrix that break nothing."""
+    for index, entry in enumerate(suite.spec.experiments):
+        for number, fault in enumerate(entry.matrix.fault if entry.matrix is not None else ()):
+            place = place_at(spec, "experiments", index, "matrix", "fault", number)
+            for part in (fault.delay, fault.abort):
+                if part is not None and part.percent < PERCENT_LEAST:
+                    problems.add(
+                        place,
+                        f"{part.percent:g}% of the requests would break nothing",
+                        f"write at least {PERCENT_LEAST}%",
+                    )
+            if fault.delay is not None and fault.delay.duration_s < DELAY_LEAST_S:
+                problems.add(place, "a delay below 1 ms cannot be injected", "write at least 1ms")
+
+
+def refuse_game_day(game_day: GameDay, spec: Fields, problems: Problems) -> None:
+    """Refuse schedules that no calendar has, and more approvals than there are approvers."""
+    schedule, people = game_day.spec.schedule, game_day.spec.people
+    _zone(schedule.time_zone, place_at(spec, "schedule", "timeZone"), problems)
+    why = _why_no_cron(schedule.cron)
+    if why is not None:
+        place = place_at(spec, "schedule", "cron")
+        problems.add(place, f"{schedule.cron[:60]!r} is no cron expression: {why}", 'such as "0 10 * * TUE#1"')
+    if people is not None and people.approvals > len(people.approvers):
+        problems.add(
+            place_at(spec, "people", "approvals"),
+            f"{people.approvals} approvals are asked for, and there are {len(people.approvers)} approvers",
+            "name more approvers, or ask for fewer",
+        )
+
+
+def _why_no_cron(cron: str) -> str | None:
+    if len(cron) > _CRON_LENGTH_MOST:
+        return "it is too long"
+    try:
+        # The date only starts the search; whether the expression can be read does not depend on it.
+        CronSim(cron, _SOME_DAY)
+    except (CronSimError, ValueError) as error:
+        return str(error) or "it cannot be read"
+    return None
+
+
+def refuse_policy(policy: Policy, spec: Fields, problems: Problems) -> None:
+    """Refuse hours in a time zone that does not exist."""
+    hours = policy.spec.hours
+    if hours is not None and " " in hours:
+        _zone(hours.split(" ", 1)[1], place_at(spec, "hours"), problems)
+
+
+def _zone(name: str, place: Place, problems: Problems) -> None:
+    try:
+        ZoneInfo(name)
+    except (ValueError, OSError, LookupError):  # it looks for a file of that name
+        problems.add(place, f"there is no time zone {name[:60]!r}", "such as Europe/Berlin or UTC")
