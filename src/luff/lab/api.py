@@ -1,0 +1,323 @@
+"""The lab's API server: real Kubernetes HTTP on 127.0.0.1, for the official client and for kubectl."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+import yaml
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from luff.errors import LabError
+from luff.lab.calls import Asked, answer, parse
+from luff.lab.discovery import describe
+from luff.lab.misbehaviour import Misbehaviour, Rule, parse_rules
+from luff.lab.objects import Store
+from luff.lab.statuses import ApiError
+from luff.lab.watching import Watch
+from luff.model import Object
+
+__all__ = ["ApiServer"]
+
+START_WITHIN_S = 10.0
+MOST_BODY_BYTES = 3 * 1024 * 1024
+_OPEN = {"/healthz", "/readyz", "/livez", "/version"}
+_EVERY_METHOD = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+
+
+class ApiServer:
+    """
+    This is an API server with its store, in a thread of its own.
+
+    *validate* is asked about every object of networking.istio.io that is
+    written; it returns problems, which refuse the write as istiod's webhook
+    does, and warnings, which reach the client. *clock_offset_s* sets the
+    server's clock apart from this machine's.
+    """
+
+    def __init__(
+        self,
+        *,
+        token: str,
+        port: int | None = None,
+        clock_offset_s: float = 0.0,
+        validate: Callable[[Object], tuple[list[str], list[str]]] | None = None,
+    ) -> None:
+        self._token = token
+        self._wanted_port = port or 0
+        self._offset = timedelta(seconds=clock_offset_s)
+        self.store = Store(now=self.now, validate=validate)
+        self.misbehaviour = Misbehaviour()
+        self.url = ""
+        self._server: uvicorn.Server | None = None
+        self._thread: threading.Thread | None = None
+        self._late: set[asyncio.Task[None]] = set()
+        self._stopping: asyncio.Event | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def now(self) -> datetime:
+        """Return the server's clock."""
+        return datetime.now(UTC) + self._offset
+
+    def start(self) -> None:
+        """Listen on 127.0.0.1 and return once the server answers; `LabError` when the port is taken."""
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(("127.0.0.1", self._wanted_port))
+        except OSError as error:
+            listener.close()
+            raise LabError(
+                f"the lab's API server cannot listen on 127.0.0.1:{self._wanted_port}: {error.strerror}",
+                next_step="choose another port, or leave it out to have a free one chosen",
+            ) from error
+        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        config = uvicorn.Config(
+            self._application(),
+            http=_Protocol,
+            ws="none",
+            loop="asyncio",
+            lifespan="off",
+            log_config=None,
+            log_level="critical",
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            backlog=512,
+            timeout_keep_alive=60,
+            timeout_graceful_shutdown=1,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._serve, args=(listener,), name="luff-lab-api", daemon=True)
+        self._thread.start()
+        deadline = time.monotonic() + START_WITHIN_S
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > deadline:
+                raise LabError(f"the lab's API server on {self.url} did not start within {START_WITHIN_S:g} s")
+            time.sleep(0.005)
+
+    def stop(self) -> None:
+        """Stop serving; watches end. Does nothing when it was not started."""
+        if self._server is None or self._thread is None:
+            return
+        self._server.should_exit = True
+        if self._loop is not None and self._stopping is not None:
+            # A watch never ends by itself, and the server would wait for it.
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(self._stopping.set)
+        self._thread.join(timeout=START_WITHIN_S)
+        self._server = self._thread = None
+
+    def write_kubeconfig(self, path: Path) -> None:
+        """Write a kubeconfig for this server to *path*, readable by its owner only."""
+        document = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "luff-lab", "cluster": {"server": self.url}}],
+            # kubectl keeps a token to itself when the server is plain HTTP, but says whom it acts as.
+            "users": [{"name": "luff-lab", "user": {"token": self._token, "as": self._token}}],
+            "contexts": [
+                {"name": "luff-lab", "context": {"cluster": "luff-lab", "user": "luff-lab", "namespace": "default"}}
+            ],
+            "current-context": "luff-lab",
+        }
+        beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            yaml.safe_dump(document, stream, sort_keys=False)
+        beside.replace(path)
+
+    def _serve(self, listener: socket.socket) -> None:
+        assert self._server is not None
+        server = self._server
+
+        async def serve() -> None:
+            self._stopping = asyncio.Event()
+            self._loop = asyncio.get_running_loop()
+            try:
+                await server.serve(sockets=[listener])
+            finally:
+                self._stopping.set()
+                for task in self._late:
+                    task.cancel()
+
+        with contextlib.closing(listener), asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+            runner.run(serve())
+
+    def _application(self) -> Starlette:
+        return Starlette(routes=[Route("/{path:path}", _Endpoint(self._respond), methods=_EVERY_METHOD)])
+
+    async def _respond(self, request: Request) -> Response | Watch | None:
+        try:
+            response = await self._answer(request)
+        except ApiError as error:
+            response = JSONResponse(error.status, status_code=error.code)
+            retry_after = (error.status.get("details") or {}).get("retryAfterSeconds")
+            if retry_after:
+                response.headers["Retry-After"] = str(retry_after)
+        except ClientDisconnect:
+            return None
+        if response is not None:
+            response.headers["Date"] = format_datetime(self.now(), usegmt=True)
+            response.headers["Cache-Control"] = "no-cache, private"
+        return response
+
+    async def _answer(self, request: Request) -> Response | Watch | None:
+        path = request.url.path
+        if path in _OPEN and path != "/version":
+            return Response("ok", media_type="text/plain")
+        if path != "/version":
+            self._authenticate(request)
+        if path == "/luff/misbehave":
+            return await self._misbehave(request)
+        if request.method in {"GET", "HEAD"}:
+            if path == "/openapi/v2" and "proto" in request.headers.get("accept", ""):
+                # No bytes are a valid, empty document in that encoding.
+                return Response(b"", media_type="application/com.github.proto-openapi.spec.v2@v1.0+protobuf")
+            document = describe(path)
+            if document is not None:
+                return JSONResponse(document)
+        body = await _body(request)
+        asked = parse(request.method, path, request.query_params, request.headers, body)
+        rule = self.misbehaviour.next_for(
+            asked.verb, asked.plural, asked.namespace or "", asked.name, dry_run=asked.dry_run
+        )
+        if rule is not None:
+            return await self._fail(rule, request, asked)
+        return self._do(asked)
+
+    def _do(self, asked: Asked, stale: int = 0) -> Response | Watch:
+        if asked.verb == "watch":
+            assert self._stopping is not None
+            return Watch(self.store, asked, now=self.now, stopping=self._stopping)
+        done = answer(self.store, asked, now=self.now(), stale=stale)
+        response = Response(_dump(done.body), status_code=done.code, media_type="application/json")
+        for warning in done.warnings:
+            response.headers.append("Warning", _warning(warning))
+        return response
+
+    async def _misbehave(self, request: Request) -> Response:
+        if request.method == "DELETE":
+            self.misbehaviour.clear()
+        elif request.method == "POST":
+            try:
+                self.misbehaviour.add(parse_rules(json.loads(await _body(request))))
+            except (ValueError, TypeError) as error:
+                raise ApiError.bad_request(str(error)) from error
+        return JSONResponse(self.misbehaviour.left())
+
+    async def _fail(self, rule: Rule, request: Request, asked: Asked) -> Response | Watch | None:
+        match rule.action:
+            case "delay":
+                await self._pause(rule.seconds)
+                return self._do(asked)
+            case "stale":
+                return self._do(asked, stale=rule.revisions)
+            case "status":
+                raise _told(rule)
+            case "drop_reply":
+                with contextlib.suppress(ApiError):
+                    self._do(asked)
+            case "apply_late":
+                task = asyncio.create_task(self._do_late(asked, rule.seconds))
+                self._late.add(task)
+                task.add_done_callback(self._late.discard)
+            case "hang":
+                await self._pause(rule.seconds or 3600.0)
+            case "close":
+                pass
+        await _drop_connection(request)
+        return None
+
+    async def _do_late(self, asked: Asked, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        with contextlib.suppress(ApiError):
+            self._do(asked)
+
+    async def _pause(self, seconds: float) -> None:
+        assert self._stopping is not None
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+
+    def _authenticate(self, request: Request) -> None:
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer":
+            given = request.headers.get("impersonate-user", "")
+        if not hmac.compare_digest(given.strip().encode(), self._token.encode()):
+            raise ApiError(401, "Unauthorized", "Unauthorized")
+
+
+class _Endpoint:
+    """This is the one route. It may end without a response, once the connection was dropped."""
+
+    def __init__(self, respond: Callable[[Request], Any]) -> None:
+        self._respond = respond
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self._respond(Request(scope, receive))
+        if response is not None:
+            await response(scope, receive, send)
+
+
+class _Protocol(HttpToolsProtocol):
+    """This is uvicorn's protocol, which tells the application how to drop its connection."""
+
+    def __init__(self, config: Any, server_state: Any, app_state: dict[str, Any], _loop: Any = None) -> None:
+        super().__init__(config, server_state, {**app_state, "drop": self._drop}, _loop)
+
+    def _drop(self) -> None:
+        self.transport.abort()
+
+
+async def _drop_connection(request: Request) -> None:
+    request.scope["state"]["drop"]()
+    # Once uvicorn has seen it, it does not miss the response.
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _body(request: Request) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    async for part in request.stream():
+        parts.append(part)
+        size += len(part)
+        if size > MOST_BODY_BYTES:
+            raise ApiError.too_large(f"limit is {MOST_BODY_BYTES}")
+    return b"".join(parts)
+
+
+def _dump(document: Any) -> bytes:
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _warning(text: str) -> str:
+    quoted = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
+    return f'299 - "{quoted}"'.encode().decode("latin-1")
+
+
+def _told(rule: Rule) -> ApiError:
+    reasons = {
+        400: "BadRequest", 403: "Forbidden", 404: "NotFound", 409: "Conflict", 422: "Invalid",
+        429: "TooManyRequests", 500: "InternalError", 503: "ServiceUnavailable", 504: "Timeout",
+    }  # fmt: skip
+    details: Object = {} if rule.retry_after is None else {"retryAfterSeconds": rule.retry_after}
+    return ApiError(rule.code, reasons.get(rule.code, ""), f"the lab was told to answer {rule.code}", details=details)

@@ -1,0 +1,609 @@
+"""
+The objects of the lab's API server: versions, history, preconditions, ownership.
+
+Knows nothing of HTTP. Objects are kept in their preferred version and never
+changed in place, so whoever holds one may keep it; those handed out by
+`Store.objects` and to subscribers are copies.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import random
+import threading
+import uuid
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, TypeAlias
+
+from luff.lab.patching import Fields, fields_v1, leaves
+from luff.lab.resources import RESOURCES, Resource, timestamp
+from luff.lab.statuses import ApiError, invalid
+from luff.lab.wellformed import metadata_problems, name_problem
+from luff.model import Object
+
+__all__ = ["Change", "Preconditions", "Store", "Subscriber", "Write"]
+
+HISTORY = 1000
+"""How many changes a watch can go back."""
+MOST_BYTES = 3 * 512 * 1024
+"""The largest object that etcd takes."""
+
+Subscriber: TypeAlias = Callable[[str, Object], None]
+Validate: TypeAlias = Callable[[Object], tuple[list[str], list[str]]]
+Key: TypeAlias = tuple[str, str]
+Owner: TypeAlias = tuple[str, str, str, str]
+"""A field manager, Update or Apply, the version it used, the subresource."""
+Applied: TypeAlias = tuple[Owner, Fields]
+
+_MODIFIED = "the object has been modified; please apply your changes to the latest version and try again"
+_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """This is one committed change. *old* is ``None`` for ADDED; *new* is the last state for DELETED."""
+
+    revision: int
+    type: str
+    kept_in: tuple[str, str]
+    key: Key
+    old: Object | None
+    new: Object
+
+
+@dataclass(slots=True)
+class Write:
+    """
+    This is how a write is made: by whom, in which version, for real or not.
+
+    The write fills *warnings*, and *created* when nothing was there before.
+    """
+
+    manager: str = "luff-lab"
+    version: str | None = None
+    dry_run: bool = False
+    subresource: str | None = None
+    warnings: list[str] = field(default_factory=list)
+    created: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Preconditions:
+    """This is what must still be so for a delete to happen."""
+
+    uid: str | None = None
+    resource_version: str | None = None
+
+
+class Store:
+    """This is every object of one lab. Thread safe; every method is atomic."""
+
+    def __init__(self, *, now: Callable[[], datetime] | None = None, validate: Validate | None = None) -> None:
+        self._now = now or (lambda: datetime.now(UTC))
+        self._validate = validate
+        self._lock = threading.RLock()
+        self._objects: dict[tuple[str, str], dict[Key, Object]] = {}
+        self._history: deque[Change] = deque(maxlen=HISTORY)
+        self._revision = 1
+        self._subscribers: list[Subscriber] = []
+        self._owners: dict[str, dict[Owner, Fields]] = {}
+        for name in ("default", "kube-system"):
+            self.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+
+    @property
+    def revision(self) -> int:
+        """The resourceVersion of the newest change."""
+        with self._lock:
+            return self._revision
+
+    def subscribe(self, callback: Subscriber) -> None:
+        """Call *callback* with (ADDED, MODIFIED or DELETED; object) after each change, in order, in the writer's thread."""
+        with self._lock:
+            self._subscribers.append(callback)
+
+    def unsubscribe(self, callback: Subscriber) -> None:
+        """Stop calling *callback*."""
+        with self._lock:
+            self._subscribers = [kept for kept in self._subscribers if kept != callback]
+
+    def objects(self, plural: str, namespace: str | None = None) -> list[Object]:
+        """Return copies of all objects of that plural, by namespace and name."""
+        with self._lock:
+            found = [
+                object_
+                for kept_in, objects in self._objects.items()
+                if kept_in[1] == plural
+                for key, object_ in objects.items()
+                if namespace in {None, key[0]}
+            ]
+        found.sort(key=lambda object_: (object_["metadata"].get("namespace", ""), object_["metadata"]["name"]))
+        return copy.deepcopy(found)
+
+    def put(self, object_: Object, *, manager: str = "luff-lab") -> Object:
+        """Create *object_*, or replace what is there by that name whatever its version. For the lab's own use."""
+        group, _, version = str(object_["apiVersion"]).rpartition("/")
+        for resource in RESOURCES:
+            if (resource.group, resource.kind) == (group, object_["kind"]) and version in resource.versions:
+                break
+        else:
+            raise ApiError.no_such_path()
+        metadata = dict(object_["metadata"])
+        namespace = (metadata.get("namespace") or "default") if resource.namespaced else ""
+        write = Write(manager=manager, version=version)
+        with self._lock:
+            old = self._kept(resource).get((namespace, metadata.get("name", "")))
+            if old is None:
+                return self.create(resource, namespace, object_, write)
+            metadata["resourceVersion"] = old["metadata"]["resourceVersion"]
+            return self.replace(resource, namespace, metadata["name"], {**object_, "metadata": metadata}, write)
+
+    def get(self, resource: Resource, namespace: str, name: str, *, revision: int | None = None) -> Object:
+        """Return one object, if asked as it was at *revision*."""
+        objects = self._kept(resource) if revision is None else self._at(resource, revision)
+        object_ = objects.get((namespace, name))
+        if object_ is None:
+            raise ApiError.not_found(resource.group, resource.plural, name)
+        return object_
+
+    def list(
+        self, resource: Resource, namespace: str | None = None, *, revision: int | None = None
+    ) -> tuple[list[Object], int]:
+        """Return all objects in *namespace*, or everywhere, and the revision at which that was so."""
+        with self._lock:
+            objects = self._kept(resource) if revision is None else self._at(resource, revision)
+            found = sorted(
+                (key, id(object_), object_) for key, object_ in objects.items() if namespace in {None, key[0]}
+            )
+            return [object_ for _, _, object_ in found], self._revision if revision is None else revision
+
+    def changes(self, resource: Resource, since: int) -> tuple[list[Change], int]:
+        """Return the changes after revision *since* and the newest revision; 410 when history does not reach back."""
+        with self._lock:
+            self._reach(since)
+            kept_in = resource.stored_as
+            found = [change for change in self._history if change.revision > since and change.kept_in == kept_in]
+            return found, self._revision
+
+    def create(
+        self, resource: Resource, namespace: str, object_: Object, write: Write, *, applied: Applied | None = None
+    ) -> Object:
+        """Create *object_* and return it as it is now."""
+        with self._lock:
+            new = _typed(resource, object_)
+            metadata = dict(new.get("metadata") or {})
+            if metadata.get("resourceVersion"):
+                raise ApiError(500, "", "resourceVersion should not be set on objects to be created")
+            self._in_its_place(resource, namespace, metadata)
+            if not metadata.get("name") and metadata.get("generateName"):
+                metadata["name"] = metadata["generateName"][:58] + "".join(random.choices(_LETTERS, k=5))
+            name = metadata.get("name") or ""
+            problem = name_problem(resource, name)
+            problems = [problem] if problem else []
+            problems += metadata_problems(metadata)
+            if problems:
+                raise invalid(resource.group, resource.kind, name, problems)
+            if resource.namespaced and ("", namespace) not in self._objects.get(("", "namespaces"), {}):
+                raise ApiError.not_found("", "namespaces", namespace)
+            if (namespace, name) in self._kept(resource):
+                raise ApiError.already_exists(resource.group, resource.plural, name)
+            for system in (
+                "deletionTimestamp",
+                "deletionGracePeriodSeconds",
+                "selfLink",
+                "generation",
+                "managedFields",
+            ):
+                metadata.pop(system, None)
+            metadata |= {"uid": str(uuid.uuid4()), "creationTimestamp": timestamp(self._now())}
+            if resource.generation:
+                metadata["generation"] = 1
+            new["metadata"] = metadata
+            if resource.status:
+                new.pop("status", None)
+            _defaults(resource, new)
+            self._admit(resource, new, write)
+            owners = self._owners_after(resource, None, new, write, applied)
+            made = self._commit(resource, namespace, name, None, new, write, owners)
+            write.created = True
+            return made
+
+    def replace(self, resource: Resource, namespace: str, name: str, object_: Object, write: Write) -> Object:
+        """Put *object_* in place of what is there."""
+        with self._lock:
+            metadata = object_.get("metadata") or {}
+            if metadata.get("name") not in {None, "", name}:
+                said = f"the name of the object ({metadata.get('name')}) does not match the name on the URL ({name})"
+                raise ApiError.bad_request(said)
+            if not metadata.get("name"):
+                raise ApiError.bad_request("name must be provided")
+            old = self._kept(resource).get((namespace, name))
+            if old is None:
+                if resource.upsert and not metadata.get("resourceVersion"):
+                    return self.create(resource, namespace, object_, write)
+                raise ApiError.not_found(resource.group, resource.plural, name)
+            if not metadata.get("resourceVersion") and not resource.unconditional:
+                problem = ("metadata.resourceVersion", "Invalid value: 0x0: must be specified for an update")
+                raise invalid(resource.group, resource.plural, name, [problem])
+            return self._update(resource, namespace, name, old, _typed(resource, object_), write)
+
+    def patch(
+        self, resource: Resource, namespace: str, name: str, change: Callable[[Object], Object], write: Write
+    ) -> Object:
+        """Apply *change* to what is there now."""
+        with self._lock:
+            old = self.get(resource, namespace, name)
+            new = _typed(resource, change(served(resource, old, write.version)))
+            return self._update(resource, namespace, name, old, new, write)
+
+    def apply(
+        self, resource: Resource, namespace: str, name: str, config: Object, write: Write, *, force: bool = False
+    ) -> Object:
+        """Apply *config* as its field manager wants it (server-side apply): 409 when another one owns a field of it."""
+        with self._lock:
+            config = _typed(resource, config)
+            old = self._kept(resource).get((namespace, name))
+            wanted = leaves(config)
+            mine = (write.manager, "Apply", resource.api_version(write.version), write.subresource or "")
+            if old is None:
+                base: Object = {"apiVersion": config["apiVersion"], "kind": config["kind"], "metadata": {"name": name}}
+            else:
+                owners = self._owners.get(old["metadata"]["uid"], {})
+                self._no_conflicts(old, wanted, mine, owners, force=force)
+                others = frozenset[tuple[str, ...]]().union(*(owned for who, owned in owners.items() if who != mine))
+                base = copy.deepcopy(old)
+                for path in owners.get(mine, frozenset()) - wanted.keys() - others:
+                    _remove(base, path)
+                base["metadata"]["resourceVersion"] = (config.get("metadata") or {}).get("resourceVersion", "")
+            for path, value in wanted.items():
+                _set(base, path, copy.deepcopy(value))
+            if old is None:
+                return self.create(resource, namespace, base, write, applied=(mine, frozenset(wanted)))
+            return self._update(resource, namespace, name, old, base, write, applied=(mine, frozenset(wanted)))
+
+    def delete(
+        self, resource: Resource, namespace: str, name: str, write: Write, preconditions: Preconditions | None = None
+    ) -> tuple[Object, bool]:
+        """Delete one object; return it and whether it is gone (else its finalizers hold it)."""
+        with self._lock:
+            old = self.get(resource, namespace, name)
+            metadata = old["metadata"]
+            asked = preconditions or Preconditions()
+            if asked.uid is not None and asked.uid != metadata["uid"]:
+                why = (
+                    f"the UID in the precondition ({asked.uid}) does not match the UID in record ({metadata['uid']}). "
+                    "The object might have been deleted and then recreated"
+                )
+                raise ApiError.conflict(resource.group, resource.plural, name, why)
+            if asked.resource_version is not None and asked.resource_version != metadata["resourceVersion"]:
+                why = (
+                    f"the ResourceVersion in the precondition ({asked.resource_version}) does not match the "
+                    f"ResourceVersion in record ({metadata['resourceVersion']}). The object might have been modified"
+                )
+                raise ApiError.conflict(resource.group, resource.plural, name, why)
+            if metadata.get("finalizers"):
+                if metadata.get("deletionTimestamp"):
+                    return old, False
+                new = {
+                    **old,
+                    "metadata": {
+                        **metadata,
+                        "deletionTimestamp": timestamp(self._now()),
+                        "deletionGracePeriodSeconds": 0,
+                    },
+                }
+                if resource.generation:
+                    new["metadata"]["generation"] = metadata.get("generation", 1) + 1
+                owners = self._owners.get(metadata["uid"], {})
+                return self._commit(resource, namespace, name, old, new, write, owners), False
+            if write.dry_run:
+                return old, True
+            if resource.plural == "namespaces":
+                self._empty(name, write)
+            return self._remove(resource, (namespace, name), old), True
+
+    def _update(
+        self, resource: Resource, namespace: str, name: str, old: Object, new: Object, write: Write, *,
+        applied: Applied | None = None,
+    ) -> Object:  # fmt: skip
+        before = old["metadata"]
+        metadata = dict(new.get("metadata") or {})
+        version = metadata.get("resourceVersion")
+        if version not in {None, "", before["resourceVersion"]}:
+            raise ApiError.conflict(resource.group, resource.plural, name, _MODIFIED)
+        if metadata.get("uid") not in {None, "", before["uid"]}:
+            why = f"Precondition failed: UID in precondition: {metadata['uid']}, UID in object meta: {before['uid']}"
+            raise ApiError.conflict(resource.group, resource.plural, name, why)
+        if metadata.get("name") != name:
+            problem = ("metadata.name", f'Invalid value: "{metadata.get("name")}": field is immutable')
+            raise invalid(resource.group, resource.kind, name, [problem])
+        self._in_its_place(resource, namespace, metadata)
+        if write.subresource == "status":
+            status = new.get("status")
+            new = {**old, **({} if status is None else {"status": status})}
+            metadata = dict(before)
+        elif resource.status:
+            new = {key: value for key, value in new.items() if key != "status"}
+            if "status" in old:
+                new["status"] = old["status"]
+        for system in (
+            "uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds", "managedFields",
+            "resourceVersion", "selfLink",
+        ):  # fmt: skip
+            metadata.pop(system, None)
+            if system in before:
+                metadata[system] = before[system]
+        for empty in ("labels", "annotations", "finalizers", "ownerReferences"):
+            if not metadata.get(empty):
+                metadata.pop(empty, None)
+        problems = metadata_problems(metadata)
+        if problems:
+            raise invalid(resource.group, resource.kind, name, problems)
+        new = {**new, "metadata": metadata}
+        if resource.generation and _content(old) != _content(new):
+            metadata["generation"] = before.get("generation", 1) + 1
+        self._admit(resource, new, write)
+        owners = self._owners_after(resource, old, new, write, applied)
+        if _without_times(old) == _without_times(new):
+            return old
+        if metadata.get("deletionTimestamp") and not metadata.get("finalizers") and not write.dry_run:
+            return self._remove(resource, (namespace, name), new)
+        return self._commit(resource, namespace, name, old, new, write, owners)
+
+    def _commit(
+        self, resource: Resource, namespace: str, name: str, old: Object | None, new: Object, write: Write,
+        owners: dict[Owner, Fields],
+    ) -> Object:  # fmt: skip
+        size = len(json.dumps(new, separators=(",", ":"), ensure_ascii=False).encode())
+        if size > MOST_BYTES:
+            raise ApiError(500, "", "etcdserver: request is too large")
+        if write.dry_run:
+            return new
+        self._revision += 1
+        new["metadata"]["resourceVersion"] = str(self._revision)
+        self._kept(resource)[namespace, name] = new
+        self._owners[new["metadata"]["uid"]] = owners
+        self._tell(
+            Change(self._revision, "MODIFIED" if old else "ADDED", resource.stored_as, (namespace, name), old, new)
+        )
+        return new
+
+    def _remove(self, resource: Resource, key: Key, old: Object) -> Object:
+        stored = self._kept(resource).pop(key)
+        self._revision += 1
+        gone = {**old, "metadata": {**old["metadata"], "resourceVersion": str(self._revision)}}
+        self._owners.pop(gone["metadata"]["uid"], None)
+        self._tell(Change(self._revision, "DELETED", resource.stored_as, key, stored, gone))
+        return gone
+
+    def _empty(self, namespace: str, write: Write) -> None:
+        for resource in RESOURCES:
+            for key, object_ in list(self._kept(resource).items()):
+                if resource.namespaced and key[0] == namespace:
+                    self._remove(resource, key, object_)
+
+    def _tell(self, change: Change) -> None:
+        self._history.append(change)
+        for subscriber in self._subscribers:
+            try:
+                subscriber(change.type, copy.deepcopy(change.new))
+            except Exception:
+                _log.exception("a subscriber failed on %s %s", change.type, change.key)
+
+    def _kept(self, resource: Resource) -> dict[Key, Object]:
+        return self._objects.setdefault(resource.stored_as, {})
+
+    def _reach(self, revision: int) -> None:
+        oldest = self._history[0].revision - 1 if self._history else self._revision
+        if revision < oldest:
+            raise ApiError.expired(f"too old resource version: {revision} ({oldest})")
+
+    def _at(self, resource: Resource, revision: int) -> dict[Key, Object]:
+        with self._lock:
+            self._reach(revision)
+            objects = dict(self._kept(resource))
+            for change in reversed(self._history):
+                if change.revision <= revision:
+                    break
+                if change.kept_in != resource.stored_as:
+                    continue
+                if change.old is None:
+                    objects.pop(change.key, None)
+                else:
+                    objects[change.key] = change.old
+            return objects
+
+    def revision_before(self, changes: int) -> int:
+        """Return the revision as it was *changes* changes ago, or the oldest that is known."""
+        with self._lock:
+            if not self._history:
+                return self._revision
+            return max(self._revision - changes, self._history[0].revision - 1)
+
+    def _in_its_place(self, resource: Resource, namespace: str, metadata: Object) -> None:
+        if not resource.namespaced:
+            metadata.pop("namespace", None)
+        elif metadata.get("namespace") not in {None, "", namespace}:
+            raise ApiError.bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request"
+            )
+        else:
+            metadata["namespace"] = namespace
+
+    def _admit(self, resource: Resource, new: Object, write: Write) -> None:
+        if self._validate is None or resource.group != "networking.istio.io" or write.subresource:
+            return
+        problems, warnings = self._validate(copy.deepcopy(served(resource, new, write.version)))
+        write.warnings += [warning for warning in warnings if warning not in write.warnings]
+        if problems:
+            said = "; ".join(problems)
+            raise ApiError.bad_request(
+                f'admission webhook "rev.validation.istio.io" denied the request: configuration is invalid: {said}'
+            )
+
+    def _no_conflicts(
+        self,
+        old: Object,
+        wanted: dict[tuple[str, ...], Any],
+        mine: Owner,
+        owners: dict[Owner, Fields],
+        *,
+        force: bool,
+    ) -> None:
+        live = leaves(old)
+        disputed = [
+            (who, path)
+            for who, owned in owners.items()
+            if who[0:2] != mine[0:2]
+            for path in sorted(owned & wanted.keys())
+            if live.get(path) != wanted[path]
+        ]
+        if force or not disputed:
+            return
+        causes = [
+            {
+                "reason": "FieldManagerConflict",
+                "message": f'conflict with "{who[0]}" using {who[2]}',
+                "field": "." + ".".join(path),
+            }
+            for who, path in disputed
+        ]
+        told = "\n".join(f"- {cause['message']}: {cause['field']}" for cause in causes)
+        count = "1 conflict" if len(causes) == 1 else f"{len(causes)} conflicts"
+        one = f"{causes[0]['message']}: {causes[0]['field']}"
+        message = f"Apply failed with {count}: {one}" if len(causes) == 1 else f"Apply failed with {count}: {told}"
+        raise ApiError(409, "Conflict", message, details={"causes": causes})
+
+    def _owners_after(
+        self,
+        resource: Resource,
+        old: Object | None,
+        new: Object,
+        write: Write,
+        applied: Applied | None = None,
+    ) -> dict[Owner, Fields]:
+        uid = new["metadata"]["uid"]
+        before = {} if old is None else leaves(old)
+        after = leaves(new)
+        changed = frozenset(path for path, value in after.items() if path not in before or before[path] != value)
+        gone = frozenset(before.keys() - after.keys())
+        known = dict(self._owners.get(uid, {}))
+        me = (
+            applied[0]
+            if applied
+            else (write.manager, "Update", resource.api_version(write.version), write.subresource or "")
+        )
+        owners = {who: owned - gone - (changed if who != me else frozenset()) for who, owned in known.items()}
+        if applied:
+            owners[me] = applied[1]
+        elif changed:
+            owners[me] = owners.get(me, frozenset()) | changed
+        owners = {who: owned for who, owned in owners.items() if owned}
+        if owners != known or old is None:
+            new["metadata"]["managedFields"] = self._managed(
+                owners, (old or {}).get("metadata", {}).get("managedFields", [])
+            )
+        return owners
+
+    def _managed(self, owners: dict[Owner, Fields], before: Sequence[Object]) -> list[Object]:
+        entries: list[Object] = []
+        now = timestamp(self._now())
+        for (manager, operation, api_version, subresource), owned in owners.items():
+            entry: Object = {
+                "manager": manager,
+                "operation": operation,
+                "apiVersion": api_version,
+                "time": now,
+                "fieldsType": "FieldsV1",
+                "fieldsV1": fields_v1(owned),
+                **({"subresource": subresource} if subresource else {}),
+            }
+            same = [known for known in before if {**known, "time": now} == entry]
+            entries.append(same[0] if same else entry)
+        return entries
+
+
+def served(resource: Resource, object_: Object, version: str | None) -> Object:
+    """Return *object_* as the API serves it in *version* of *resource*: apart from events only the name changes."""
+    wanted = resource.api_version(version)
+    if resource.plural == "events":
+        return _event(object_, wanted)
+    return object_ if object_["apiVersion"] == wanted else {**object_, "apiVersion": wanted}
+
+
+_EVENT_FIELDS = {
+    "regarding": "involvedObject",
+    "note": "message",
+    "deprecatedSource": "source",
+    "deprecatedFirstTimestamp": "firstTimestamp",
+    "deprecatedLastTimestamp": "lastTimestamp",
+    "deprecatedCount": "count",
+    "reportingController": "reportingComponent",
+}
+
+
+def _event(object_: Object, api_version: str) -> Object:
+    names = _EVENT_FIELDS if api_version == "v1" else {old: new for new, old in _EVENT_FIELDS.items()}
+    return {names.get(key, key): value for key, value in object_.items()} | {"apiVersion": api_version}
+
+
+def _typed(resource: Resource, object_: Object) -> Object:
+    if object_.get("kind") not in {None, "", resource.kind}:
+        raise ApiError.bad_request(
+            f'{object_.get("kind")} in version "{object_.get("apiVersion")}" cannot be handled as a {resource.kind}'
+        )
+    if not isinstance(object_.get("metadata", {}), dict):
+        raise ApiError.bad_request("metadata is not an object")
+    stored = copy.deepcopy({**object_, "kind": resource.kind})
+    if resource.plural == "events":
+        return {**_event(stored, "v1")}
+    return {**stored, "apiVersion": resource.api_version()}
+
+
+def _defaults(resource: Resource, new: Object) -> None:
+    if resource.plural == "namespaces":
+        metadata = new["metadata"]
+        metadata["labels"] = {**(metadata.get("labels") or {}), "kubernetes.io/metadata.name": metadata["name"]}
+        new["spec"] = {"finalizers": ["kubernetes"]}
+        new["status"] = {"phase": "Active"}
+
+
+def _content(object_: Object) -> Object:
+    return {key: value for key, value in object_.items() if key not in {"metadata", "status", "apiVersion", "kind"}}
+
+
+def _without_times(object_: Object) -> Object:
+    metadata = dict(object_["metadata"])
+    metadata["managedFields"] = [{**entry, "time": ""} for entry in metadata.get("managedFields", [])]
+    for empty in ("labels", "annotations", "finalizers", "ownerReferences"):
+        if not metadata.get(empty):
+            metadata.pop(empty, None)
+    return {**object_, "metadata": metadata}
+
+
+def _set(object_: Object, path: tuple[str, ...], value: Any) -> None:
+    place = object_
+    for step in path[:-1]:
+        inner = place.get(step)
+        if not isinstance(inner, dict):
+            inner = place[step] = {}
+        place = inner
+    place[path[-1]] = value
+
+
+def _remove(object_: Object, path: tuple[str, ...]) -> None:
+    places: list[Object] = [object_]
+    for step in path[:-1]:
+        inner = places[-1].get(step)
+        if not isinstance(inner, dict):
+            return
+        places.append(inner)
+    places[-1].pop(path[-1], None)
+    for place, step in zip(reversed(places[:-1]), reversed(path[:-1]), strict=True):
+        if place[step] == {}:
+            del place[step]
