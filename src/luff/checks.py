@@ -45,10 +45,12 @@ from luff.units import show_duration, show_percent
 __all__ = [
     "NEXT",
     "RULES",
+    "WARMUP_ERRORS_MOST",
     "Judge",
     "Judgement",
     "PlannedCheck",
     "Situation",
+    "control_errors_most",
     "ended_early",
     "judge",
     "observer",
@@ -175,7 +177,7 @@ class Situation:
     route_not_live: bool = False
     fault_removed: bool = False
     isolation_breach: bool = False
-    control_unhealthy: bool = False
+    control_unhealthy: str | None = None
     live_ns: int | None = None
     removed_ns: int | None = None
 
@@ -620,7 +622,7 @@ RULES: tuple[RunRule, ...] = (
     ),
     (
         "control was not healthy before the fault",
-        lambda f: f.situation.control_unhealthy,
+        lambda f: f.situation.control_unhealthy is not None,
         Verdict.INCONCLUSIVE,
         "control_unhealthy",
     ),
@@ -806,8 +808,8 @@ def ended_early(error: LuffError | None, situation: Situation) -> Judgement:
 
 
 def _early(situation: Situation) -> tuple[str, str]:
-    if situation.control_unhealthy:
-        return "control was not healthy before the fault", "control_unhealthy"
+    if situation.control_unhealthy is not None:
+        return situation.control_unhealthy, "control_unhealthy"
     if situation.route_not_live:
         return "the twins never reached the proxies", "route_not_live"
     return "nothing was sent", "not_enough_samples"

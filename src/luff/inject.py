@@ -75,17 +75,19 @@ class Hands:
 
 @asynccontextmanager
 async def injected(
-    plan: Callable[[], Awaitable[Injection]], hands: Hands, *, patience_s: float = PATIENCE_S
+    plan: Callable[[], Awaitable[Injection]], hands: Hands, *, live: Live | None = None, patience_s: float = PATIENCE_S
 ) -> AsyncIterator[Live]:
     """
     Insert what *plan* returns, for the life of the ``async with`` body.
 
     *plan* is called again, for a fresh look, when somebody else wrote first.
+    *live* is filled in from the first step on, for who must know even when no
+    body was reached.
     Raises what the mesh raised when nothing could be inserted (the routes are
     proven untouched by then), and `RestoreNotVerified` when the proof is
     missing after *patience_s*, unless the body raised something itself.
     """
-    live = Live()
+    live = live or Live()
     try:
         await _insert(live, plan, hands)
         yield live

@@ -369,13 +369,17 @@ def _subject(experiment: Experiment, view: MeshView) -> tuple[str, str]:
             next_step="name it: spec.subject",
         )
     host = hosts.pop()
+    for service in view.services:
+        name = service["metadata"]["name"]
+        where = service["metadata"].get("namespace", view.namespace)
+        if qualify(name, where) in meanings(host, view.namespace):
+            return str(name), "the host of the traffic's URL"
     at_gateway = any(
         matches(own, host) and not _on_mesh(candidate)
         for candidate in view.virtual_services
         for own in candidate.get("spec", {}).get("hosts") or []
     )
-    services = {service["metadata"]["name"] for service in view.services}
-    if at_gateway or (view.services and host.split(".")[0] not in services):
+    if at_gateway or view.services:
         raise PlanRefused(
             "subject_unknown",
             f"{host} is not a service of the namespace {view.namespace}, so it is not clear which service is judged",

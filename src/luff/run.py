@@ -11,17 +11,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import os
 import random
 import secrets
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import httpx
 
-from luff.checks import Judge, Judgement, Situation, judge, observer
+from luff.checks import (
+    WARMUP_ERRORS_MOST,
+    Judge,
+    Judgement,
+    Situation,
+    control_errors_most,
+    ended_early,
+    judge,
+    observer,
+)
 from luff.clock import Clock
 from luff.errors import LuffError, MeshError, NotFound, RestoreNotVerified, RunAborted, StoreError
 from luff.evidence import DataPlane, Source
@@ -35,19 +44,23 @@ from luff.model import Phase as Part
 from luff.outcome import Context, MeshIdentity, Outcome
 from luff.pacing import arrivals
 from luff.plan import Bounds, Plan, Stamp, make_plan
-from luff.preflight import namespace_of, preflight, read_view
+from luff.preflight import check_foreign, namespace_of, preflight, read_view
 from luff.record import Record
 from luff.routes import Injection
+from luff.samples import Failure, Samples
 from luff.scope import Scope
 from luff.settle import await_gone, await_live
 from luff.traffic import Driver
+from luff.tripwires import check_tripwires, tripwires
 from luff.withdraw import remaining
 
-__all__ = ["Options", "Progress", "World", "run_experiment"]
+__all__ = ["Options", "Progress", "World", "plan_only", "run_experiment"]
 
 POLL_EVERY_S = 0.1
 WATCH_EVERY_S = 2.0
 """How often the lever and the twins are looked at while the fault is live."""
+EXPIRY_MARGIN_S = 5.0
+RECOVERY_TAIL_S = 1.0
 EVIDENCE_WITHIN_S = 2.0
 """How long evidence is waited for after the last request that needs it is over."""
 
@@ -76,7 +89,7 @@ class World:
     identity: MeshIdentity
     journal: Journal
     watcher: Watcher
-    watcher_died: Callable[[], AsyncIterator[None]] | None
+    watcher_died: Callable[[], Coroutine[Any, Any, int]]
     clock: Clock
     transport: Callable[[Experiment], httpx.AsyncBaseTransport]
     source: Callable[[Plan, float], Source]
@@ -91,7 +104,7 @@ class Options:
     namespace: str | None = None
     seed: int | None = None
     bounds: Bounds | None = None
-    context: Context = Context()
+    context: Context = field(default_factory=Context)
 
 
 @dataclass(slots=True)
@@ -117,15 +130,16 @@ class _Run:
     options: Options
     progress: Progress
     record: Record
-    stamp: Stamp
     rng: random.Random
     stop: _Stopper
     situation: Situation = field(default_factory=Situation)
+    live: Live = field(default_factory=Live)
     plan: Plan | None = None
     judge: Judge | None = None
     source: Source | None = None
 
     def step(self, name: str, note: str = "") -> None:
+        """Say where the run is, in its record and to who watches."""
         self.record.step(self.world.clock.now_s(), name, note or None)
         self.progress.step(name, note)
 
@@ -136,42 +150,45 @@ async def run_experiment(
     *,
     options: Options,
     progress: Progress,
-    on_start: Callable[[_Stopper], None] | None = None,
-) -> Outcome:
+    on_start: Callable[[Callable[[RunAborted], None]], None] | None = None,
+) -> tuple[Outcome, Samples]:
     """
-    Carry out *experiment* and return its outcome, whatever happens.
+    Carry out *experiment* and return its outcome, whatever happens, and the samples behind it.
 
     *on_start* gets the function that stops the run from outside; it takes a
     `RunAborted`. Cancelling the task that awaits this restores as well.
     """
-    run = await _begin(experiment, world, options=options, progress=progress)
+    run = _begin(experiment, world, options=options, progress=progress)
     run.stop.task = asyncio.create_task(_story(run))
     if on_start is not None:
         on_start(run.stop)
     error: LuffError | None = None
     try:
-        await run.stop.task
+        await asyncio.shield(run.stop.task)
     except asyncio.CancelledError:
         if run.stop.reason is None:
+            run.stop.task.cancel()
+            await asyncio.gather(run.stop.task, return_exceptions=True)
             raise
         error = run.stop.reason
     except LuffError as raised:
         error = run.stop.reason or raised
-    return run.record.outcome(_judgement(run, error), ended_s=world.clock.now_s())
+    outcome = run.record.outcome(_judgement(run, error), ended_s=world.clock.now_s())
+    return outcome, run.record.samples
 
 
 async def _story(run: _Run) -> None:
     """Do what an experiment does, in order. Leaving `injected` in any way puts the routes back."""
     plan = await _prepare(run)
     async with _locked(run, plan), _traffic(run, plan) as driver:
-        await _warm_up(run, plan, driver)
-        async with injected(lambda: _plan_again(run), _hands(run)) as live:
-            run.record.live = live
-            await _settle(run, plan, live)
-            await _drive(run, plan, driver, live)
-        await _verify(run, plan, live)
-        await _recover(run, plan, driver, live)
-        await _last_evidence(run, driver)
+        if not await _warm_up(run, plan, driver):
+            return
+        async with injected(lambda: _plan_again(run), _hands(run), live=run.live) as live:
+            if await _settle(run, live):
+                await _drive(run, plan, driver, live)
+        await _verify(run, plan, driver, live)
+        await _recover(run, plan, driver)
+        await _last_evidence(run, plan)
 
 
 async def plan_only(
@@ -192,7 +209,7 @@ async def _stamp(experiment: Experiment, mesh: Mesh) -> Stamp:
     return Stamp(secrets.token_hex(8), scope, created_s=now_s, expires_s=now_s + math.ceil(spec.restore.ttl_s))
 
 
-async def _begin(experiment: Experiment, world: World, *, options: Options, progress: Progress) -> _Run:
+def _begin(experiment: Experiment, world: World, *, options: Options, progress: Progress) -> _Run:
     seed = secrets.randbelow(2**31) if options.seed is None else options.seed
     record = Record(
         experiment=experiment,
@@ -203,22 +220,22 @@ async def _begin(experiment: Experiment, world: World, *, options: Options, prog
         context=options.context,
         started_s=world.clock.now_s(),
     )
-    return _Run(experiment, world, options, progress, record, random.Random(seed), _Stopper())
+    run = _Run(experiment, world, options, progress, record, random.Random(seed), _Stopper())
+    record.live = run.live
+    return run
 
 
 async def _prepare(run: _Run) -> Plan:
     """Read, plan, and let the server try the patch without keeping it."""
     world = run.world
-    run.step("planning")
+    check_tripwires(run.experiment)
+    run.step(str(Phase.PLANNED))
     stamp = replace(await _stamp(run.experiment, world.mesh), run=run.record.run)
     view = await read_view(world.mesh, namespace_of(run.experiment, run.options.namespace))
     plan = make_plan(run.experiment, view, stamp, bounds=run.options.bounds)
     run.plan = run.record.plan = plan
     await preflight(world.mesh, plan)
-    run.judge = Judge(plan.checks)
-    run.zero_unix_s = world.clock.now_s()
-    run.source = world.source(plan, run.zero_unix_s)
-    run.record.evidence = run.source.evidence
+    run.judge = Judge(plan.checks, control_errors_most=control_errors_most(run.experiment))
     return plan
 
 
@@ -248,7 +265,7 @@ def _hands(run: _Run) -> Hands:
 async def _traffic(run: _Run, plan: Plan) -> AsyncIterator[Driver]:
     transport = run.world.transport(run.experiment)
     driver = Driver(
-        run.experiment.spec.traffic,
+        run.experiment.spec.traffic.revealed(os.environ),
         plan.stamp.scope,
         run.record.samples,
         transport,
@@ -256,6 +273,8 @@ async def _traffic(run: _Run, plan: Plan) -> AsyncIterator[Driver]:
         rng=run.rng,
         observe=observer(run.experiment),
     )
+    run.source = run.world.source(plan, run.world.clock.now_s() - driver.now_ns() / 1e9)
+    run.record.evidence = run.source.evidence
     try:
         yield driver
     finally:
@@ -264,11 +283,11 @@ async def _traffic(run: _Run, plan: Plan) -> AsyncIterator[Driver]:
         run.record.generator = driver.health().summary()
 
 
-async def _warm_up(run: _Run, plan: Plan, driver: Driver) -> None:
-    """Drive both arms before there is a fault: connections open, and each arm's baseline is had."""
+async def _warm_up(run: _Run, plan: Plan, driver: Driver) -> bool:
+    """Drive both arms before there is a fault: connections open, each arm's baseline is had. Return whether all is well."""
     warmup_s = run.experiment.spec.traffic.warmup_s
     if not warmup_s:
-        return
+        return True
     run.step("warm-up")
     run.progress.traffic(driver, phase=Part.WARMUP, most_s=warmup_s)
     due = arrivals(
@@ -276,44 +295,65 @@ async def _warm_up(run: _Run, plan: Plan, driver: Driver) -> None:
     )
     await driver.drive(due, phase=Part.WARMUP)
     await driver.drain(within_s=plan.timeout_s)
+    share, example = _warmup_errors(run.record.samples)
+    if share <= max(WARMUP_ERRORS_MOST, control_errors_most(run.experiment)):
+        return True
+    run.situation.control_unhealthy = (
+        f"{share:.0%} of the warm-up's requests failed before there was a fault ({example})"
+    )
+    return False
 
 
-async def _settle(run: _Run, plan: Plan, live: Live) -> None:
-    """Wait until the proxies have the twins."""
+def _warmup_errors(samples: Samples) -> tuple[float, str]:
+    """Return the share of warm-up requests that failed, and how the last of them did."""
+    errors, example = 0, ""
+    for number in range(len(samples)):
+        failure = Failure(samples.failure[number])
+        if failure is not Failure.NONE or samples.status[number] >= 500:
+            errors += 1
+            example = f"status {samples.status[number]}" if failure is Failure.NONE else failure.name.lower()
+    return (errors / len(samples) if len(samples) else 0.0), example
+
+
+async def _settle(run: _Run, live: Live) -> bool:
+    """Wait until the proxies have the twins, and return whether they do."""
     assert live.injection is not None
     run.step(str(Phase.ARMED), f"{len(live.injection.twins)} twin(s) in {live.ref}")
     settled = await await_live(run.world.plane, live.injection, clock=run.world.clock)
     run.record.settled = settled
     if settled.state == "not_live":
         run.situation.route_not_live = True
-        return
+        return False
     with contextlib.suppress(StoreError):
-        await run.world.journal.mark(run.record.run, Phase.LIVE)
-    run.step(
-        str(Phase.LIVE), f"seen at {', '.join(settled.where)}" if settled.where else "proxies cannot be seen from here"
-    )
+        await asyncio.shield(run.world.journal.mark(run.record.run, Phase.LIVE))
+    where = f"at {', '.join(settled.where)}" if settled.where else "proxies cannot be seen from here"
+    run.step(str(Phase.LIVE), where)
+    return True
 
 
 async def _drive(run: _Run, plan: Plan, driver: Driver, live: Live) -> None:
     """Send both arms until every check has decided, a bound is reached, or the run must not go on."""
     assert run.judge is not None
     assert run.source is not None
-    if run.situation.route_not_live:
-        return
     duration_s = run.experiment.spec.traffic.duration_s
     run.progress.traffic(driver, phase=Part.FAULT, most_s=duration_s)
     run.situation.live_ns = driver.now_ns()
     enough = asyncio.Event()
     due = arrivals(plan.rate_hz, duration_s, requests=run.experiment.spec.traffic.requests, rng=run.rng)
     driving = asyncio.create_task(driver.drive(due, phase=Part.FAULT, until=enough))
-    watching = asyncio.create_task(_watch(run, live, enough))
+    watching = [
+        asyncio.create_task(_watch_lever_and_twins(run, live, enough)),
+        asyncio.create_task(_watch_guard(run)),
+        asyncio.create_task(_watch_time(run, live)),
+        *(asyncio.create_task(work) for work in tripwires(run.experiment, run.world.clock, run.stop)),
+    ]
     try:
         while not driving.done():
             await asyncio.wait([driving], timeout=POLL_EVERY_S)
             await run.source.poll(run.record.samples)
             if run.judge.feed(run.record.samples, run.source.evidence):
                 enough.set()
-            if run.judge.breached and not run.situation.isolation_breach:
+            if run.judge.breached:
                 # Restore first, then report: bystanders are being hurt right now.
                 run.situation.isolation_breach = True
                 enough.set()
@@ -321,13 +361,13 @@ async def _drive(run: _Run, plan: Plan, driver: Driver, live: Live) -> None:
         if not run.situation.isolation_breach and not run.situation.fault_removed:
             await driver.drain(arm=Arm.FAULT, within_s=plan.timeout_s)
     finally:
-        driving.cancel()
-        watching.cancel()
-        await asyncio.gather(driving, watching, return_exceptions=True)
+        for task in (driving, *watching):
+            task.cancel()
+        await asyncio.gather(driving, *watching, return_exceptions=True)
     run.step(str(Phase.WITHDRAWING))
 
 
-async def _watch(run: _Run, live: Live, enough: asyncio.Event) -> None:
+async def _watch_lever_and_twins(run: _Run, live: Live, enough: asyncio.Event) -> None:
     """Look after the lever and the twins while the fault is live. Twins that others took out are not put back."""
     assert live.ref is not None
     assert live.injection is not None
@@ -350,9 +390,21 @@ async def _watch(run: _Run, live: Live, enough: asyncio.Event) -> None:
             return
 
 
-async def _verify(run: _Run, plan: Plan, live: Live) -> None:
+async def _watch_guard(run: _Run) -> None:
+    code = await run.world.watcher_died()
+    run.stop(RunAborted("bound", f"the guard ended with {code}, so nobody could clean up after this process"))
+
+
+async def _watch_time(run: _Run, live: Live) -> None:
+    """Stop before the twins are old enough for anybody to remove them."""
+    assert live.injection is not None
+    await run.world.clock.sleep(max(0.0, live.injection.expires_s - live.injection.created_s - EXPIRY_MARGIN_S))
+    run.stop(RunAborted("bound", "restore.ttl is over", next_step="raise restore.ttl, or shorten the traffic"))
+
+
+async def _verify(run: _Run, plan: Plan, driver: Driver, live: Live) -> None:
     """See that the proxies have let go of the twins too."""
-    run.situation.removed_ns = time.perf_counter_ns() - run.zero_ns
+    run.situation.removed_ns = driver.now_ns()
     run.step(str(Phase.CLEAN), "the object reads back without anything of ours")
     assert live.injection is not None
     run.record.gone = await await_gone(run.world.plane, live.injection, clock=run.world.clock)
@@ -367,12 +419,14 @@ async def _recover(run: _Run, plan: Plan, driver: Driver) -> None:
     """Keep both arms going until callers are back to normal, or the time for it is over."""
     assert run.judge is not None
     within_s = run.judge.recovery_most_s
-    if not within_s:
+    if not within_s or run.situation.route_not_live:
         return
     run.step("recovery")
-    run.progress.traffic(driver, phase=Part.RECOVERY, most_s=within_s)
+    # The last window must be over, and its slowest answers in, before it can be looked at.
+    most_s = within_s + RECOVERY_TAIL_S
+    run.progress.traffic(driver, phase=Part.RECOVERY, most_s=most_s)
     enough = asyncio.Event()
-    due = arrivals(plan.rate_hz, within_s, requests=run.experiment.spec.traffic.requests, rng=run.rng)
+    due = arrivals(plan.rate_hz, most_s, requests=run.experiment.spec.traffic.requests, rng=run.rng)
     driving = asyncio.create_task(driver.drive(due, phase=Part.RECOVERY, until=enough))
     try:
         while not driving.done():
@@ -380,7 +434,8 @@ async def _recover(run: _Run, plan: Plan, driver: Driver) -> None:
             if run.judge.recovered(run.record.samples, removed_ns=run.situation.removed_ns or 0):
                 enough.set()
         await driving
-        await driver.drain(within_s=plan.timeout_s)
+        if not enough.is_set():
+            await driver.drain(within_s=plan.timeout_s)
     finally:
         driving.cancel()
         await asyncio.gather(driving, return_exceptions=True)
@@ -399,8 +454,8 @@ async def _last_evidence(run: _Run, plan: Plan) -> None:
 
 def _judgement(run: _Run, error: LuffError | None) -> Judgement:
     """Say what was learnt. An early end says why; everything else is for the rules of `luff.checks`."""
-    live = run.record.live
-    if error is not None or live is None or run.plan is None or run.source is None:
+    early = error is not None or run.situation.control_unhealthy is not None
+    if early or run.live.injection is None or run.plan is None or run.source is None:
         return ended_early(error, run.situation)
     return judge(
         run.plan.checks,

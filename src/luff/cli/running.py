@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import click
 
@@ -58,12 +59,12 @@ def run_all(
         return _event_loop(_run_all(experiments, chosen, store, settings, each=each))
 
 
-def _event_loop(work: object) -> Done:
+def _event_loop(work: Coroutine[Any, Any, Done]) -> Done:
     try:
         import uvloop
     except ImportError:
-        return asyncio.run(work)  # type: ignore[arg-type]  # a coroutine; typed so that both loops take it
-    return uvloop.run(work)  # type: ignore[no-any-return]  # as above
+        return asyncio.run(work)
+    return uvloop.run(work)
 
 
 async def _run_all(

@@ -1,0 +1,114 @@
+"""
+Conditions that stop a run early, read from outside: a Prometheus query, an HTTP check.
+
+The control arm's own tripwire is not here; `luff.checks.Judge` watches it. One
+that cannot be read stops the run as well: a run must not be watched by nobody.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Coroutine
+from typing import Any
+from urllib.parse import urljoin
+
+import httpx
+
+from luff.clock import Clock
+from luff.errors import RunAborted, UsageError
+from luff.model import Experiment, HttpTripwire, PrometheusTripwire
+from luff.predicates import status_in
+
+__all__ = ["check_tripwires", "tripwires"]
+
+LOOK_EVERY_S = 2.0
+ANSWER_WITHIN_S = 5.0
+MISSED_MOST = 3
+"""How many looks in a row may go wrong before that is a reason to stop."""
+
+
+def tripwires(
+    experiment: Experiment, clock: Clock, stop: Callable[[RunAborted], None]
+) -> list[Coroutine[Any, Any, None]]:
+    """Return the work of watching *experiment*'s tripwires, each until cancelled; *stop* is called once by each at most."""
+    made: list[Coroutine[Any, Any, None]] = []
+    for tripwire in experiment.spec.abort_on:
+        if isinstance(tripwire, PrometheusTripwire):
+            made.append(_prometheus(tripwire, _prometheus_url(), clock, stop))
+        elif isinstance(tripwire, HttpTripwire):
+            made.append(_http(tripwire, clock, stop))
+    return made
+
+
+def check_tripwires(experiment: Experiment) -> None:
+    """Raise `UsageError` when a tripwire of *experiment* could not be watched here."""
+    if any(isinstance(tripwire, PrometheusTripwire) for tripwire in experiment.spec.abort_on):
+        _prometheus_url()
+
+
+def _prometheus_url() -> str:
+    url = os.environ.get("LUFF_PROMETHEUS_URL")
+    if not url:
+        raise UsageError(
+            "abortOn has a Prometheus query, and there is no Prometheus", next_step="set LUFF_PROMETHEUS_URL"
+        )
+    return urljoin(url.rstrip("/") + "/", "api/v1/query")
+
+
+async def _prometheus(tripwire: PrometheusTripwire, url: str, clock: Clock, stop: Callable[[RunAborted], None]) -> None:
+    above_since_s: float | None = None
+
+    async def look(client: httpx.AsyncClient) -> str | None:
+        nonlocal above_since_s
+        answer = await client.get(url, params={"query": tripwire.query})
+        answer.raise_for_status()
+        value = _highest(answer.json())
+        if value is None or value <= tripwire.above:
+            above_since_s = None
+            return None
+        now_s = clock.monotonic_s()
+        above_since_s = now_s if above_since_s is None else above_since_s
+        return f"{tripwire.query} is {value:g}" if now_s - above_since_s >= tripwire.for_s else None
+
+    await _watch(look, tripwire.query, clock, stop)
+
+
+def _highest(said: Any) -> float | None:
+    """Return the highest value in an answer of Prometheus, ``None`` when it selects nothing."""
+    data = said["data"]
+    rows = [data["result"]] if data["resultType"] == "scalar" else [row["value"] for row in data["result"]]
+    values = [float(row[1]) for row in rows]
+    return max((value for value in values if not math.isnan(value)), default=None)
+
+
+async def _http(tripwire: HttpTripwire, clock: Clock, stop: Callable[[RunAborted], None]) -> None:
+    async def look(client: httpx.AsyncClient) -> str | None:
+        answer = await client.get(tripwire.url)
+        good = status_in(answer.status_code, tripwire.status)
+        return None if good else f"{tripwire.url} answers {answer.status_code}"
+
+    await _watch(look, tripwire.url, clock, stop)
+
+
+async def _watch(
+    look: Callable[[httpx.AsyncClient], Coroutine[Any, Any, str | None]],
+    name: str,
+    clock: Clock,
+    stop: Callable[[RunAborted], None],
+) -> None:
+    missed = 0
+    async with httpx.AsyncClient(timeout=ANSWER_WITHIN_S, trust_env=False) as client:
+        while True:
+            try:
+                tripped = await look(client)
+                missed = 0
+            except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError, IndexError) as error:
+                missed += 1
+                tripped = None
+                if missed >= MISSED_MOST:
+                    tripped = f"{name} could not be read {missed} times in a row: {error!r}"
+            if tripped is not None:
+                stop(RunAborted("tripwire", tripped))
+                return
+            await clock.sleep(LOOK_EVERY_S)
