@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hmac
 import json
+import logging
 import os
 import secrets
 import socket
@@ -39,6 +40,7 @@ __all__ = ["ApiServer"]
 
 START_WITHIN_S = 10.0
 MOST_BODY_BYTES = 3 * 1024 * 1024
+_log = logging.getLogger(__name__)
 _OPEN = {"/healthz", "/readyz", "/livez", "/version"}
 _EVERY_METHOD = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
@@ -175,6 +177,10 @@ class ApiServer:
                 response.headers["Retry-After"] = str(retry_after)
         except ClientDisconnect:
             return None
+        except Exception as error:
+            _log.exception("%s %s failed", request.method, request.url.path)
+            status = ApiError(500, "InternalError", f"Internal error occurred: {type(error).__name__}: {error}").status
+            response = JSONResponse(status, status_code=500)
         if response is not None:
             response.headers["Date"] = format_datetime(self.now(), usegmt=True)
             response.headers["Cache-Control"] = "no-cache, private"

@@ -13,7 +13,8 @@ from typing import Any
 import yaml
 
 from luff.lab import protobuf
-from luff.lab.objects import Preconditions, Store, Write, served
+from luff.lab.conversion import served
+from luff.lab.objects import Preconditions, Store, Write
 from luff.lab.patching import decode, json_patch, merge_patch, strategic_patch
 from luff.lab.resources import Resource, resource_for, table
 from luff.lab.selecting import Selector, field_selector, label_selector

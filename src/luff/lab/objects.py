@@ -15,12 +15,13 @@ import random
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from luff.lab.patching import Fields, fields_v1, leaves
+from luff.lab.conversion import content, give_defaults, served, stored, without_times
+from luff.lab.ownership import Applied, Owners, applied_to, leaves, managed_fields, owners_after, refuse_conflicts
 from luff.lab.resources import RESOURCES, Resource, timestamp
 from luff.lab.statuses import ApiError, invalid
 from luff.lab.wellformed import metadata_problems, name_problem
@@ -36,9 +37,7 @@ MOST_BYTES = 3 * 512 * 1024
 Subscriber: TypeAlias = Callable[[str, Object], None]
 Validate: TypeAlias = Callable[[Object], tuple[list[str], list[str]]]
 Key: TypeAlias = tuple[str, str]
-Owner: TypeAlias = tuple[str, str, str, str]
-"""A field manager, Update or Apply, the version it used, the subresource."""
-Applied: TypeAlias = tuple[Owner, Fields]
+Objects: TypeAlias = list[Object]
 
 _MODIFIED = "the object has been modified; please apply your changes to the latest version and try again"
 _LETTERS = "bcdfghjklmnpqrstvwxz2456789"
@@ -55,6 +54,9 @@ class Change:
     key: Key
     old: Object | None
     new: Object
+
+
+Changes: TypeAlias = list[Change]
 
 
 @dataclass(slots=True)
@@ -92,7 +94,7 @@ class Store:
         self._history: deque[Change] = deque(maxlen=HISTORY)
         self._revision = 1
         self._subscribers: list[Subscriber] = []
-        self._owners: dict[str, dict[Owner, Fields]] = {}
+        self._owners: dict[str, Owners] = {}
         for name in ("default", "kube-system"):
             self.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
 
@@ -112,7 +114,7 @@ class Store:
         with self._lock:
             self._subscribers = [kept for kept in self._subscribers if kept != callback]
 
-    def objects(self, plural: str, namespace: str | None = None) -> list[Object]:
+    def objects(self, plural: str, namespace: str | None = None) -> Objects:
         """Return copies of all objects of that plural, by namespace and name."""
         with self._lock:
             found = [
@@ -153,7 +155,7 @@ class Store:
 
     def list(
         self, resource: Resource, namespace: str | None = None, *, revision: int | None = None
-    ) -> tuple[list[Object], int]:
+    ) -> tuple[Objects, int]:
         """Return all objects in *namespace*, or everywhere, and the revision at which that was so."""
         with self._lock:
             objects = self._kept(resource) if revision is None else self._at(resource, revision)
@@ -162,7 +164,7 @@ class Store:
             )
             return [object_ for _, _, object_ in found], self._revision if revision is None else revision
 
-    def changes(self, resource: Resource, since: int) -> tuple[list[Change], int]:
+    def changes(self, resource: Resource, since: int) -> tuple[Changes, int]:
         """Return the changes after revision *since* and the newest revision; 410 when history does not reach back."""
         with self._lock:
             self._reach(since)
@@ -175,7 +177,7 @@ class Store:
     ) -> Object:
         """Create *object_* and return it as it is now."""
         with self._lock:
-            new = _typed(resource, object_)
+            new = stored(resource, object_)
             metadata = dict(new.get("metadata") or {})
             if metadata.get("resourceVersion"):
                 raise ApiError(500, "", "resourceVersion should not be set on objects to be created")
@@ -206,9 +208,9 @@ class Store:
             new["metadata"] = metadata
             if resource.status:
                 new.pop("status", None)
-            _defaults(resource, new)
+            give_defaults(resource, new)
             self._admit(resource, new, write)
-            owners = self._owners_after(resource, None, new, write, applied)
+            owners = self._owners_of(resource, None, new, write, applied)
             made = self._commit(resource, namespace, name, None, new, write, owners)
             write.created = True
             return made
@@ -230,7 +232,7 @@ class Store:
             if not metadata.get("resourceVersion") and not resource.unconditional:
                 problem = ("metadata.resourceVersion", "Invalid value: 0x0: must be specified for an update")
                 raise invalid(resource.group, resource.plural, name, [problem])
-            return self._update(resource, namespace, name, old, _typed(resource, object_), write)
+            return self._update(resource, namespace, name, old, stored(resource, object_), write)
 
     def patch(
         self, resource: Resource, namespace: str, name: str, change: Callable[[Object], Object], write: Write
@@ -238,7 +240,7 @@ class Store:
         """Apply *change* to what is there now."""
         with self._lock:
             old = self.get(resource, namespace, name)
-            new = _typed(resource, change(served(resource, old, write.version)))
+            new = stored(resource, change(served(resource, old, write.version)))
             return self._update(resource, namespace, name, old, new, write)
 
     def apply(
@@ -246,24 +248,21 @@ class Store:
     ) -> Object:
         """Apply *config* as its field manager wants it (server-side apply): 409 when another one owns a field of it."""
         with self._lock:
-            config = _typed(resource, config)
+            config = stored(resource, config)
+            given = config.get("metadata") or {}
+            if given.get("name", name) != name or given.get("namespace", namespace) != namespace:
+                raise ApiError.bad_request("the name or namespace of the object does not match that on the URL")
             old = self._kept(resource).get((namespace, name))
             wanted = leaves(config)
             mine = (write.manager, "Apply", resource.api_version(write.version), write.subresource or "")
             if old is None:
-                base: Object = {"apiVersion": config["apiVersion"], "kind": config["kind"], "metadata": {"name": name}}
-            else:
-                owners = self._owners.get(old["metadata"]["uid"], {})
-                self._no_conflicts(old, wanted, mine, owners, force=force)
-                others = frozenset[tuple[str, ...]]().union(*(owned for who, owned in owners.items() if who != mine))
-                base = copy.deepcopy(old)
-                for path in owners.get(mine, frozenset()) - wanted.keys() - others:
-                    _remove(base, path)
-                base["metadata"]["resourceVersion"] = (config.get("metadata") or {}).get("resourceVersion", "")
-            for path, value in wanted.items():
-                _set(base, path, copy.deepcopy(value))
-            if old is None:
+                base = applied_to(dict(config, metadata={"name": name}), wanted, mine, {})
                 return self.create(resource, namespace, base, write, applied=(mine, frozenset(wanted)))
+            owners = self._owners.get(old["metadata"]["uid"], {})
+            if not force:
+                refuse_conflicts(old, wanted, mine, owners)
+            base = applied_to(old, wanted, mine, owners)
+            base["metadata"]["resourceVersion"] = given.get("resourceVersion", "")
             return self._update(resource, namespace, name, old, base, write, applied=(mine, frozenset(wanted)))
 
     def delete(
@@ -345,11 +344,11 @@ class Store:
         if problems:
             raise invalid(resource.group, resource.kind, name, problems)
         new = {**new, "metadata": metadata}
-        if resource.generation and _content(old) != _content(new):
+        if resource.generation and content(old) != content(new):
             metadata["generation"] = before.get("generation", 1) + 1
         self._admit(resource, new, write)
-        owners = self._owners_after(resource, old, new, write, applied)
-        if _without_times(old) == _without_times(new):
+        owners = self._owners_of(resource, old, new, write, applied)
+        if without_times(old) == without_times(new):
             return old
         if metadata.get("deletionTimestamp") and not metadata.get("finalizers") and not write.dry_run:
             return self._remove(resource, (namespace, name), new)
@@ -357,7 +356,7 @@ class Store:
 
     def _commit(
         self, resource: Resource, namespace: str, name: str, old: Object | None, new: Object, write: Write,
-        owners: dict[Owner, Fields],
+        owners: Owners,
     ) -> Object:  # fmt: skip
         size = len(json.dumps(new, separators=(",", ":"), ensure_ascii=False).encode())
         if size > MOST_BYTES:
@@ -446,164 +445,16 @@ class Store:
                 f'admission webhook "rev.validation.istio.io" denied the request: configuration is invalid: {said}'
             )
 
-    def _no_conflicts(
-        self,
-        old: Object,
-        wanted: dict[tuple[str, ...], Any],
-        mine: Owner,
-        owners: dict[Owner, Fields],
-        *,
-        force: bool,
-    ) -> None:
-        live = leaves(old)
-        disputed = [
-            (who, path)
-            for who, owned in owners.items()
-            if who[0:2] != mine[0:2]
-            for path in sorted(owned & wanted.keys())
-            if live.get(path) != wanted[path]
-        ]
-        if force or not disputed:
-            return
-        causes = [
-            {
-                "reason": "FieldManagerConflict",
-                "message": f'conflict with "{who[0]}" using {who[2]}',
-                "field": "." + ".".join(path),
-            }
-            for who, path in disputed
-        ]
-        told = "\n".join(f"- {cause['message']}: {cause['field']}" for cause in causes)
-        count = "1 conflict" if len(causes) == 1 else f"{len(causes)} conflicts"
-        one = f"{causes[0]['message']}: {causes[0]['field']}"
-        message = f"Apply failed with {count}: {one}" if len(causes) == 1 else f"Apply failed with {count}: {told}"
-        raise ApiError(409, "Conflict", message, details={"causes": causes})
-
-    def _owners_after(
-        self,
-        resource: Resource,
-        old: Object | None,
-        new: Object,
-        write: Write,
-        applied: Applied | None = None,
-    ) -> dict[Owner, Fields]:
-        uid = new["metadata"]["uid"]
-        before = {} if old is None else leaves(old)
-        after = leaves(new)
-        changed = frozenset(path for path, value in after.items() if path not in before or before[path] != value)
-        gone = frozenset(before.keys() - after.keys())
-        known = dict(self._owners.get(uid, {}))
-        me = (
-            applied[0]
-            if applied
-            else (write.manager, "Update", resource.api_version(write.version), write.subresource or "")
-        )
-        owners = {who: owned - gone - (changed if who != me else frozenset()) for who, owned in known.items()}
-        if applied:
-            owners[me] = applied[1]
-        elif changed:
-            owners[me] = owners.get(me, frozenset()) | changed
-        owners = {who: owned for who, owned in owners.items() if owned}
+    def _owners_of(
+        self, resource: Resource, old: Object | None, new: Object, write: Write, applied: Applied | None
+    ) -> Owners:
+        known = self._owners.get(new["metadata"]["uid"], {})
+        me = (write.manager, "Update", resource.api_version(write.version), write.subresource or "")
+        fields = None
+        if applied is not None:
+            me, fields = applied
+        owners = owners_after(old, new, known, me, fields)
         if owners != known or old is None:
-            new["metadata"]["managedFields"] = self._managed(
-                owners, (old or {}).get("metadata", {}).get("managedFields", [])
-            )
+            before = (old or {}).get("metadata", {}).get("managedFields", [])
+            new["metadata"]["managedFields"] = managed_fields(owners, before, timestamp(self._now()))
         return owners
-
-    def _managed(self, owners: dict[Owner, Fields], before: Sequence[Object]) -> list[Object]:
-        entries: list[Object] = []
-        now = timestamp(self._now())
-        for (manager, operation, api_version, subresource), owned in owners.items():
-            entry: Object = {
-                "manager": manager,
-                "operation": operation,
-                "apiVersion": api_version,
-                "time": now,
-                "fieldsType": "FieldsV1",
-                "fieldsV1": fields_v1(owned),
-                **({"subresource": subresource} if subresource else {}),
-            }
-            same = [known for known in before if {**known, "time": now} == entry]
-            entries.append(same[0] if same else entry)
-        return entries
-
-
-def served(resource: Resource, object_: Object, version: str | None) -> Object:
-    """Return *object_* as the API serves it in *version* of *resource*: apart from events only the name changes."""
-    wanted = resource.api_version(version)
-    if resource.plural == "events":
-        return _event(object_, wanted)
-    return object_ if object_["apiVersion"] == wanted else {**object_, "apiVersion": wanted}
-
-
-_EVENT_FIELDS = {
-    "regarding": "involvedObject",
-    "note": "message",
-    "deprecatedSource": "source",
-    "deprecatedFirstTimestamp": "firstTimestamp",
-    "deprecatedLastTimestamp": "lastTimestamp",
-    "deprecatedCount": "count",
-    "reportingController": "reportingComponent",
-}
-
-
-def _event(object_: Object, api_version: str) -> Object:
-    names = _EVENT_FIELDS if api_version == "v1" else {old: new for new, old in _EVENT_FIELDS.items()}
-    return {names.get(key, key): value for key, value in object_.items()} | {"apiVersion": api_version}
-
-
-def _typed(resource: Resource, object_: Object) -> Object:
-    if object_.get("kind") not in {None, "", resource.kind}:
-        raise ApiError.bad_request(
-            f'{object_.get("kind")} in version "{object_.get("apiVersion")}" cannot be handled as a {resource.kind}'
-        )
-    if not isinstance(object_.get("metadata", {}), dict):
-        raise ApiError.bad_request("metadata is not an object")
-    stored = copy.deepcopy({**object_, "kind": resource.kind})
-    if resource.plural == "events":
-        return {**_event(stored, "v1")}
-    return {**stored, "apiVersion": resource.api_version()}
-
-
-def _defaults(resource: Resource, new: Object) -> None:
-    if resource.plural == "namespaces":
-        metadata = new["metadata"]
-        metadata["labels"] = {**(metadata.get("labels") or {}), "kubernetes.io/metadata.name": metadata["name"]}
-        new["spec"] = {"finalizers": ["kubernetes"]}
-        new["status"] = {"phase": "Active"}
-
-
-def _content(object_: Object) -> Object:
-    return {key: value for key, value in object_.items() if key not in {"metadata", "status", "apiVersion", "kind"}}
-
-
-def _without_times(object_: Object) -> Object:
-    metadata = dict(object_["metadata"])
-    metadata["managedFields"] = [{**entry, "time": ""} for entry in metadata.get("managedFields", [])]
-    for empty in ("labels", "annotations", "finalizers", "ownerReferences"):
-        if not metadata.get(empty):
-            metadata.pop(empty, None)
-    return {**object_, "metadata": metadata}
-
-
-def _set(object_: Object, path: tuple[str, ...], value: Any) -> None:
-    place = object_
-    for step in path[:-1]:
-        inner = place.get(step)
-        if not isinstance(inner, dict):
-            inner = place[step] = {}
-        place = inner
-    place[path[-1]] = value
-
-
-def _remove(object_: Object, path: tuple[str, ...]) -> None:
-    places: list[Object] = [object_]
-    for step in path[:-1]:
-        inner = places[-1].get(step)
-        if not isinstance(inner, dict):
-            return
-        places.append(inner)
-    places[-1].pop(path[-1], None)
-    for place, step in zip(reversed(places[:-1]), reversed(path[:-1]), strict=True):
-        if place[step] == {}:
-            del place[step]

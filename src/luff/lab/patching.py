@@ -8,7 +8,7 @@ import json.decoder
 import json.scanner
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 import jsonpatch
 import jsonpointer
@@ -16,16 +16,11 @@ import jsonpointer
 from luff.lab.statuses import ApiError
 from luff.model import Object
 
-__all__ = ["MOST_OPERATIONS", "Fields", "decode", "fields_v1", "json_patch", "leaves", "merge_patch", "strategic_patch"]
+__all__ = ["MOST_OPERATIONS", "decode", "json_patch", "merge_patch", "strategic_patch"]
 
 MOST_OPERATIONS = 10_000
-Fields: TypeAlias = frozenset[tuple[str, ...]]
-"""Paths of leaves. A list is one leaf, as it is in custom resources."""
 
-_SYSTEM = {
-    "uid", "resourceVersion", "generation", "creationTimestamp", "managedFields", "deletionTimestamp", "name",
-    "namespace", "selfLink", "generateName",
-}  # fmt: skip
+
 _MERGE_KEYS = {
     "ports": ("containerPort", "port"), "containers": ("name",), "initContainers": ("name",), "env": ("name",),
     "volumes": ("name",), "volumeMounts": ("mountPath",), "conditions": ("type",), "ownerReferences": ("uid",),
@@ -203,32 +198,3 @@ def _merged_list(field: str, target: Any, patch: list[Any]) -> list[Any]:
         else:
             found.append(_strategic({}, item))
     return found
-
-
-def leaves(object_: Object) -> dict[tuple[str, ...], Any]:
-    """Return every leaf of *object_* that somebody can own, by its path."""
-    found: dict[tuple[str, ...], Any] = {}
-
-    def walk(value: Any, path: tuple[str, ...]) -> None:
-        if isinstance(value, dict) and (value or not path):
-            for key, inner in value.items():
-                if not path and key in {"apiVersion", "kind"}:
-                    continue
-                if path == ("metadata",) and key in _SYSTEM:
-                    continue
-                walk(inner, (*path, key))
-        elif path != ("metadata",):
-            found[path] = value
-
-    walk(object_, ())
-    return found
-
-
-def fields_v1(paths: Fields) -> Object:
-    """Return *paths* as the nested ``f:`` object of managedFields."""
-    tree: Object = {}
-    for path in sorted(paths):
-        place = tree
-        for step in path:
-            place = place.setdefault(f"f:{step}", {})
-    return tree

@@ -13,7 +13,8 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import Receive, Scope, Send
 
 from luff.lab.calls import Asked, as_partial, selector_of
-from luff.lab.objects import Change, Store, served
+from luff.lab.conversion import served
+from luff.lab.objects import Change, Store
 from luff.lab.resources import table
 from luff.lab.statuses import ApiError
 from luff.model import Object

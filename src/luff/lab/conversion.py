@@ -1,0 +1,73 @@
+"""One stored object, many served versions: what changes between them, and what a kind is given at creation."""
+
+from __future__ import annotations
+
+import copy
+
+from luff.lab.resources import Resource
+from luff.lab.statuses import ApiError
+from luff.model import Object
+
+__all__ = ["content", "give_defaults", "served", "stored", "without_times"]
+
+
+def served(resource: Resource, object_: Object, version: str | None) -> Object:
+    """Return *object_* as the API serves it in *version* of *resource*: apart from events only the name changes."""
+    wanted = resource.api_version(version)
+    if resource.plural == "events":
+        return _event(object_, wanted)
+    return object_ if object_["apiVersion"] == wanted else {**object_, "apiVersion": wanted}
+
+
+_EVENT_FIELDS = {
+    "regarding": "involvedObject",
+    "note": "message",
+    "deprecatedSource": "source",
+    "deprecatedFirstTimestamp": "firstTimestamp",
+    "deprecatedLastTimestamp": "lastTimestamp",
+    "deprecatedCount": "count",
+    "reportingController": "reportingComponent",
+}
+
+
+def _event(object_: Object, api_version: str) -> Object:
+    names = _EVENT_FIELDS if api_version == "v1" else {old: new for new, old in _EVENT_FIELDS.items()}
+    return {names.get(key, key): value for key, value in object_.items()} | {"apiVersion": api_version}
+
+
+def stored(resource: Resource, object_: Object) -> Object:
+    """Return a copy of *object_* as it is kept, in the preferred version; 400 when it is of another kind."""
+    if object_.get("kind") not in {None, "", resource.kind}:
+        raise ApiError.bad_request(
+            f'{object_.get("kind")} in version "{object_.get("apiVersion")}" cannot be handled as a {resource.kind}'
+        )
+    if not isinstance(object_.get("metadata", {}), dict):
+        raise ApiError.bad_request("metadata is not an object")
+    typed = copy.deepcopy({**object_, "kind": resource.kind})
+    if resource.plural == "events":
+        return {**_event(typed, "v1")}
+    return {**typed, "apiVersion": resource.api_version()}
+
+
+def give_defaults(resource: Resource, new: Object) -> None:
+    """Add to *new* what the server adds to every new object of its kind."""
+    if resource.plural == "namespaces":
+        metadata = new["metadata"]
+        metadata["labels"] = {**(metadata.get("labels") or {}), "kubernetes.io/metadata.name": metadata["name"]}
+        new["spec"] = {"finalizers": ["kubernetes"]}
+        new["status"] = {"phase": "Active"}
+
+
+def content(object_: Object) -> Object:
+    """Return the part of *object_* whose changes its generation counts."""
+    return {key: value for key, value in object_.items() if key not in {"metadata", "status", "apiVersion", "kind"}}
+
+
+def without_times(object_: Object) -> Object:
+    """Return *object_* without what differs between equal writes."""
+    metadata = dict(object_["metadata"])
+    metadata["managedFields"] = [{**entry, "time": ""} for entry in metadata.get("managedFields", [])]
+    for empty in ("labels", "annotations", "finalizers", "ownerReferences"):
+        if not metadata.get(empty):
+            metadata.pop(empty, None)
+    return {**object_, "metadata": metadata}
