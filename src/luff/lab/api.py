@@ -81,7 +81,8 @@ class ApiServer:
 
     def start(self) -> None:
         """Listen on 127.0.0.1 and return once the server answers; `LabError` when the port is taken."""
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        # asyncio turns Nagle's algorithm off only where it reads IPPROTO_TCP; with it each answer takes 40 ms.
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(("127.0.0.1", self._wanted_port))
