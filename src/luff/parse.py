@@ -108,7 +108,7 @@ def parse_documents(sources: Sequence[tuple[str, str]], *, overrides: Mapping[st
             parsed.append(document)
     _names_once(roots, problems)
     if problems:
-        raise InvalidFile(problems)
+        raise InvalidFile(list(problems))
     return Documents(
         experiments=tuple(each for each in parsed if isinstance(each, Experiment)),
         workloads=tuple(each for each in parsed if isinstance(each, LabWorkload)),
@@ -208,9 +208,7 @@ def _document(
         _without_refused(spec)
     document = _built(kind, root, lines, found)
     _surprises(written, found)
-    for problem in found:
-        if problem not in problems:
-            problems.append(problem)
+    problems.take(found)
     return document
 
 
@@ -324,8 +322,11 @@ def _surprises(
             continue
         what = surprise(scalar, dates=text)
         if what is not None and not problems.has(scalar.place):
+            number = f"{scalar.value}, or " if isinstance(scalar.value, int) else ""
             problems.add(
-                scalar.place, f"{scalar.text} is {what} to YAML 1.1, but not to YAML 1.2", f'write "{scalar.text}"'
+                scalar.place,
+                f"{scalar.text} is {what} to YAML 1.1, but not to YAML 1.2",
+                f'write {number}"{scalar.text}"',
             )
 
 

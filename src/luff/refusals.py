@@ -13,36 +13,32 @@ import re
 import warnings
 from collections.abc import Callable
 from datetime import UTC, date, datetime
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
-from luff import jsonpath, stats
+from luff import jsonpath
 from luff.model import (
-    DEFAULT_RATE_HZ,
     Answer,
     AnswerExpectation,
     Arm,
-    AttemptsExpectation,
     Carrier,
-    ErrorsExpectation,
-    Expectation,
     Experiment,
     FallbackExpectation,
     GameDay,
     HttpTripwire,
     LatencyExpectation,
-    NoWorseThanExpectation,
     Policy,
     RecoveryExpectation,
     Request,
     Suite,
 )
+from luff.sample_sizes import refuse_small_samples
 from luff.scope import BAGGAGE_KEY
-from luff.short_forms import GRPC_NAMES, QUANTILES
-from luff.units import show_count, show_duration, show_percent, show_rate, write_duration, write_rate
+from luff.short_forms import GRPC_NAMES
+from luff.units import show_duration, write_duration
 from luff.yaml_nodes import Fields, Items, Node, Place, Problems, Scalar, did_you_mean, place_at
 
 __all__ = ["refuse_before", "refuse_experiment", "refuse_game_day", "refuse_policy", "refuse_suite"]
@@ -52,8 +48,6 @@ ANSWERS_MOST = 32
 PERCENT_LEAST = 0.0001
 """Istio draws in parts of a million."""
 DELAY_LEAST_S = 0.001
-_RECOVERY_LEAST_S = 3.0
-_CONFIDENCE = (50.0, 99.9999)
 _NOT_FOR_SCOPE = frozenset(
     [
         "accept",
@@ -168,7 +162,7 @@ def _one_of(spec: Fields, path: tuple[str, ...], choices: tuple[str, ...], probl
         node = node.fields.get(step) if isinstance(node, Fields) else None
     if not isinstance(node, Fields):
         return
-    given = [name for name in choices if name in node.fields]
+    given = [name for name in choices if name in node.fields and not _is_null(node.fields[name])]
     what = path[-1] if path else "spec"
     if len(given) > 1:
         problems.add(node.key_place(given[1]), f"{what} takes one of {' and '.join(choices)}, not both", "remove one")
@@ -176,6 +170,10 @@ def _one_of(spec: Fields, path: tuple[str, ...], choices: tuple[str, ...], probl
         near = [name for name in node.fields if did_you_mean(name, choices).startswith("did you mean")]
         if not near:  # else the unknown field says it
             problems.add(node.place, f"{what} needs one of {' and '.join(choices)}")
+
+
+def _is_null(node: Node) -> bool:
+    return isinstance(node, Scalar) and node.value is None
 
 
 def _fault(fault: Node | None, problems: Problems) -> None:
@@ -415,89 +413,8 @@ def _is_date(text: str) -> bool:
     return True
 
 
-# --- samples -----------------------------------------------------------------------------------------------------
-
-
-def _samples(experiment: Experiment, spec: Fields, problems: Problems) -> None:
-    confidence = experiment.spec.confidence_percent
-    if not _CONFIDENCE[0] <= confidence <= _CONFIDENCE[1]:
-        message = f"a confidence of {confidence:g}% cannot be reached, or says nothing"
-        problems.add(place_at(spec, "confidence"), message, f"write {_CONFIDENCE[0]:g}% to {_CONFIDENCE[1]}%")
-        return
-    for index, expectation in enumerate(experiment.spec.expect):
-        # The defaults have no place of their own.
-        path: tuple[str | int, ...] = ("traffic", "duration") if experiment.defaults else ("expect", index)
-        _sample(experiment, expectation, place_at(spec, *path), problems)
-
-
-def _sample(experiment: Experiment, expectation: Expectation, place: Place, problems: Problems) -> None:
-    traffic = experiment.spec.traffic
-    rate_hz = traffic.rate_hz or DEFAULT_RATE_HZ
-    if isinstance(expectation, RecoveryExpectation):
-        _recovery(expectation, rate_hz, place, problems)
-        return
-    threshold, words = _claim(expectation)
-    if threshold >= 1.0:
-        problems.add(place, f"{words} holds whatever happens", "ask for more")
-        return
-    alpha = 1.0 - experiment.spec.confidence_percent / 100
-    method: Literal["sequential", "fixed"] = "sequential" if experiment.spec.stop_early else "fixed"
-    if isinstance(expectation, NoWorseThanExpectation):
-        if threshold <= 0:
-            problems.add(
-                place, "no number of requests can show that an arm is worse by 0 % at most", "write by: 1% or more"
-            )
-            return
-        alpha, method = alpha / 2, "fixed"
-    sent = max(1, int(rate_hz * traffic.duration_s))
-    needed = stats.fewest_requests(max(1e-4, threshold), alpha=alpha, method=method)
-    if sent >= needed or traffic.duration_s <= 0:
-        return
-    problems.add(
-        place,
-        f"{words} at {show_percent(experiment.spec.confidence_percent)} confidence needs at least {show_count(needed)} requests; "
-        f"{show_rate(rate_hz)} for {show_duration(traffic.duration_s)} sends {show_count(sent)}",
-        f"set traffic.duration to {_seconds_for(needed, rate_hz)}s, or traffic.rate to "
-        f"{write_rate(float(_rate_for(needed, traffic.duration_s)))}",
-    )
-
-
-def _seconds_for(needed: int, rate_hz: float) -> int:
-    seconds = math.ceil(needed / rate_hz)
-    return seconds if int(rate_hz * seconds) >= needed else seconds + 1
-
-
-def _rate_for(needed: int, duration_s: float) -> int:
-    rate_hz = math.ceil(needed / duration_s)
-    return rate_hz if int(rate_hz * duration_s) >= needed else rate_hz + 1
-
-
-def _recovery(expectation: RecoveryExpectation, rate_hz: float, place: Place, problems: Problems) -> None:
-    if expectation.within_s < _RECOVERY_LEAST_S:
-        message = f"recovery is three windows of 1 s in a row, which {show_duration(expectation.within_s)} cannot hold"
-        problems.add(place, message, "write within: 3s or more")
-    elif rate_hz < 1:
-        message = f"recovery is judged in windows of 1 s, and {show_rate(rate_hz)} leaves some of them empty"
-        problems.add(place, message, "set traffic.rate to 1/s or more")
-
-
-def _claim(expectation: Expectation) -> tuple[float, str]:
-    """Return the share of violations that is still fine, as `luff.checks` plans it, and the claim in words."""
-    if isinstance(expectation, LatencyExpectation):
-        name = next((name for name, value in QUANTILES.items() if value == expectation.quantile), "the quantile")
-        return 1.0 - expectation.quantile, name
-    if isinstance(expectation, ErrorsExpectation):
-        return expectation.at_most_percent / 100, f"errors of at most {show_percent(expectation.at_most_percent)}"
-    if isinstance(expectation, AnswerExpectation | FallbackExpectation | AttemptsExpectation):
-        share = expectation.at_least_percent
-        return 1.0 - share / 100, f"{expectation.kind} in at least {show_percent(share)}"
-    if isinstance(expectation, NoWorseThanExpectation):
-        return expectation.by_percent / 100, f"no worse by {show_percent(expectation.by_percent)}"
-    return 0.0, expectation.kind
-
-
 _EXPERIMENT_CHECKS: tuple[_Check, ...] = (
-    _faults, _header_names, _requests, _times, _latencies, _matches, _others, _samples,
+    _faults, _header_names, _requests, _times, _latencies, _matches, _others, refuse_small_samples,
 )  # fmt: skip
 
 

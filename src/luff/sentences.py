@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -49,28 +50,26 @@ def complaints(
         reading = _follow(root, each["loc"])
         if reading is None:
             continue
-        node, path, names = reading
+        node, path, parent = reading
         if each["type"] == "too_short" and isinstance(node, Items) and node.items:
             continue  # it counts only the items that are right
         if each["type"] == "extra_forbidden":
             unknown.append(tuple(str(step) for step in path))
         others = others or each["type"] != "extra_forbidden"
-        _complain(_Complaint(each["type"], node, path, names, each.get("ctx", {}), each["msg"]), model, problems)
+        _complain(_Complaint(each["type"], node, path, parent, each.get("ctx", {}), each["msg"]), model, problems)
     return None if others or not unknown else unknown
 
 
+@dataclass(frozen=True, slots=True)
 class _Complaint:
-    def __init__(
-        self, kind: str, node: Node, path: tuple[str | int, ...], parent: Node, context: dict[str, Any], message: str
-    ) -> None:
-        self.kind, self.node, self.path, self.parent, self.context, self.message = (
-            kind,
-            node,
-            path,
-            parent,
-            context,
-            message,
-        )
+    """This is one error of a model: its *kind*, the node and its parent, the path there, and what the model adds."""
+
+    kind: str
+    node: Node
+    path: tuple[str | int, ...]
+    parent: Node
+    context: dict[str, Any]
+    message: str
 
     @property
     def name(self) -> str:

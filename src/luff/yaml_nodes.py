@@ -45,6 +45,8 @@ ALIASED_MOST = 20_000
 """How many nodes aliases may stand for in one file."""
 DIGITS_MOST = 40
 """No number here has more."""
+MESSAGE_MOST = 300
+"""How many characters of a message are shown, whatever was in the file."""
 
 _PLAIN = "luff:plain"
 _STR = "tag:yaml.org,2002:str"
@@ -76,18 +78,36 @@ class Place:
     column: int
 
 
-class Problems(list[Problem]):
+class Problems:
     """This collects what is wrong, in any order, each thing once."""
 
+    def __init__(self) -> None:
+        self._found: dict[Problem, None] = {}
+        self._places: set[Place] = set()
+
+    def __iter__(self) -> Iterator[Problem]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
     def add(self, place: Place, message: str, suggestion: str | None = None) -> None:
-        """Note *message* at *place*."""
-        problem = Problem(place.file, place.line, place.column, message, suggestion)
-        if problem not in self:
-            self.append(problem)
+        """Note *message* at *place*. What is too long for a line of a terminal or two is cut."""
+        short = [
+            text if text is None or len(text) <= MESSAGE_MOST else f"{text[:MESSAGE_MOST]}…"
+            for text in (message, suggestion)
+        ]
+        self._found[Problem(place.file, place.line, place.column, short[0] or "", short[1])] = None
+        self._places.add(place)
+
+    def take(self, others: Problems) -> None:
+        """Note everything that *others* has."""
+        self._found |= others._found
+        self._places |= others._places
 
     def has(self, place: Place) -> bool:
         """Return whether anything is wrong at *place* already."""
-        return any((each.file, each.line, each.column) == (place.file, place.line, place.column) for each in self)
+        return place in self._places
 
 
 @dataclass(slots=True)
