@@ -17,6 +17,7 @@ from typing import Any
 
 import httpx
 import pytest
+from kubernetes import client, config, watch
 
 from luff.errors import Conflict, LabError, MeshBusy, MeshDenied, MeshUnreachable, NotFound, Rejected
 from luff.lab.api import ApiServer
@@ -49,7 +50,7 @@ def server() -> Iterator[ApiServer]:
 @pytest.fixture
 def http(server: ApiServer) -> Iterator[httpx.Client]:
     headers = {"Authorization": f"Bearer {TOKEN}", "User-Agent": "tester/1.0"}
-    with httpx.Client(base_url=server.url, headers=headers, trust_env=False, timeout=20) as client:
+    with httpx.Client(base_url=server.url, headers=headers, trust_env=False, verify=False, timeout=20) as client:
         yield client
         client.delete("/luff/misbehave")
 
@@ -156,7 +157,7 @@ def test_the_clock_of_the_server_is_its_own(http: httpx.Client, services: str) -
         ),
         ("POST", "", _virtual_service("x", namespace="other"), 400, "BadRequest", "does not match the namespace sent"),
         ("POST", "", {**_virtual_service(), "apiVersion": "v1"}, 400, "BadRequest", "does not match the expected API"),
-        ("POST", "", {"kind": "x"}, 400, "BadRequest", "'Apiversion' is missing"),
+        ("POST", "", {"kind": "x"}, 400, "BadRequest", "'apiVersion' is missing"),
         ("PUT", "reviews", _virtual_service(), 422, "Invalid", "0x0: must be specified for an update"),
         ("PUT", "reviews", _virtual_service("other"), 400, "BadRequest", "does not match the name on the URL"),
         ("PUT", "reviews", _virtual_service(resourceVersion="1"), 409, "Conflict", "the object has been modified"),
@@ -213,7 +214,7 @@ def test_a_path_that_means_nothing_is_not_found(http: httpx.Client, path: str) -
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}, {"Impersonate-User": "x"}])
 def test_without_the_token_there_is_only_health(server: ApiServer, headers: dict[str, str]) -> None:
-    with httpx.Client(base_url=server.url, headers=headers, trust_env=False) as http:
+    with httpx.Client(base_url=server.url, headers=headers, trust_env=False, verify=False) as http:
         codes = {
             path: http.get(path).status_code for path in ("/healthz", "/readyz", "/livez", "/version", "/api", "/apis")
         }
@@ -567,7 +568,7 @@ def test_a_watch_from_too_long_ago_is_told_so() -> None:
         for number in range(HISTORY + 10):
             server.store.put({**_config_map("c", a=str(number))})
         headers = {"Authorization": f"Bearer {TOKEN}"}
-        with httpx.Client(base_url=server.url, headers=headers, trust_env=False) as http:
+        with httpx.Client(base_url=server.url, headers=headers, trust_env=False, verify=False) as http:
             query = {"watch": "1", "resourceVersion": "2", "timeoutSeconds": "5"}
             event = json.loads(http.get("/api/v1/configmaps", params=query).text)
             exact = http.get("/api/v1/configmaps", params={"resourceVersion": "2", "resourceVersionMatch": "Exact"})
@@ -663,7 +664,9 @@ def test_of_many_writers_with_one_version_one_wins(http: httpx.Client, server: A
         body = {**made, "spec": {"hosts": [f"h{number}"]}}
         headers = {"Authorization": f"Bearer {TOKEN}"}
         codes.append(
-            httpx.put(f"{server.url}{services}/reviews", json=body, headers=headers, trust_env=False).status_code
+            httpx.put(
+                f"{server.url}{services}/reviews", json=body, headers=headers, trust_env=False, verify=False
+            ).status_code
         )
 
     threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
@@ -762,6 +765,73 @@ def test_our_client_does_all_it_does(mesh: KubernetesMesh, namespace: str) -> No
     asyncio.run(use())
 
 
+def test_the_official_client_watches_and_renews_a_lease(server: ApiServer, namespace: str, tmp_path: Path) -> None:
+    server.write_kubeconfig(tmp_path / "config")
+    configuration = client.Configuration()
+    config.load_kube_config(str(tmp_path / "config"), client_configuration=configuration)
+    configuration.proxy = None
+    moment = datetime.now(UTC)
+    with client.ApiClient(configuration) as api:
+        leases = client.CoordinationV1Api(api)
+        body = client.V1Lease(
+            metadata=client.V1ObjectMeta(name="lock"), spec=client.V1LeaseSpec(holder_identity="me", renew_time=moment)
+        )
+        made = leases.create_namespaced_lease(namespace, body)
+        made.spec.holder_identity = "you"
+        leases.replace_namespaced_lease("lock", namespace, made)
+        with pytest.raises(client.ApiException) as stale:
+            leases.replace_namespaced_lease("lock", namespace, made)
+        stream = watch.Watch().stream(leases.list_namespaced_lease, namespace, timeout_seconds=20)
+        event = next(iter(stream))
+        stream.close()
+
+    assert stale.value.status == 409
+    assert (event["type"], event["object"].spec.holder_identity) == ("ADDED", "you")
+    assert event["object"].spec.renew_time == moment
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"metadata": 5},
+        {"metadata": {"name": []}},
+        {"metadata": {"name": "x", "labels": {"a": 5}}},
+        {"metadata": {"name": "x", "labels": [1]}},
+        {"metadata": {"name": "x", "finalizers": [[]]}},
+        {"spec": 5},
+        {"kind": {}},
+    ],
+)
+def test_an_object_of_another_shape_is_refused_and_not_an_internal_error(
+    http: httpx.Client, services: str, wrong: dict[str, Any]
+) -> None:
+    made = http.post(services, json=_virtual_service()).json()
+    whole = {**made, **wrong}
+    whole["metadata"] = (
+        {**made["metadata"], **wrong["metadata"]} if isinstance(wrong.get("metadata"), dict) else whole["metadata"]
+    )
+
+    codes = {
+        http.post(services, json={**_virtual_service(), **wrong}).status_code,
+        http.put(f"{services}/reviews", json=whole).status_code,
+        http.patch(f"{services}/reviews", content=json.dumps(wrong), headers=MERGE_PATCH).status_code,
+    }
+
+    assert codes <= {400, 422}
+
+
+@pytest.mark.parametrize(("written", "code"), [("NaN", 400), ("1e999", 400), ('"\\ud800"', 201), ("20.0", 201)])
+def test_json_that_go_cannot_write_back_is_not_kept(http: httpx.Client, services: str, written: str, code: int) -> None:
+    content = json.dumps({**_virtual_service(), "spec": {"x": "HERE"}}).replace('"HERE"', written)
+
+    made = http.post(services, content=content)
+
+    assert made.status_code == code
+    assert http.get(services).status_code == 200
+    if written == "20.0":
+        assert '"x":20}' in made.text
+
+
 def test_our_client_reads_the_clock(mesh: KubernetesMesh, server: ApiServer) -> None:
     told = asyncio.run(mesh.server_time_s())
 
@@ -786,7 +856,7 @@ def test_stopping_ends_a_watch_and_frees_the_port(capfd: pytest.CaptureFixture[s
     server = ApiServer(token=TOKEN)
     server.start()
     headers = {"Authorization": f"Bearer {TOKEN}"}
-    with httpx.Client(base_url=server.url, headers=headers, trust_env=False) as http:
+    with httpx.Client(base_url=server.url, headers=headers, trust_env=False, verify=False) as http:
         with _watching(http, "/api/v1/namespaces") as events:
             next(events)
             server.stop()

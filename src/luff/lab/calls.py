@@ -205,7 +205,7 @@ def _patched(store: Store, asked: Asked, write: Write) -> Answer:
         else:
             try:
                 patch = decode(asked.body)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ApiError.bad_request(f"error decoding patch: {error}") from error
             change = merge_patch(patch) if asked.content_type == MERGE_PATCH else strategic_patch(patch)
         object_ = store.patch(resource, namespace, asked.name, change, write)
@@ -337,25 +337,31 @@ def _object_in(asked: Asked) -> Object:
         if asked.content_type == protobuf.MEDIA_TYPE:
             found: Any = protobuf.object_in(asked.body)
         elif asked.content_type in _YAML and not asked.body.lstrip().startswith(b"{"):
-            found = json.loads(json.dumps(yaml.safe_load(asked.body), default=str))
+            found = decode(json.dumps(yaml.safe_load(asked.body), default=str))
         else:
             found = decode(asked.body)
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise ApiError.bad_request(f"the object provided is unrecognized: {error}") from error
     if not isinstance(found, dict):
         raise ApiError.bad_request("the object provided is unrecognized (must be of type object)")
+    if asked.resource is None or not asked.resource.custom:
+        # A built-in kind need not say what it is: the path does.
+        named = (
+            {"apiVersion": asked.known.api_version(asked.version), "kind": asked.known.kind} if asked.resource else {}
+        )
+        found = {**named, **{key: value for key, value in found.items() if value or key not in named}}
     said = str(found.get("apiVersion") or "")
     expected = asked.resource.api_version(asked.version) if asked.resource else said
-    if not said or not found.get("kind"):
-        missing = "apiVersion" if not said else "kind"
-        raise ApiError.bad_request(
-            f"Object '{missing.title()}' is missing in '{asked.body[:200].decode(errors='replace')}'"
-        )
+    for told, key in (("Kind", "kind"), ("apiVersion", "apiVersion")):
+        if not found.get(key):
+            body = asked.body[:200].decode(errors="replace")
+            raise ApiError.bad_request(f"Object '{told}' is missing in '{body}'")
     if said != expected:
         raise ApiError.bad_request(
             f"the API version in the data ({said}) does not match the expected API version ({expected})"
         )
-    return found
+    object_: Object = found
+    return object_
 
 
 def _delete_options(asked: Asked) -> Object:

@@ -11,6 +11,9 @@ from luff.model import Object
 __all__ = ["content", "give_defaults", "served", "stored", "without_times"]
 
 
+_STRINGS = ("name", "namespace", "uid", "resourceVersion", "generateName")
+
+
 def served(resource: Resource, object_: Object, version: str | None) -> Object:
     """Return *object_* as the API serves it in *version* of *resource*: apart from events only the name changes."""
     wanted = resource.api_version(version)
@@ -37,12 +40,27 @@ def _event(object_: Object, api_version: str) -> Object:
 
 def stored(resource: Resource, object_: Object) -> Object:
     """Return a copy of *object_* as it is kept, in the preferred version; 400 when it is of another kind."""
-    if object_.get("kind") not in {None, "", resource.kind}:
+    if object_.get("kind") not in (None, "", resource.kind):
         raise ApiError.bad_request(
             f'{object_.get("kind")} in version "{object_.get("apiVersion")}" cannot be handled as a {resource.kind}'
         )
-    if not isinstance(object_.get("metadata", {}), dict):
-        raise ApiError.bad_request("metadata is not an object")
+    known = [resource.api_version(version) for version in resource.versions]
+    if object_.get("apiVersion") not in (None, "", "v1" if resource.plural == "events" else "", *known):
+        raise ApiError.bad_request(
+            f"the API version in the data ({object_['apiVersion']}) does not match the expected API version ({known[0]})"
+        )
+    for field in ("spec", "status"):
+        if not isinstance(object_.get(field, {}), dict | None):
+            raise ApiError.bad_request(f"json: cannot unmarshal into Go struct field {resource.kind}.{field}")
+    metadata = object_.get("metadata", {})
+    if not isinstance(metadata, dict):
+        raise ApiError.bad_request("json: cannot unmarshal into Go struct field .metadata of type v1.ObjectMeta")
+    finalizers = metadata.get("finalizers") or []
+    if not isinstance(finalizers, list) or not all(isinstance(item, str) for item in finalizers):
+        raise ApiError.bad_request("json: cannot unmarshal into Go struct field ObjectMeta.finalizers of type string")
+    for field in _STRINGS:
+        if not isinstance(metadata.get(field, ""), str | None):
+            raise ApiError.bad_request(f"json: cannot unmarshal into Go struct field ObjectMeta.{field} of type string")
     typed = copy.deepcopy({**object_, "kind": resource.kind})
     if resource.plural == "events":
         return {**_event(typed, "v1")}

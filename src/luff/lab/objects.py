@@ -218,7 +218,8 @@ class Store:
     def replace(self, resource: Resource, namespace: str, name: str, object_: Object, write: Write) -> Object:
         """Put *object_* in place of what is there."""
         with self._lock:
-            metadata = object_.get("metadata") or {}
+            new = stored(resource, object_)
+            metadata = new.get("metadata") or {}
             if metadata.get("name") not in {None, "", name}:
                 said = f"the name of the object ({metadata.get('name')}) does not match the name on the URL ({name})"
                 raise ApiError.bad_request(said)
@@ -232,7 +233,7 @@ class Store:
             if not metadata.get("resourceVersion") and not resource.unconditional:
                 problem = ("metadata.resourceVersion", "Invalid value: 0x0: must be specified for an update")
                 raise invalid(resource.group, resource.plural, name, [problem])
-            return self._update(resource, namespace, name, old, stored(resource, object_), write)
+            return self._update(resource, namespace, name, old, new, write)
 
     def patch(
         self, resource: Resource, namespace: str, name: str, change: Callable[[Object], Object], write: Write

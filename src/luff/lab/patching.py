@@ -6,6 +6,7 @@ import copy
 import json
 import json.decoder
 import json.scanner
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -63,13 +64,35 @@ class _AsWritten(json.JSONDecoder):
 
 
 def decode(text: str | bytes) -> Any:
-    """Return the JSON in *text*, with whole floats as integers, which is how they will be written back."""
-    return json.loads(text, parse_float=_as_go)
+    """
+    Return the JSON in *text* as Go would write it back; `ValueError` when it is none.
+
+    Whole floats become integers, halves of surrogate pairs U+FFFD.
+    """
+    found = json.loads(text, parse_float=_as_go, parse_constant=_refuse)
+    halved = b"\\ud" if isinstance(text, bytes) else "\\ud"
+    return _whole_characters(found) if halved in text.lower() else found  # type: ignore[operator]
 
 
 def _as_go(text: str) -> float | int:
     value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"cannot unmarshal number {text[:40]} into Go value of type float64")
     return int(value) if value.is_integer() and abs(value) < 1e21 else value
+
+
+def _refuse(text: str) -> None:
+    raise ValueError(f"invalid character '{text[0]}' looking for beginning of value")
+
+
+def _whole_characters(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_whole_characters(item) for item in value]
+    if isinstance(value, dict):
+        return {_whole_characters(key): _whole_characters(item) for key, item in value.items()}
+    return value
 
 
 _ESCAPED = re.compile("[<>&\u2028\u2029]")

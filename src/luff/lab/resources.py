@@ -226,12 +226,19 @@ def resource_for(group: str, version: str, plural: str) -> Resource | None:
     return None
 
 
+def _shown(read: Cell, object_: Object, now: datetime) -> Any:
+    try:
+        return read(object_, now)
+    except (AttributeError, TypeError, ValueError):
+        return "<invalid>"  # an object of any shape can be stored, and must not hide the others
+
+
 def table(resource: Resource, objects: list[Object], *, now: datetime, include: str, metadata: Object) -> Object:
     """Return *objects* as the Table that `kubectl get` asks for; *include* is Metadata, Object or None."""
     columns = resource.columns or (_NAME, _AGE)
     rows: list[Object] = []
     for object_ in objects:
-        row: Object = {"cells": [read(object_, now) for _, _, read in columns]}
+        row: Object = {"cells": [_shown(read, object_, now) for _, _, read in columns]}
         if include == "Object":
             row["object"] = object_
         elif include != "None":
