@@ -39,11 +39,11 @@ from tests.strategies import (
 )
 
 LAW = settings(
-    max_examples=60,
+    max_examples=50,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
 )
-COUNTED = settings(LAW, max_examples=180, derandomize=True, database=None)
+COUNTED = settings(LAW, max_examples=300, derandomize=True, database=None)
 
 
 def _spec(object_: Object) -> str:
@@ -317,34 +317,36 @@ def test_the_webhook_takes_what_is_made_of_what_it_took() -> None:
             return
         assert problems(case.after) == []
         seen["taken"] += 1
-        narrowed = bool(case.target.from_ or case.target.gateways)
         warned = warnings(case.before)
         seen["warned"] += bool(warned)
-        if not narrowed:
-            assert len({_masked(text) for text in warnings(case.after)} - {_masked(t) for t in warned}) <= _clones(
-                case, warned
-            )
+        # Where callers or gateways are narrowed, matches of two routes may become the same.
+        if not case.target.from_ and not case.target.gateways:
+            known = {_masked(text) for text in warned}
+            new = [text for text in warnings(case.after) if _masked(text) not in known]
+            assert all(_repeats(case, warned, text) for text in new), new
+            seen["repeated"] += bool(new)
 
     law()
-    assert seen["taken"] > 150, seen
-    assert seen["warned"] > 10, seen
+    assert seen["taken"] > 100, seen
+    assert min(seen["warned"], seen["taken"] - seen["warned"]) > 10, seen
+    assert seen["repeated"] > 5, seen
 
 
 def _masked(text: str) -> str:
+    """Return a warning without numbers and without what it blames: positions move when twins are put in."""
     return "".join("n" if character.isdigit() else character for character in text.split(" (")[0])
 
 
-def _clones(case: Case, warned: list[str]) -> int:
-    """Return how many warnings about twins can repeat one about an original."""
+def _repeats(case: Case, warned: list[str], text: str) -> bool:
+    """Return whether a warning is about a twin whose original was warned of."""
     http = case.before["spec"]["http"]
-    count = 0
-    for position in case.injection.positions:
+    for position, twin in zip(case.injection.positions, case.injection.twins, strict=True):
         index = case.original(position)
         assert index is not None
         called = json.dumps(http[index]["name"]) if http[index].get("name") else f"#{index}"
-        about = [text for text in warned if f"rule {called} " in text or f"http[{index}]" in text]
-        count += len(about) * len(Carrier)
-    return count
+        if f'rule "{twin["name"]}"' in text.split(" (")[0] or f"http[{position}]:" in text:
+            return any(f"rule {called} " in said or f"http[{index}]:" in said for said in warned)
+    return False
 
 
 # Examples: refusals, guards and the shape of what is written.
