@@ -53,6 +53,8 @@ class Failure(IntEnum):
     """The name has no address on this machine."""
     CUT = 18
     """The run ended first: what was in flight is not judged."""
+    BUG = 19
+    """luff itself made a mistake; the run ends with it."""
 
     @property
     def ours(self) -> bool:

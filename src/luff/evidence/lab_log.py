@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from luff.model import Arm
-from luff.samples import ARMS, Call, Evidence, Flag, Samples
+from luff.model import Arm, Phase
+from luff.samples import ARMS, PHASES, Call, Evidence, Flag, Samples
 from luff.scope import Scope
 
 __all__ = ["LabLog"]
@@ -32,6 +32,7 @@ LINE_LATE_S = 1.0
 
 _FLAGS = {"DI": Flag.DELAY_INJECTED, "FI": Flag.FAULT_INJECTED}
 _FAULT_ARM = ARMS.index(Arm.FAULT)
+_FAULT_PHASE = PHASES.index(Phase.FAULT)
 
 
 @dataclass(slots=True)
@@ -164,7 +165,9 @@ class LabLog:
         wait_ns = (self.wait_s + LINE_LATE_S) * 1e9
         number = evidence.settled_through
         while number < len(samples) and samples.decided(number):
-            proven = samples.arm[number] != _FAULT_ARM or evidence.attempts[number]
+            # Only while the fault is live is there anything to prove.
+            faulted = samples.arm[number] == _FAULT_ARM and samples.phase[number] == _FAULT_PHASE
+            proven = not faulted or evidence.attempts[number]
             if not proven and now_ns - samples.due_ns[number] < wait_ns:
                 break
             number += 1

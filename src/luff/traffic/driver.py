@@ -100,6 +100,7 @@ class Driver:
         self._arms = {arm: _Arm() for arm in Arm}
         self._zero_ns = time.perf_counter_ns()
         self._lag_max_s = 0.0
+        self._mistake: Exception | None = None
 
     def now_ns(self) -> int:
         """Return the samples' time now: nanoseconds since this driver was made."""
@@ -115,6 +116,8 @@ class Driver:
                 await self._wait(due_ns, until)
                 if until is not None and until.is_set():
                     return
+                if self._mistake is not None:
+                    raise self._mistake
                 number = self._samples.open(arrival.arm, phase, arrival.request, due_ns)
                 self._start(number, arrival)
         finally:
@@ -195,6 +198,9 @@ class Driver:
         except asyncio.CancelledError:
             samples.close(number, done_ns=self.now_ns(), failure=Failure.CUT)
             raise
+        except Exception as error:  # a mistake of ours must end the run, and not look like the service's silence
+            self._mistake = self._mistake or error
+            failure, done_ns = Failure.BUG, self.now_ns()
         samples.close(number, done_ns=done_ns, status=status, failure=failure, flags=flags, holds=holds)
         latency_s = (done_ns - samples.due_ns[number]) / 1e9 if failure is Failure.NONE else None
         state.recent.append((time.monotonic(), latency_s))
