@@ -1,0 +1,318 @@
+"""What the API server, istiod's webhook and Envoy say: one row per rule, refused and just accepted."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from luff.model import Object
+from luff.validation import envoy_problems, problems, warnings
+from tests.strategies import json_values, virtual_services
+
+FORWARD: Object = {"route": [{"destination": {"host": "ratings"}}]}
+
+
+def _service(route: Object | None = None, metadata: Object | None = None, **spec: Any) -> Object:
+    http = {} if route is None else {"http": [route]}
+    return {
+        "kind": "VirtualService",
+        "metadata": {"name": "ratings", **(metadata or {})},
+        "spec": {"hosts": ["ratings"], **http, **spec},
+    }
+
+
+def _to(**fields: Any) -> Object:
+    return _service({**FORWARD, **fields})
+
+
+def _match(**match: Any) -> Object:
+    return _to(match=[match])
+
+
+def _headers(side: str, **operations: Any) -> Object:
+    return _to(headers={side: operations})
+
+
+def _split(*weights: Any) -> Object:
+    return _service({"route": [{"destination": {"host": "ratings"}, "weight": weight} for weight in weights]})
+
+
+def _destination(**destination: Any) -> Object:
+    return _service({"route": [{"destination": destination}]})
+
+
+def _fault(**fault: Any) -> Object:
+    return _to(fault=fault)
+
+
+def _abort(**abort: Any) -> Object:
+    return _fault(abort=abort)
+
+
+def _delay(duration: str) -> Object:
+    return _fault(delay={"fixedDelay": duration})
+
+
+def _only(**fields: Any) -> Object:
+    return _service(fields)
+
+
+def _hosts(*hosts: str, **spec: Any) -> Object:
+    return _service(FORWARD, **{"hosts": list(hosts), **spec})
+
+
+def _leaf(**fields: Any) -> Object:
+    return _service({**FORWARD, **fields.pop("route", {})}, hosts=[], **fields)
+
+
+def _rule(**spec: Any) -> Object:
+    return {"kind": "DestinationRule", "metadata": {"name": "ratings"}, "spec": {"host": "ratings", **spec}}
+
+
+def _tls(match: Object) -> Object:
+    return _service(hosts=["*.example.com"], tls=[{"match": [match], **FORWARD}])
+
+
+REDIRECT: Object = {"redirect": {"uri": "/x"}}
+ANSWER: Object = {"directResponse": {"status": 200}}
+
+# The rule, what is refused, what the sentence says, the nearest that is accepted.
+RULES: list[tuple[str, Object, str, Object]] = [
+    # The schema.
+    ("a list", _service(http={}), "must be of type array", _to()),
+    ("an object", _service(http=[[]]), "must be of type object", _to()),
+    ("no null", _to(timeout=None), "must be of type string", _to(timeout="1s")),
+    ("a boolean", _match(ignoreUriCase="yes"), "must be of type boolean", _match(ignoreUriCase=True)),
+    ("a whole number", _match(port=80.5), "must be of type integer", _match(port=80.0)),
+    ("a number that is no boolean", _match(port=True), "must be of type integer", _match(port=1)),
+    ("uint32", _match(port=-1), "must be from 0", _match(port=0)),
+    ("a percentage is a number", _abort(percentage={"value": "1"}), "must be of type number", _abort(percentage={"value": 1})),
+    ("one of a StringMatch", _match(uri={"exact": "/", "prefix": "/"}), "at most one of", _match(uri={"exact": "/"})),
+    ("one kind of delay", _fault(delay={"fixedDelay": "1s", "exponentialDelay": "1s"}), "at most one of", _delay("1s")),
+    ("one kind of abort", _abort(httpStatus=503, grpcStatus="UNAVAILABLE"), "at most one of", _abort(httpStatus=503)),
+    ("a redirect's port", _only(redirect={"port": 1, "derivePort": "FROM_REQUEST_PORT"}), "at most one of", _only(redirect={"port": 1})),
+    ("a body", _only(directResponse={"status": 200, "body": {"string": "", "bytes": ""}}), "at most one of", _only(directResponse={"status": 200, "body": {"string": ""}})),
+    ("a destination's host", _service({"route": [{"destination": {}}]}), "host: Required", _to()),
+    ("a response's status", _only(directResponse={}), "status: Required", _only(**ANSWER)),
+    ("a millisecond at least", _to(timeout="999us"), "greater than 1ms", _to(timeout="1ms")),
+    ("no zero", _to(timeout="0s"), "greater than 1ms", _to(timeout="0.001s")),
+    ("a duration of Go", _to(timeout="1 s"), "valid duration", _to(timeout="1h1m1.5s")),
+    ("a unit", _delay("5"), "valid duration", _delay("5s")),
+    ("a name", _service(FORWARD, {"name": ""}), "metadata.name", _to()),
+    ("annotations", _service(FORWARD, {"annotations": {"internal.istio.io/webhook-always-reject": "true"}}), "not allowed", _service(FORWARD, {"annotations": {"luff.dev/x": "y"}})),
+    # Durations, percentages, statuses.
+    ("whole milliseconds of timeout", _to(timeout="1.0005s"), "ms precision", _to(timeout="1.001s")),
+    ("whole milliseconds of delay", _delay("1.5ms"), "ms precision", _delay("2ms")),
+    ("whole milliseconds of perTryTimeout", _to(retries={"attempts": 1, "perTryTimeout": "1.5ms"}), "ms precision", _to(retries={"attempts": 1, "perTryTimeout": "1s"})),
+    ("whole milliseconds of backoff", _to(retries={"attempts": 1, "backoff": "1.5ms"}), "ms precision", _to(retries={"attempts": 1, "backoff": "25ms"})),
+    ("a percentage over 100", _abort(percentage={"value": 100.1}, httpStatus=503), "percentage", _abort(percentage={"value": 100}, httpStatus=503)),
+    ("a percentage too small", _abort(percentage={"value": 0.00009}), "percentage", _abort(percentage={"value": 0.0001})),
+    ("a percentage below 0", _fault(delay={"fixedDelay": "1s", "percentage": {"value": -1}}), "percentage", _fault(delay={"fixedDelay": "1s", "percentage": {"value": 0}})),
+    ("a status over 600", _abort(httpStatus=601), "200-599", _abort(httpStatus=600)),
+    ("a status below 200", _abort(httpStatus=199), "200-599", _abort(httpStatus=200)),
+    ("a response's status over 600", _only(directResponse={"status": 601}), "200-599", _only(directResponse={"status": 600})),
+    ("gRPC by name", _abort(grpcStatus="14"), "gRPC status", _abort(grpcStatus="UNAVAILABLE")),
+    ("no HTTP/2 error", _abort(http2Error="x"), "HTTP/2", _abort()),
+    ("no exponential delay", _fault(delay={"exponentialDelay": "1s"}), "exponentialDelay", _fault(delay={})),
+    ("a fault of something", _fault(), "abort and/or a delay", _abort(httpStatus=503)),
+    # Kinds of route.
+    ("some kind", _only(name="x"), "is required", _to(name="x")),
+    ("not route and redirect", _to(**REDIRECT), "both route and redirect", _only(**REDIRECT)),
+    ("not route and response", _to(**ANSWER), "both route and directResponse", _only(**ANSWER)),
+    ("not redirect and response", _only(**REDIRECT, **ANSWER), "both directResponse and redirect", _only(**REDIRECT, route=[])),
+    ("no fault on a redirect", _only(**REDIRECT, fault={"abort": {}}), "fault and redirect", _abort()),
+    ("no fault on a response", _only(**ANSWER, fault={"abort": {}}), "fault and directResponse", _abort()),
+    ("no rewrite of a redirect", _only(**REDIRECT, rewrite={"uri": "/"}), "rewrite and redirect", _to(rewrite={"uri": "/"})),
+    ("no rewrite of a response", _only(**ANSWER, rewrite={"uri": "/"}), "rewrite and directResponse", _to(rewrite={"uri": "/"})),
+    ("a root without route", _to(delegate={"name": "x"}), "must not specify route", _only(delegate={"name": "x"}, fault={"abort": {}})),
+    ("a root without redirect", _only(delegate={"name": "x"}, **REDIRECT), "must not specify redirect", _only(delegate={"name": "x"})),
+    ("no delegate in a leaf", _leaf(route={"delegate": {"name": "x"}}), "cannot contain delegate", _leaf()),
+    ("no gateways in a leaf", _leaf(gateways=["gw"]), "must have no gateways", _leaf()),
+    ("no tcp in a leaf", _leaf(tcp=[FORWARD]), "must have no tcp", _leaf()),
+    ("no tls in a leaf", _leaf(tls=[FORWARD]), "must have no tls", _leaf()),
+    ("something to route", _service(), "http, tcp or tls", _to()),
+    ("a redirect somewhere", _only(redirect={}), "must specify URI", _only(redirect={"authority": "a"})),
+    ("a redirect's code", _only(redirect={"uri": "/", "redirectCode": 400}), "3xx", _only(redirect={"uri": "/", "redirectCode": 399})),
+    ("a redirect's scheme", _only(redirect={"scheme": "ftp"}), "scheme", _only(redirect={"scheme": "https"})),
+    ("a redirect's port number", _only(redirect={"port": 65536}), "port number", _only(redirect={"port": 65535})),
+    ("a body of 1 MiB", _only(directResponse={"status": 200, "body": {"string": "x" * (2**20 + 1)}}), "less than 1MB", _only(directResponse={"status": 200, "body": {"string": "x" * 2**20}})),
+    ("a rewrite of something", _to(rewrite={}), "must specify at least one", _to(rewrite={"authority": "a"})),
+    ("one rewrite of the path", _to(rewrite={"uri": "/", "uriRegexRewrite": {"match": "a", "rewrite": "b"}}), "only contain one", _to(rewrite={"uriRegexRewrite": {"match": "a", "rewrite": "b"}})),
+    ("a whole regex rewrite", _to(rewrite={"uriRegexRewrite": {"match": "a"}}), "requires both", _to(rewrite={"uriRegexRewrite": {"match": "a", "rewrite": "b"}})),
+    ("a regex in a rewrite", _to(rewrite={"uriRegexRewrite": {"match": "(", "rewrite": "b"}}), "RE2", _to(rewrite={"uriRegexRewrite": {"match": "()", "rewrite": "b"}})),
+    # Matches.
+    ("a header's name", _match(headers={"a b": {}}), "valid header name", _match(headers={"a-b": {}})),
+    ("a pseudo header", _match(headers={":foo": {}}), "valid header name", _match(headers={":path": {}})),
+    ("an empty name", _match(withoutHeaders={"": {}}), "cannot be empty", _match(withoutHeaders={"a": {}})),
+    ("claims at gateways", _match(headers={"@request.auth.claims.sub": {}}), "only supported for gateway", _service({**FORWARD, "match": [{"headers": {"@request.auth.claims.sub": {}}}]}, gateways=["gw"])),
+    ("no null as a match", _match(headers={"a": None}), "must be of type object", _match(headers={"a": {}})),
+    ("an empty prefix of a header", _match(headers={"a": {"prefix": ""}}), "should not be empty", _match(headers={"a": {"exact": ""}})),
+    ("an empty prefix of a method", _match(method={"prefix": ""}), "should not be empty", _match(method={"prefix": "G"})),
+    ("an empty prefix of a parameter", _match(queryParams={"a": {"prefix": ""}}), "should not be empty", _match(uri={"prefix": ""})),
+    ("an empty regex", _match(uri={"regex": ""}), "should not be empty", _match(uri={"regex": ".*"})),
+    ("a long regex", _match(uri={"regex": "x" * 1025}), "too large", _match(uri={"regex": "x" * 1024})),
+    ("a regex of RE2", _match(uri={"regex": "(?=x)"}), "RE2", _match(uri={"regex": "(?i)x"})),
+    ("no star in headers", _match(headers={"a": {"regex": "*"}}), "RE2", _match(withoutHeaders={"a": {"regex": "*"}})),
+    ("a match's port", _match(port=65536), "port number", _match(port=65535)),
+    ("a label's key", _match(sourceLabels={"-a": "b"}), "tag key", _match(sourceLabels={"x.io/a": "b"})),
+    ("a label's value", _match(sourceLabels={"a": "b c"}), "tag value", _match(sourceLabels={"a": ""})),
+    ("a gateway's namespace", _match(gateways=["a_b/gw"]), "invalid value for namespace", _match(gateways=["a-b/gw"])),
+    ("a gateway's name", _match(gateways=["a/"]), "invalid value for gateway name", _match(gateways=["a/b"])),
+    ("a plain gateway's name", _match(gateways=["*"]), "domain name", _match(gateways=["mesh"])),
+    ("a namespace", _match(sourceNamespace="a.b"), "sourceNamespace", _match(sourceNamespace="a-b")),
+    # Header operations.
+    ("no pseudo header is set", _headers("response", set={":status": "1"}), "':' prefix", _headers("response", set={"status": "1"})),
+    ("no host is removed", _headers("request", remove=["Host"]), "Host header", _headers("request", remove=["X-Host"])),
+    ("no host in a response", _headers("response", add={"host": "a"}), "Host header", _headers("request", add={"host": "a"})),
+    ("one authority", _headers("request", set={"host": "a"}, add={":authority": "b"}), "multiple times", _headers("request", set={":authority": "b"})),
+    ("one authority with a rewrite", _to(rewrite={"authority": "a"}, headers={"request": {"set": {"host": "b"}}}), "multiple times", _to(rewrite={"authority": "a"})),
+    ("paired percent signs", _headers("request", set={"a": "100%"}), "single %", _headers("request", set={"a": "100%%"})),
+    ("no control characters", _headers("request", set={"a": "b\n"}), "control", _headers("request", set={"a": "b\t"})),
+    ("an authority of one destination", _service({"route": [{"destination": {"host": "a"}, "headers": {"request": {"set": {":authority": "b"}}}}]}), "':' prefix", _service({"route": [{"destination": {"host": "a"}, "headers": {"request": {"set": {"host": "b"}}}}]})),
+    # Destinations, mirrors, retries, CORS.
+    ("a weight below 0", _split(-1), "< 0", _split(0)),
+    ("weights of 0", _split(0, 0), "= 0", _split(0, 1)),
+    ("no destination", _service({"route": [{}]}), "destination is required", _to()),
+    ("a destination of all", _destination(host="*"), "invalid destination host", _destination(host="*.com")),
+    ("a wildcard in front", _destination(host="a.*.com"), "domain name", _destination(host="*a.com")),
+    ("no numeric end", _destination(host="a.1"), "all-numeric", _destination(host="a.1a")),
+    ("no empty host", _destination(host=""), "empty domain", _destination(host="a.")),
+    ("a long label", _destination(host="a" * 64), "domain name", _destination(host="a" * 63)),
+    ("a long host", _destination(host="a." * 127 + "bc"), "too long", _destination(host="a." * 127 + "b")),
+    ("a subset", _destination(host="a", subset="v.1"), "subset name", _destination(host="a", subset="v1")),
+    ("a port", _destination(host="a", port={"number": 0}), "port number", _destination(host="a", port={"number": 1})),
+    ("one way to mirror", _to(mirror={"host": "a"}, mirrors=[{"destination": {"host": "a"}}]), "both mirror and mirrors", _to(mirror={"host": "a"}, mirrors=[])),
+    ("a mirror's destination", _to(mirrors=[{}]), "required for mirrors", _to(mirrors=[{"destination": {"host": "a"}}])),
+    ("a mirror's host", _to(mirror={"host": "a_b"}), "domain name", _to(mirror={"host": "a-b"})),
+    ("a mirror's share", _to(mirrorPercentage={"value": 101}), "mirror percentage", _to(mirrorPercentage={"value": 100})),
+    ("a mirror's share of old", _to(mirrorPercent=101), "mirror_percent", _to(mirrorPercent=100)),
+    ("one mirror's share", _to(mirrors=[{"destination": {"host": "a"}, "percentage": {"value": -1}}]), "mirror percentage", _to(mirrors=[{"destination": {"host": "a"}, "percentage": {"value": 0}}])),
+    ("attempts", _to(retries={"attempts": -1}), "negative", _to(retries={"attempts": 0})),
+    ("no attempts with a policy", _to(retries={"attempts": 0, "retryOn": "5xx"}), "set to 0", _to(retries={"attempts": 1, "retryOn": "5xx"})),
+    ("what to retry on", _to(retries={"attempts": 1, "retryOn": "5xx, reset"}), "retryOn", _to(retries={"attempts": 1, "retryOn": "5xx,reset,503"})),
+    ("a status with a text", _to(retries={"attempts": 1, "retryOn": "599"}), "retryOn", _to(retries={"attempts": 1, "retryOn": "511"})),
+    ("an origin", _to(corsPolicy={"allowOrigins": [{}]}), "allow origins", _to(corsPolicy={"allowOrigins": [{"exact": "*"}]})),
+    ("a method of CORS", _to(corsPolicy={"allowMethods": ["get"]}), "HTTP method", _to(corsPolicy={"allowMethods": ["GET"]})),
+    ("a header of CORS", _to(corsPolicy={"allowHeaders": ["a b"]}), "valid header name", _to(corsPolicy={"allowHeaders": ["*"]})),
+    ("seconds of CORS", _to(corsPolicy={"maxAge": "1.5s"}), "seconds precision", _to(corsPolicy={"maxAge": "1m"})),
+    # Hosts and who sees the object.
+    ("a host twice", _hosts("a.com", "a.com"), "duplicate hosts", _hosts("a.com", "b.com")),
+    ("a host below another", _hosts("*.com", "a.com"), "duplicate hosts", _hosts("*.com", "a.org")),
+    ("all hosts on the mesh", _hosts("*"), "wildcard host", _hosts("*", gateways=["gw"])),
+    ("a host's label", _hosts("a_b"), "domain name", _hosts("10.0.0.1")),
+    ("a gateway", _hosts("a", gateways=["/gw"]), "invalid value for namespace", _hosts("a", gateways=["ns/gw"])),
+    ("exportTo twice", _service(FORWARD, exportTo=[".", "."]), "duplicate entries", _service(FORWARD, exportTo=[".", "a"])),
+    ("exportTo all and one", _service(FORWARD, exportTo=["*", "a"]), "both public", _service(FORWARD, exportTo=["*"])),
+    ("exportTo a namespace", _service(FORWARD, exportTo=["~"]), "exportTo", _service(FORWARD, exportTo=["a"])),
+    # TLS and TCP.
+    ("a TLS match", _service(tls=[FORWARD]), "at least one match", _tls({"sniHosts": ["a.example.com"]})),
+    ("an SNI host", _tls({}), "at least one SNI host", _tls({"sniHosts": ["a.example.com"]})),
+    ("an SNI host elsewhere", _tls({"sniHosts": ["a.com"]}), "compatible subset", _tls({"sniHosts": ["*.a.example.com"]})),
+    ("a TCP route", _service(tcp=[{}]), "TCP route is required", _service(tcp=[FORWARD])),
+    ("a TCP port", _service(tcp=[{**FORWARD, "match": [{"port": 65536}]}]), "port number", _service(tcp=[{**FORWARD, "match": [{"port": 1}]}])),
+    # DestinationRules.
+    ("a rule's host", _rule(host=""), "empty domain", _rule(host="*.local")),
+    ("a subset's name", _rule(subsets=[{}]), "subset name cannot be empty", _rule(subsets=[{"name": "v1"}])),
+    ("a subset's DNS name", _rule(subsets=[{"name": "v 1"}]), "subset name is invalid", _rule(subsets=[{"name": "v-1"}])),
+    ("a subset twice", _rule(subsets=[{"name": "a"}, {"name": "a"}]), "duplicate subset names", _rule(subsets=[{"name": "a"}, {"name": "b"}])),
+    ("a subset's labels", _rule(subsets=[{"name": "a", "labels": {"": "b"}}]), "tag key", _rule(subsets=[{"name": "a", "labels": {"b": "c"}}])),
+    ("an empty policy", _rule(trafficPolicy={}), "at least one field", _rule(trafficPolicy={"tls": {"mode": "DISABLE"}})),
+    ("an empty pool", _rule(trafficPolicy={"connectionPool": {}}), "connection pool", _rule(trafficPolicy={"connectionPool": {"tcp": {}}})),
+    ("a pool's bound", _rule(trafficPolicy={"connectionPool": {"tcp": {"maxConnections": -1}}}), "non-negative", _rule(trafficPolicy={"connectionPool": {"tcp": {"maxConnections": 1}}})),
+    ("a pool's time", _rule(trafficPolicy={"connectionPool": {"http": {"idleTimeout": "1.5ms"}}}), "ms precision", _rule(trafficPolicy={"connectionPool": {"http": {"idleTimeout": "1s"}}})),
+    ("an ejection's share", _rule(trafficPolicy={"outlierDetection": {"maxEjectionPercent": 101}}), "0..100", _rule(trafficPolicy={"outlierDetection": {"maxEjectionPercent": 100}})),
+    ("an ejection's time", _rule(trafficPolicy={"outlierDetection": {"interval": "1.5ms"}}), "ms precision", _rule(trafficPolicy={"outlierDetection": {"interval": "1s"}})),
+    ("mutual TLS", _rule(trafficPolicy={"tls": {"mode": "MUTUAL", "privateKey": "k"}}), "clientCertificate required", _rule(trafficPolicy={"tls": {"mode": "ISTIO_MUTUAL"}})),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("rule", "refused", "said", "accepted"), RULES, ids=[row[0] for row in RULES])
+def test_a_rule_refuses_and_just_accepts(rule: str, refused: Object, said: str, accepted: Object) -> None:
+    assert any(said in text for text in problems(refused)), (rule, problems(refused))
+    assert problems(accepted) == [], rule
+
+
+WARNINGS: list[tuple[str, Object, str, Object]] = [
+    ("mirrorPercent", _to(mirrorPercent=1), "mirrorPercent", _to(mirrorPercentage={"value": 1})),
+    ("an abort of no kind", _abort(), "error type not set", _abort(httpStatus=503)),
+    ("a gateway of old", _match(gateways=["gw.ns.svc.cluster.local"]), '"ns/gw"', _match(gateways=["ns/gw"])),
+    ("a gateway of old, for all", _hosts("a", gateways=["gw.ns"]), '"ns/gw"', _hosts("a", gateways=["gw"])),
+    ("a large answer", _only(directResponse={"status": 200, "body": {"string": "x" * 102401}}), "large", _only(directResponse={"status": 200, "body": {"string": "x" * 102400}})),
+    ("a second rule for all", _service(http=[FORWARD, FORWARD]), "only the last rule", _service(http=[{**FORWARD, "match": [{"port": 1}]}, FORWARD])),
+    ("the same match", _to(match=[{"port": 1, "name": "a"}, {"port": 1, "name": "b", "headers": {}, "xNew": 1}]), "duplicate/overlapping", _to(match=[{"port": 1}, {"port": 2}])),
+    ("the same matches", _service(http=[{**FORWARD, "match": [{"port": 1}]}] * 2), "all matches used", _service(http=[{**FORWARD, "match": [{"port": p}]} for p in (1, 2)])),
+    ("a longer prefix later", _to(match=[{"uri": {"prefix": "/a"}}, {"uri": {"prefix": "/ab"}}]), "of prefix /ab", _to(match=[{"uri": {"prefix": "/ab"}}, {"uri": {"prefix": "/a"}}])),
+    ("a longer prefix, same header", _to(match=[{"uri": {"prefix": p}, "headers": {"a": {"regex": "x"}}} for p in ("/a", "/ab")]), "of prefix /ab", _to(match=[{"uri": {"prefix": "/a"}, "headers": {"a": {}}}, {"uri": {"prefix": "/ab"}, "headers": {"b": {}}}])),
+    ("a longer prefix, method GET", _to(match=[{"uri": {"prefix": "/a"}}, {"uri": {"prefix": "/ab"}, "method": {"exact": "GET"}}]), "of prefix /ab", _to(match=[{"uri": {"prefix": "/a"}}, {"uri": {"prefix": "/ab"}, "method": {"exact": "PUT"}}])),
+    ("a longer prefix, same port", _to(match=[{"uri": {"prefix": p}, "port": 1} for p in ("/a", "/ab")]), "of prefix /ab", _to(match=[{"uri": {"prefix": "/a"}, "port": 1}, {"uri": {"prefix": "/ab"}, "port": 2}])),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("rule", "warned", "said", "quiet"), WARNINGS, ids=[row[0] for row in WARNINGS])
+def test_what_is_let_through_with_a_warning(rule: str, warned: Object, said: str, quiet: Object) -> None:
+    assert any(said in text for text in warnings(warned)), (rule, warnings(warned))
+    assert problems(warned) == problems(quiet) == []
+    assert warnings(quiet) == []
+
+
+@pytest.mark.parametrize(
+    ("refused", "accepted"),
+    [
+        (_abort(httpStatus=600), _abort(httpStatus=599)),
+        (_only(directResponse={"status": 600}), _only(directResponse={"status": 599})),
+        (_split(2**31 - 1, 2**31 - 1, 2), _split(2**31 - 1, 2**31 - 1, 1)),
+    ],
+)
+def test_what_only_envoy_refuses(refused: Object, accepted: Object) -> None:
+    assert problems(refused) == problems(accepted) == envoy_problems(accepted) == []
+    assert len(envoy_problems(refused)) == 1
+
+
+def test_other_kinds_are_refused() -> None:
+    assert problems({"kind": "Gateway", "spec": {}}) == ["'Gateway' is neither a VirtualService nor a DestinationRule"]
+    assert problems([]) == ["the object must be of type object"]
+    assert warnings(_rule()) == envoy_problems(_rule()) == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(virtual_services())
+def test_fields_that_nobody_knows_are_no_problem(object_: Object) -> None:
+    assert problems(object_) == []
+    assert isinstance(warnings(object_) + envoy_problems(object_), list)
+
+
+def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(place for key, each in inner for place in _places(each, (*path, key)))]
+
+
+EXAMPLES = [refused for _, refused, _, _ in RULES] + [accepted for *_, accepted in RULES]
+
+
+@settings(max_examples=250, deadline=None)
+@given(st.data(), st.sampled_from(EXAMPLES), json_values | st.just(float("nan")) | st.just("\ud800") | st.just(10**400))
+def test_nonsense_anywhere_is_answered_and_never_raises(data: st.DataObject, example: Object, value: Any) -> None:
+    object_: Any = {"all": copy.deepcopy(example)}
+    place: tuple[Any, ...] = ("all", *data.draw(st.sampled_from(_places(example))))
+    here = object_
+    for key in place[:-1]:
+        here = here[key]
+    here[place[-1]] = value
+
+    said = problems(object_["all"])
+
+    assert "" not in said + warnings(object_["all"])
+    envoy_problems(object_["all"])
+    if len(place) < 3:
+        assert said, "neither the object nor its kind, metadata or spec can be just anything"
+
+
+@given(json_values)
+def test_what_is_no_object_is_answered_too(value: Any) -> None:
+    for object_ in (value, {"kind": value}, {"kind": "VirtualService", "spec": value}):
+        assert problems(object_)
+        assert warnings(object_) == envoy_problems(object_) == []
