@@ -184,7 +184,12 @@ def failed(**changes: Any) -> Outcome:
         "explanation": "productpage gave up on reviews twice after 3.0 s and showed no reviews at all; the inner call "
         "to ratings, which waits 10 s, was still open each time it was cut.",
         "next": Next(who="caller", retryable=False, do="give reviews a timeout for ratings below 3.0 s"),
-        "spec": resolved(subject="productpage", fault={"delay": {"duration": "7s"}}),
+        "spec": resolved(
+            subject="productpage",
+            fault={"delay": {"duration": "7s"}},
+            hypothesis="When ratings slows down by 7 s, productpage still shows the reviews within 3 s.",
+            expect=[{"id": "gives-up-in-time", "quantile": 0.99, "limit": "3s"}],
+        ),
         "evidence": EvidenceSummary(source="lab-log", per="request", expected=242, observed=242, exposure=1.0),
         "arms": {
             "fault": _arm(sent=244, errors=0, p50=6021.4, p90=6030.0, p99=6044.8, most=6051.2),
@@ -296,6 +301,13 @@ def stranded(**changes: Any) -> Outcome:
         ),
         "mesh": MeshIdentity(kind="cluster", name="prod", istio="1.30.0"),
         "phase": RoutePhase.STRANDED,
+        "timeline": [
+            TimelineEntry(at="2026-11-23T10:00:00.000Z", phase="planned"),
+            TimelineEntry(at="2026-11-23T10:00:00.112Z", phase="armed", note="2 twins"),
+            TimelineEntry(at="2026-11-23T10:00:03.310Z", phase="live"),
+            TimelineEntry(at="2026-11-23T10:01:03.400Z", phase="withdrawing"),
+            TimelineEntry(at="2026-11-23T10:03:03.401Z", phase="stranded", note="no answer for 120 s"),
+        ],
         "restore": RestoreReceipt(api="unverified", data_plane="unobserved", object="differs", hash_before="a" * 64),
         "checks": [],
         "expected": None,

@@ -12,7 +12,9 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "luff"
 PURE = [
     "errors", "units", "model", "lifecycle", "scope", "samples", "outcome", "hosts", "routes", "validation", "translate",
-    "pacing", "stats", "checks", "jsonpath", "parse", "schema", "plan", "report", "exit_codes",
+    "pacing", "stats", "checks", "jsonpath", "parse", "schema", "plan", "report", "exit_codes", "names", "patches",
+    "decide", "delegates", "explain", "predicates", "refusals", "default_claims", "sample_sizes", "sentences",
+    "short_forms", "yaml_nodes", "regex",
 ]  # fmt: skip
 IMPURE_MODULES = {
     "asyncio", "anyio", "time", "socket", "subprocess", "os", "threading", "httpx", "kubernetes", "sqlalchemy",

@@ -1,24 +1,39 @@
 """
-The documents that people write, as values: experiments, lab workloads, policies.
+The documents that people write, as values: experiments, lab workloads, suites, game days, policies.
 
 Every field has one meaning and one unit, which its name ends with. The long
 form alone is modelled; `luff.parse` turns the short forms into it on the YAML
 nodes, so that the place of every value stays known. Models are frozen and
-forbid what they do not know.
+forbid what they do not know. What a value must be is said twice, for machines
+(constraints) and for people (`Means`), and only here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
-from luff.units import parse_duration_s, parse_percent, parse_rate_hz
+from luff.errors import UsageError
+from luff.units import (
+    DURATION_MOST_S,
+    RATE_MOST_HZ,
+    parse_duration_s,
+    parse_percent,
+    parse_rate_hz,
+    write_duration,
+    write_percent,
+    write_rate,
+)
 
 __all__ = [
     "API_VERSION",
+    "DEFAULT_RATE_HZ",
     "Abort",
+    "Announce",
     "Answer",
     "AnswerExpectation",
     "Arm",
@@ -34,6 +49,8 @@ __all__ = [
     "ExperimentSpec",
     "FallbackExpectation",
     "Fault",
+    "GameDay",
+    "GameDaySpec",
     "HeaderMatch",
     "HttpTripwire",
     "JsonMatch",
@@ -41,20 +58,33 @@ __all__ = [
     "LabWorkload",
     "LabWorkloadSpec",
     "LatencyExpectation",
+    "Matrix",
+    "Means",
     "Metadata",
     "NoWorseThanExpectation",
     "Object",
+    "People",
     "Phase",
+    "Policy",
+    "PolicySpec",
     "PrometheusTripwire",
     "RecoveryExpectation",
     "Request",
     "RestoreSpec",
+    "Schedule",
     "ScopeSpec",
+    "Secret",
+    "SecretRef",
+    "SkipWhen",
+    "Suite",
+    "SuiteEntry",
+    "SuiteSpec",
     "Target",
     "Traffic",
     "Tripwire",
     "Verdict",
     "Via",
+    "Written",
 ]
 
 API_VERSION = "luff.dev/v1alpha1"
@@ -66,15 +96,71 @@ _DURATION_SCHEMA = {"type": "string", "pattern": r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|
 _PERCENT_SCHEMA = {"type": ["string", "number"], "pattern": r"^[0-9]+(\.[0-9]+)?\s*%?$", "minimum": 0, "maximum": 100}
 _RATE_SCHEMA = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?/(s|m|h)$"}
 
+DEFAULT_RATE_HZ = 20.0
+"""What ``traffic.rate`` is per arm where it is left out; a plan may lower it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """This says that a number is written as text with a unit: *parse* reads it, *write* is its inverse."""
+
+    parse: Callable[[object], float]
+    write: Callable[[float], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """This says in words what a text must be, where a pattern says it for machines; *example* is one that would do."""
+
+    words: str
+    example: str
+
 
 def _read(parse: Any) -> BeforeValidator:
     """Let a model be built from text, by *parse*, or from a value that is already a number in our unit."""
     return BeforeValidator(lambda value: value if isinstance(value, float) else parse(value))
 
 
-DurationS = Annotated[float, _read(parse_duration_s), WithJsonSchema(_DURATION_SCHEMA)]
-Percent = Annotated[float, _read(parse_percent), WithJsonSchema(_PERCENT_SCHEMA)]
-RateHz = Annotated[float, _read(parse_rate_hz), WithJsonSchema(_RATE_SCHEMA)]
+DurationS = Annotated[
+    float,
+    _read(parse_duration_s),
+    Field(ge=0, le=DURATION_MOST_S),
+    Written(parse_duration_s, write_duration),
+    WithJsonSchema(_DURATION_SCHEMA),
+]
+Percent = Annotated[
+    float,
+    _read(parse_percent),
+    Field(ge=0, le=100),
+    Written(parse_percent, write_percent),
+    WithJsonSchema(_PERCENT_SCHEMA),
+]
+RateHz = Annotated[
+    float,
+    _read(parse_rate_hz),
+    Field(gt=0, le=RATE_MOST_HZ),
+    Written(parse_rate_hz, write_rate),
+    WithJsonSchema(_RATE_SCHEMA),
+]
+
+_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
+DnsLabel = Annotated[
+    str,
+    Field(pattern=_LABEL),
+    Means("a DNS label: lower-case letters, digits and '-', at most 63 of them", "slow-ratings"),
+]
+Host = Annotated[
+    str,
+    Field(pattern=r"^(\*\.)?[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"),
+    Means("a host name without scheme, port or path", "reviews.bookinfo"),
+]
+Status = Annotated[
+    str,
+    Field(pattern=r"^[1-5]([0-9][0-9]|xx)$"),
+    Means("a status such as 503, or a class of them such as 5xx", "5xx"),
+]
+Address = Annotated[str, Field(pattern=r"^[^\s:/]+:[0-9]{1,5}$"), Means("an address: HOST:PORT", "127.0.0.1:8080")]
+Text = Annotated[str, Field(min_length=1)]
 
 
 class Arm(StrEnum):
@@ -131,8 +217,8 @@ def _camel(name: str) -> str:
 class Metadata(Document):
     """This is what names a document. *name* is a DNS label; *namespace* defaults to the context's."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")]
-    namespace: str | None = None
+    name: DnsLabel
+    namespace: DnsLabel | None = None
     labels: dict[str, str] = Field(default_factory=dict)
     annotations: dict[str, str] = Field(default_factory=dict)
 
@@ -145,21 +231,25 @@ class Target(Document):
     *routes*, only for callers with the labels *from_*, only on *gateways*.
     """
 
-    host: str | None = None
-    virtual_service: str | None = None
-    namespace: str | None = None
-    subset: str | None = None
+    host: Host | None = None
+    virtual_service: Host | None = None
+    namespace: DnsLabel | None = None
+    subset: DnsLabel | None = None
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
-    routes: tuple[str, ...] = ()
+    routes: tuple[Text, ...] = ()
     from_: dict[str, str] = Field(default_factory=dict, alias="from")
-    gateways: tuple[str, ...] = ()
+    gateways: tuple[Text, ...] = ()
 
 
 class ScopeSpec(Document):
     """This is how requests are marked. *carrier* ``any`` sends all three and matches any of them."""
 
     carrier: Literal["any", "header", "baggage", "traceparent"] = "any"
-    header: Annotated[str, Field(pattern=r"^[a-z0-9-]+$")] = "x-luff-run"
+    header: Annotated[
+        str,
+        Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,62}[a-z0-9])?$"),
+        Means("a header name in lower case: letters, digits and '-'", "x-luff-run"),
+    ] = "x-luff-run"
 
     @property
     def carriers(self) -> tuple[Carrier, ...]:
@@ -189,15 +279,58 @@ class Fault(Document):
     abort: Abort | None = None
 
 
+class Secret(str):
+    """This is a secret's value: text like any other, but its ``repr`` does not show it."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'<redacted>'"
+
+
+class SecretRef(Document):
+    """
+    This stands for a value that is read from the environment when requests are made, and is written nowhere.
+
+    Only variables whose names begin with ``LUFF_SECRET_`` can be read, so that
+    an experiment cannot send away what else is in the environment.
+    """
+
+    from_env: Annotated[
+        str,
+        Field(pattern=r"^LUFF_SECRET_[A-Z0-9_]{1,200}$"),
+        Means("the name of a variable that begins with LUFF_SECRET_", "LUFF_SECRET_TOKEN"),
+    ]
+
+    def read(self, environment: Mapping[str, str]) -> Secret:
+        """Return the value; `UsageError` when *environment* has none."""
+        if not environment.get(self.from_env):
+            raise UsageError(
+                f"the experiment reads {self.from_env}, which is not set",
+                next_step=f"set it: export {self.from_env}=…",
+            )
+        return Secret(environment[self.from_env])
+
+
 class Request(Document):
     """This is one synthetic request. ``{{uuid}}`` and ``{{seq}}`` are filled in; *weight* is its share among several."""
 
-    name: str | None = None
-    method: Annotated[str, Field(pattern=r"^[A-Z]+$")] = "GET"
-    url: str
-    headers: dict[str, str] = Field(default_factory=dict)
-    body: str | None = None
-    weight: Annotated[float, Field(gt=0)] = 1.0
+    name: Text | None = None
+    method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] = "GET"
+    url: Text
+    headers: dict[str, str | SecretRef] = Field(default_factory=dict)
+    body: str | SecretRef | None = None
+    weight: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+
+    def revealed(self, environment: Mapping[str, str]) -> Request:
+        """Return this with each `SecretRef` replaced by its value, to send it: never to store, show or log it."""
+
+        def reveal(value: str | SecretRef) -> str:
+            return value.read(environment) if isinstance(value, SecretRef) else value
+
+        headers = {name: reveal(value) for name, value in self.headers.items()}
+        body = None if self.body is None else reveal(self.body)
+        return self.model_copy(update={"headers": headers, "body": body})
 
 
 class TLS(Document):
@@ -211,7 +344,7 @@ class Via(Document):
     """This is how traffic gets in. *connect* is ``HOST:PORT`` to dial instead of the URL's."""
 
     mode: Literal["direct"] = "direct"
-    connect: Annotated[str, Field(pattern=r"^\S+:[0-9]+$")] | None = None
+    connect: Address | None = None
     tls: TLS | None = None
 
 
@@ -232,35 +365,43 @@ class Traffic(Document):
     control: bool | None = None
     via: Via = Via()
 
+    def revealed(self, environment: Mapping[str, str]) -> Traffic:
+        """Return this with every secret's value in place, to drive it; `UsageError` names one that is not set."""
+        return self.model_copy(update={"requests": tuple(each.revealed(environment) for each in self.requests)})
+
 
 class BodyMatch(Document):
     """This is a claim on the body as text: it *contains* a string, or *matches* a regular expression somewhere."""
 
-    contains: str | None = None
-    matches: str | None = None
+    contains: Text | None = None
+    matches: Text | None = None
 
 
 class JsonMatch(Document):
-    """This is a claim on what *path* selects from a JSON body: it exists or not, equals a value, or matches as text."""
+    """
+    This is a claim on what *path* selects from a JSON body: it exists or not, equals a value, or matches as text.
 
-    path: str
+    That *equals* was given at all (``null`` is a value too) is in ``model_fields_set``.
+    """
+
+    path: Text
     equals: Any = None
     exists: bool | None = None
-    matches: str | None = None
+    matches: Text | None = None
 
 
 class HeaderMatch(Document):
     """This is a claim on one response header: it equals, or matches somewhere; with neither, it is there."""
 
-    name: str
+    name: Text
     equals: str | None = None
-    matches: str | None = None
+    matches: Text | None = None
 
 
 class Answer(Document):
     """This is what an answer must be; every part given must hold. *status* is a code, ``5xx``, or a list of those."""
 
-    status: tuple[str, ...] | None = None
+    status: Annotated[tuple[Status, ...], Field(min_length=1)] | None = None
     body: BodyMatch | None = None
     json_: JsonMatch | None = Field(default=None, alias="json")
     header: HeaderMatch | None = None
@@ -269,7 +410,11 @@ class Answer(Document):
 class _Expectation(Document):
     """This is what all expectations share. *id* is unique in an experiment; `luff.parse` fills in a default."""
 
-    id: str
+    id: Annotated[
+        str,
+        Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"),
+        Means("letters, digits, '-' and '_', at most 63 of them", "gives-up-in-time"),
+    ]
     arm: Arm = Arm.FAULT
 
 
@@ -285,7 +430,7 @@ class ErrorsExpectation(_Expectation):
     """An answer came and its status is not in *status*, but for at most *at_most_percent* of requests."""
 
     at_most_percent: Percent
-    status: tuple[str, ...] = ("5xx",)
+    status: Annotated[tuple[Status, ...], Field(min_length=1)] = ("5xx",)
     kind: Literal["errors"] = "errors"
 
 
@@ -308,8 +453,8 @@ class FallbackExpectation(_Expectation):
 class AttemptsExpectation(_Expectation):
     """The request caused at most *at_most* attempts on the edge to *of*, in at least *at_least_percent* of requests."""
 
-    of: str
-    at_most: Annotated[int, Field(ge=1)]
+    of: Host
+    at_most: Annotated[int, Field(ge=1, le=1000)]
     at_least_percent: Percent = 99.0
     kind: Literal["attempts"] = "attempts"
 
@@ -318,7 +463,9 @@ class NoWorseThanExpectation(_Expectation):
     """
     An answer came, no 5xx, within 1.5 times the warm-up p95 of its own arm; compared between arms.
 
-    It holds when *arm* is worse than *than* by at most *by_percent* points.
+    It holds when *arm* is worse than *than* by at most *by_percent* points. An
+    arm that is compared with itself is compared with its own warm-up: then at
+    most *by_percent* of its requests may be worse.
     """
 
     than: Arm = Arm.CONTROL
@@ -352,7 +499,7 @@ Expectation: TypeAlias = (
 class EvidenceSpec(Document):
     """This is the proof that is asked for: at least *at_least_percent* of the requests took the twin."""
 
-    source: str = "auto"
+    source: Literal["auto"] = "auto"
     at_least_percent: Percent = 99.0
 
 
@@ -366,7 +513,7 @@ class ControlTripwire(Document):
 class PrometheusTripwire(Document):
     """This stops a run when *query* is above *above* for *for_s*, or cannot be read."""
 
-    query: str
+    query: Text
     above: float
     for_s: DurationS = 0.0
     kind: Literal["prometheus"] = "prometheus"
@@ -375,8 +522,8 @@ class PrometheusTripwire(Document):
 class HttpTripwire(Document):
     """This stops a run when a GET of *url* does not answer with *status*."""
 
-    url: str
-    status: tuple[str, ...] = ("2xx",)
+    url: Text
+    status: Annotated[tuple[Status, ...], Field(min_length=1)] = ("2xx",)
     kind: Literal["http"] = "http"
 
 
@@ -392,8 +539,11 @@ class RestoreSpec(Document):
 class KnownFailure(Document):
     """This is a failure that is known: it counts as 0 until *until* (an ISO date); passing is then the surprise."""
 
-    reason: str
-    until: str | None = None
+    reason: Text
+    until: (
+        Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"), Means("a date: YEAR-MONTH-DAY", "2027-01-31")]
+        | None
+    ) = None
 
 
 class ExperimentSpec(Document):
@@ -403,7 +553,7 @@ class ExperimentSpec(Document):
     fault: Fault
     traffic: Traffic
     hypothesis: str | None = None
-    subject: str | None = None
+    subject: Host | None = None
     scope: ScopeSpec = ScopeSpec()
     expect: tuple[Expectation, ...] = ()
     confidence_percent: Percent = 95.0
@@ -412,6 +562,13 @@ class ExperimentSpec(Document):
     abort_on: tuple[Tripwire, ...] = (ControlTripwire(),)
     restore: RestoreSpec = RestoreSpec()
     known_failure: KnownFailure | None = None
+
+    @property
+    def timeout_s(self) -> float:
+        """Return the total time that one request may take: as given, or max(10 s, 2 x delay + 5 s)."""
+        if self.traffic.timeout_s is not None:
+            return self.traffic.timeout_s
+        return max(10.0, 2 * (0.0 if self.fault.delay is None else self.fault.delay.duration_s) + 5.0)
 
 
 class Experiment(Document):
@@ -422,6 +579,8 @@ class Experiment(Document):
     file: str = Field(default="", exclude=True)
     lines: dict[str, int] = Field(default_factory=dict, exclude=True)
     """The line (from 1) of each expectation, by id; and of ``spec.target``, ``spec.fault`` and so on by dotted path."""
+    defaults: bool = Field(default=False, exclude=True)
+    """Whether ``spec.expect`` was left out, so that it holds the defaults; `luff.parse.expect_block` shows them."""
 
     @property
     def name(self) -> str:
@@ -432,7 +591,7 @@ class Experiment(Document):
 class Ready(Document):
     """This is how a workload says that it is up: a 2xx on *path* within *within_s*."""
 
-    path: str = "/"
+    path: Annotated[str, Field(pattern=r"^/\S*$"), Means("a path that begins with /", "/healthz")] = "/"
     within_s: DurationS = 30.0
 
 
@@ -445,12 +604,12 @@ class LabWorkloadSpec(Document):
     its ``HOST:PORT``.
     """
 
-    service: str
+    service: DnsLabel
     port: Annotated[int, Field(ge=1, le=65535)]
     replicas: Annotated[int, Field(ge=1, le=20)] = 1
-    run: tuple[str, ...] | None = None
-    address: Annotated[str, Field(pattern=r"^\S+:[0-9]+$")] | None = None
-    cwd: str = "."
+    run: Annotated[tuple[Text, ...], Field(min_length=1)] | None = None
+    address: Address | None = None
+    cwd: Text = "."
     env: dict[str, str] = Field(default_factory=dict)
     ready: Ready | None = None
 
@@ -460,4 +619,126 @@ class LabWorkload(Document):
 
     metadata: Metadata
     spec: LabWorkloadSpec
+    file: str = Field(default="", exclude=True)
+
+
+class Matrix(Document):
+    """This is what one reference is repeated with: each *fault* in place of the experiment's own."""
+
+    fault: Annotated[tuple[Fault, ...], Field(min_length=1)]
+
+
+class SuiteEntry(Document):
+    """This is one reference to experiments, by name or by a glob such as ``cart-*``, and what to repeat them with."""
+
+    ref: Text
+    matrix: Matrix | None = None
+
+
+class SuiteSpec(Document):
+    """This is what a suite runs, in order."""
+
+    experiments: Annotated[tuple[SuiteEntry, ...], Field(min_length=1)]
+
+
+class Suite(Document):
+    """This is several experiments under one name."""
+
+    metadata: Metadata
+    spec: SuiteSpec
+    file: str = Field(default="", exclude=True)
+
+
+class Schedule(Document):
+    """
+    This is when a game day is held.
+
+    *cron* in *time_zone*; within *window_s* of that it may still begin, later
+    it is a misfire; *overlap* says what happens when the one before is not
+    over; a random part of *jitter_s* is added to each beginning.
+    """
+
+    cron: Text
+    time_zone: Text = "UTC"
+    window_s: DurationS = 3600.0
+    misfire: Literal["skip", "run"] = "skip"
+    overlap: Literal["forbid", "allow"] = "forbid"
+    jitter_s: DurationS = 0.0
+
+
+class People(Document):
+    """This is who holds a game day and who has to agree: *approvals* of *approvers*, at most *approve_by_s* before it."""
+
+    owner: Text
+    approvers: tuple[Text, ...] = ()
+    approvals: Annotated[int, Field(ge=0, le=100)] = 0
+    approve_by_s: DurationS = 3600.0
+
+
+class PrometheusCondition(Document):
+    """This is a query and the value above which it counts."""
+
+    query: Text
+    above: float
+
+
+class SkipWhen(Document):
+    """This is one reason not to hold a game day: a canary under way, an event in a calendar file, or a metric."""
+
+    canary_progressing: bool | None = None
+    ics: Text | None = None
+    prometheus: PrometheusCondition | None = None
+
+
+class Announce(Document):
+    """This is whom to tell, and how long *before*."""
+
+    before: tuple[DurationS, ...] = ()
+    to: tuple[Text, ...] = ()
+
+
+class GameDaySpec(Document):
+    """This is suites on a calendar, with people."""
+
+    schedule: Schedule
+    suites: Annotated[tuple[DnsLabel, ...], Field(min_length=1)]
+    people: People | None = None
+    skip_when: tuple[SkipWhen, ...] = ()
+    expected: dict[str, Verdict] = Field(default_factory=dict)
+    announce: Announce = Announce()
+
+
+class GameDay(Document):
+    """This is one game day, each firing of which is an occurrence."""
+
+    metadata: Metadata
+    spec: GameDaySpec
+    file: str = Field(default="", exclude=True)
+
+
+class PolicySpec(Document):
+    """This is what is allowed where. A list that is empty, and a bound that is ``None``, rules nothing out."""
+
+    contexts: tuple[Text, ...] = ()
+    namespaces: tuple[Text, ...] = ()
+    hours: (
+        Annotated[
+            str,
+            Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]( [A-Za-z0-9_+/-]+)?$"),
+            Means("hours of the day and a time zone", "09:00-17:00 Europe/Berlin"),
+        ]
+        | None
+    ) = None
+    max_delay_s: DurationS | None = None
+    max_rate_hz: RateHz | None = None
+    max_held: Annotated[float, Field(gt=0)] | None = None
+    max_ttl_s: DurationS | None = None
+    hosts: tuple[Text, ...] = ()
+
+
+class Policy(Document):
+    """This is the guard rails of one place; it comes from the operator, never from beside an experiment."""
+
+    metadata: Metadata
+    spec: PolicySpec
     file: str = Field(default="", exclude=True)
