@@ -106,7 +106,8 @@ class Reaper:
             sweep.errors.append(str(error))
             return sweep
         seen: set[tuple[Ref, str | None]] = set()
-        for namespace in self.namespaces or [None]:
+        everywhere: list[str | None] = [None]
+        for namespace in self.namespaces or everywhere:
             try:
                 objects = await self.mesh.list(Kind.VIRTUAL_SERVICE, namespace)
             except MeshError as error:
@@ -199,7 +200,9 @@ class Reaper:
                 await self.mesh.replace({**there, "spec": {**there.get("spec", {}), **spec}})
             except NotFound:
                 metadata = {"name": HEARTBEAT, "namespace": self.home}
-                await self.mesh.create({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec})
+                await self.mesh.create(
+                    {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec}
+                )
         except Conflict:
             # Another reaper has just beaten; that will do.
             return

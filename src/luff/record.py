@@ -12,6 +12,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Literal
 
 from luff import __version__
 from luff.checks import Judgement
@@ -41,6 +42,7 @@ from luff.stats import quantile
 
 __all__ = ["Record", "iso"]
 
+_DATA_PLANE: dict[str, Literal["verified", "unobserved", "stale"]] = {"gone": "verified", "stale": "stale"}
 EXPECTED_ANNOTATION = "luff.dev/expected"
 
 
@@ -74,7 +76,7 @@ class Record:
         self.timeline.append(TimelineEntry(at=iso(now_s), phase=phase, note=note))
 
     @property
-    def phase(self) -> Phase:
+    def phase(self) -> Literal[Phase.CLEAN, Phase.STRANDED]:
         """Return where the routes are at the end."""
         return Phase.STRANDED if self.live is not None and self.live.stranded is not None else Phase.CLEAN
 
@@ -140,11 +142,12 @@ class Record:
         if not self._injected or self.plan is None or self.live is None or self.live.injection is None:
             return None
         before = self.live.injection.hash_before
-        data_plane = {"gone": "verified", "stale": "stale"}.get(self.gone.state if self.gone else "", "unobserved")
+        data_plane = _DATA_PLANE.get(self.gone.state if self.gone else "", "unobserved")
         done = self.live.withdrawal
         if done is None:
             return RestoreReceipt(api="unverified", data_plane=data_plane, object="differs", hash_before=before)
         changes = [] if done.object_ is None else foreign_changes(self.plan.virtual_service, done.object_)
+        state: Literal["identical", "identical_but_for_others", "differs", "gone"]
         state = "gone" if done.object_ is None else "identical"
         if done.object_ is not None and done.hash_after != before:
             state = "identical_but_for_others" if changes else "differs"

@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
 from luff.errors import Conflict, MeshBusy, MeshDenied, MeshUnreachable, NotFound, Rejected, StoreError
 from luff.lifecycle import Intent, Phase, check_way
@@ -38,6 +38,8 @@ __all__ = [
     "VirtualLoop",
     "virtual_time",
 ]
+
+T = TypeVar("T")
 
 ANSWER_S = 0.002
 """How long a call takes."""
@@ -219,7 +221,9 @@ class SimMesh:
 
     async def patch(self, ref: Ref, operations: Sequence[Operation], *, dry_run: bool = False) -> Object:
         if dry_run:
-            return await self._call("dry-run", ref, lambda: apply(self.cluster._get(ref), [dict(o) for o in operations]))
+            return await self._call(
+                "dry-run", ref, lambda: apply(self.cluster._get(ref), [dict(o) for o in operations])
+            )
         return await self._call("patch", ref, lambda: self.cluster.change(ref, operations))
 
     async def replace(self, object_: Object) -> Object:
@@ -238,7 +242,7 @@ class SimMesh:
         if self.dead:
             raise Killed
 
-    async def _call(self, verb: str, ref: Ref, act: Callable[[], Any]) -> Any:
+    async def _call(self, verb: str, ref: Ref, act: Callable[[], T]) -> T:
         self._check_alive()
         self.calls.append((verb, ref))
         trouble = self.trouble(verb, ref)
@@ -249,7 +253,7 @@ class SimMesh:
         self._check_alive()
         return copy.deepcopy(answer)
 
-    async def _carry_out(self, trouble: Trouble, verb: str, ref: Ref, act: Callable[[], Any]) -> Any:
+    async def _carry_out(self, trouble: Trouble, verb: str, ref: Ref, act: Callable[[], T]) -> T:
         refusals: dict[Trouble, Exception] = {
             Trouble.CONFLICT: Conflict(f"{ref} was changed meanwhile"),
             Trouble.NOT_FOUND: NotFound(f"{ref} is not there"),
@@ -263,7 +267,7 @@ class SimMesh:
         if trouble is Trouble.STALE and verb == "read":
             past = self.cluster.history.get(ref, [])
             old = past[-2] if len(past) > 1 else None
-            return old if old is not None else act()
+            return cast("T", old) if old is not None else act()
         if trouble is Trouble.LATE:
             asyncio.get_running_loop().call_later(TIME_OUT_S + self.late_s, self._too_late, act)
         if trouble in (Trouble.LOST_AFTER, Trouble.TWICE):

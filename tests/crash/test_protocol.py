@@ -18,6 +18,7 @@ concurrent writer, is enumerated; pairs are drawn by seed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import itertools
 import random
@@ -51,7 +52,11 @@ BASE: Object = {
         "hosts": ["inventory"],
         "unknownToUs": {"keep": [1, 2]},
         "http": [
-            {"name": "canary", "match": [{"headers": {"x-canary": {"exact": "1"}}}], "route": [{"destination": {"host": "inventory", "subset": "v2"}}]},
+            {
+                "name": "canary",
+                "match": [{"headers": {"x-canary": {"exact": "1"}}}],
+                "route": [{"destination": {"host": "inventory", "subset": "v2"}}],
+            },
             {"name": "default", "route": [{"destination": {"host": "inventory"}, "weight": 100}], "timeout": "5s"},
         ],
     },
@@ -65,7 +70,9 @@ def _weights(object_: Object) -> None:
 
 
 def _new_route(object_: Object) -> None:
-    object_["spec"]["http"].insert(0, {"name": "hotfix", "match": [{"uri": {"exact": "/fix"}}], "route": [{"destination": {"host": "inventory"}}]})
+    object_["spec"]["http"].insert(
+        0, {"name": "hotfix", "match": [{"uri": {"exact": "/fix"}}], "route": [{"destination": {"host": "inventory"}}]}
+    )
 
 
 def _reorder(object_: Object) -> None:
@@ -151,10 +158,8 @@ def _play(schedule: Schedule) -> tuple[Cluster, MemoryJournal, Object | None]:
             await clock.sleep(0.05)
 
     async def story() -> None:
-        try:
+        with contextlib.suppress(LuffError, Killed):
             await victim()
-        except (LuffError, Killed):
-            pass
         # What was on the wire arrives; then the time of the twins is over.
         await asyncio.sleep(TTL_S + 60)
         stranger = SimMesh(cluster)
@@ -198,7 +203,9 @@ def _by_name(object_: Object) -> dict[str, Object]:
 def _check_clean_stays_clean(cluster: Cluster, journal: MemoryJournal, schedule: Schedule) -> None:
     if journal.phases.get(RUN, [Phase.PLANNED])[-1] is not Phase.CLEAN:
         return
-    states = [any(ours(route) for route in state["spec"]["http"]) for state in cluster.history[REF] if state is not None]
+    states = [
+        any(ours(route) for route in state["spec"]["http"]) for state in cluster.history[REF] if state is not None
+    ]
     gone = [index for index, there in enumerate(states) if there]
     if gone:
         last = gone[-1]
@@ -211,7 +218,9 @@ def _single_troubles() -> Iterator[Schedule]:
 
 
 def _kills() -> Iterator[Schedule]:
-    for kill_at, (writer, write_at) in itertools.product(range(CALLS_MOST), itertools.product(WRITERS, range(0, CALLS_MOST, 2))):
+    for kill_at, (writer, write_at) in itertools.product(
+        range(CALLS_MOST), itertools.product(WRITERS, range(0, CALLS_MOST, 2))
+    ):
         yield Schedule(kill_at=kill_at, writer=writer, write_at=write_at)
 
 
@@ -241,14 +250,18 @@ def test_drawn_schedules_of_several_troubles_end_clean() -> None:
 def test_a_patch_that_arrives_after_the_restore_meets_the_fence() -> None:
     """The case that nobody writes a unit test for: the restore reads a clean object while the patch is on the wire."""
     late = next(
-        number for number in range(CALLS_MOST) if _verbs(Schedule(troubles=((number, Trouble.LATE),)))[number] == "patch"
+        number
+        for number in range(CALLS_MOST)
+        if _verbs(Schedule(troubles=((number, Trouble.LATE),)))[number] == "patch"
     )
     schedule = Schedule(troubles=((late, Trouble.LATE),))
 
     cluster, journal, _ = _play(schedule)
 
     assert journal.phases[RUN][-1] is Phase.CLEAN
-    assert all(not any(ours(route) for route in state["spec"]["http"]) for state in cluster.history[REF] if state is not None)
+    assert all(
+        not any(ours(route) for route in state["spec"]["http"]) for state in cluster.history[REF] if state is not None
+    )
 
 
 def _verbs(schedule: Schedule) -> list[str]:
@@ -306,7 +319,9 @@ def test_withdrawing_by_name_waits_out_an_api_that_is_away() -> None:
         injection = _plan(cluster)
         await mesh.patch(REF, injection.operations)
         began_s = asyncio.get_running_loop().time()
-        mesh.trouble = lambda _verb, _ref: Trouble.LOST_BEFORE if asyncio.get_running_loop().time() < began_s + 300 else Trouble.NONE
+        mesh.trouble = lambda _verb, _ref: (
+            Trouble.LOST_BEFORE if asyncio.get_running_loop().time() < began_s + 300 else Trouble.NONE
+        )
         done = await withdraw(mesh, REF, run=RUN, clock=SimClock())
         assert set(done.removed) == set(injection.names)
         return asyncio.get_running_loop().time() - began_s

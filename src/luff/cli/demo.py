@@ -53,7 +53,7 @@ def demo(report_dir: Path, keep_lab: bool, store: str | None, voice: Voice) -> i
     surprises = _surprises(done.outcomes)
     _conclude(done.outcomes, surprises, page)
     if kept is not None:
-        click.echo(f'the lab is still up: eval "$(luff lab env)"; end it with `luff lab down`', err=True)
+        click.echo('the lab is still up: eval "$(luff lab env)"; end it with `luff lab down`', err=True)
     if done.signal is not None or code == 7:
         return code
     return 1 if surprises or len(done.outcomes) < len(documents.experiments) else 0
@@ -76,5 +76,7 @@ def _conclude(outcomes: Sequence[Outcome], surprises: Sequence[str], page: Path)
     for surprise in surprises:
         click.echo(f"SURPRISE: {surprise}")
     if not surprises:
-        click.echo(f"{len(outcomes)} of {len(outcomes)} experiments ended as expected, {back} of {injected} restores verified.")
+        click.echo(
+            f"{len(outcomes)} of {len(outcomes)} experiments ended as expected, {back} of {injected} restores verified."
+        )
     click.echo(f"report: {page.resolve()}")

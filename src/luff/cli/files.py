@@ -8,7 +8,7 @@ from pathlib import Path
 from luff.errors import InvalidFile, Problem, UsageError
 from luff.parse import Documents, parse_documents
 
-__all__ = ["read_documents", "select"]
+__all__ = ["overrides_of", "read_documents"]
 
 ENDINGS = (".yaml", ".yml")
 FILE_MOST_BYTES = 5 << 20

@@ -14,6 +14,7 @@ from luff.cli.options import MeshOptions, Voice, consent, mesh_options, voice_op
 from luff.units import show_count, show_duration, show_rate
 
 if TYPE_CHECKING:
+    from luff.checks import PlannedCheck
     from luff.plan import Plan
 
 __all__ = ["plan"]
@@ -86,23 +87,32 @@ def _as_text(plan: Plan) -> str:
         "",
         *(redact(line) for line in difference(plan.virtual_service, injection)),
         "",
-        f"traffic  {show_rate(plan.rate_hz)} per arm, at most {show_duration(plan.experiment.spec.traffic.duration_s)} after "
-        f"{show_duration(plan.experiment.spec.traffic.warmup_s)} of warm-up; each request up to {show_duration(plan.timeout_s)}",
+        _traffic_line(plan),
         f"held     at most {plan.held:.0f} requests in the caller at once",
         f"ttl      {show_duration(plan.experiment.spec.restore.ttl_s)}: after that anybody may remove the twins",
         "",
         "checks",
     ]
-    for check in plan.checks:
-        lines.append(
-            f"  {check.id:<28} {check.expression:<34} {check.method:<11} "
-            f"tolerates {show_count(check.tolerated)} of {show_count(check.sample_most)}"
-        )
+    lines += [f"  {check.id:<28} {check.expression:<34} {_method(check)}" for check in plan.checks]
     lines += ["", "inferred"]
     lines += [f"  {name:<16} {value}   ({why})" for name, value, why in plan.inferred]
     if plan.warnings:
         lines += ["", "mind"] + [f"  {redact(warning)}" for warning in plan.warnings]
     return "\n".join(lines)
+
+
+def _traffic_line(plan: Plan) -> str:
+    traffic = plan.experiment.spec.traffic
+    return (
+        f"traffic  {show_rate(plan.rate_hz)} per arm, at most {show_duration(traffic.duration_s)} after "
+        f"{show_duration(traffic.warmup_s)} of warm-up; each request up to {show_duration(plan.timeout_s)}"
+    )
+
+
+def _method(check: PlannedCheck) -> str:
+    if check.method in ("comparison", "windows"):
+        return check.method
+    return f"{check.method:<11} tolerates {show_count(check.tolerated)} of {show_count(check.sample_most)}"
 
 
 def _as_document(plan: Plan) -> dict[str, Any]:

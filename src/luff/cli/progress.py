@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console
 from rich.live import Live
@@ -32,7 +33,7 @@ class SilentProgress:
     def traffic(self, driver: Driver, *, phase: Phase, most_s: float) -> None:
         """Show nothing."""
 
-    def __enter__(self) -> SilentProgress:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -66,7 +67,7 @@ class TerminalProgress(PlainProgress):
         self._traffic_began_s = 0.0
         self._live = Live(get_renderable=self._draw, console=console, refresh_per_second=FRAMES_HZ, transient=True)
 
-    def __enter__(self) -> TerminalProgress:
+    def __enter__(self) -> Self:
         self._live.start()
         return self
 

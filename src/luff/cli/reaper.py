@@ -16,7 +16,9 @@ EVERY_S = 5.0
 
 
 @click.command()
-@option("--every", type=click.FloatRange(0.5, 300), default=EVERY_S, show_default=True, help="Seconds between two looks.")
+@option(
+    "--every", type=click.FloatRange(0.5, 300), default=EVERY_S, show_default=True, help="Seconds between two looks."
+)
 @option("--once", is_flag=True, help="Look once and end: 0 when all is well, 7 when something could not be removed.")
 @option("--home", default="luff-system", show_default=True, help="The namespace of its heartbeat Lease.")
 @mesh_options

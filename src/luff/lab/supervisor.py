@@ -69,9 +69,7 @@ class Supervisor:
         self.topology: Topology = lay_out(
             self.workloads, folder, self.ports, scope_headers=tuple(order["scope_headers"])
         )
-        self.api = ApiServer(
-            token=secrets.token_hex(16), port=order["port"], validate=_validate
-        )
+        self.api = ApiServer(token=secrets.token_hex(16), port=order["port"], validate=_validate)
         self.programs: dict[str, subprocess.Popen[bytes]] = {}
         self.proxies: dict[str, subprocess.Popen[bytes]] = {}
         self.written: dict[str, dict[str, str]] = {}

@@ -272,4 +272,3 @@ def _is_failed_test(text: str) -> bool:
 
 def _is_refusal(text: str) -> bool:
     return "admission webhook" in text and "denied the request" in text
-
