@@ -166,6 +166,7 @@ _ANSWERS: list[Object] = [
     {"redirect": {"uri": "/elsewhere"}},
     {"directResponse": {"status": 503, "body": {"string": "нет"}}},
 ]
+_PLAIN: Object = {"route": [{"destination": {"host": "ratings"}}]}
 _NAMES = st.sampled_from(["canary", "default", "luff.frontend", "маршрут", "default"])
 
 
@@ -199,6 +200,12 @@ def virtual_services(draw: Callable[..., Any], *, twins: bool = True) -> Object:
     bound = draw(st.sampled_from([None, None, None, ["mesh", "gw"], ["gw"]]))
     if bound is not None:
         spec["gateways"] = bound
+    elif draw(st.integers(0, 7)) == 0:
+        # A delegate: no hosts, and it delegates no further.
+        del spec["hosts"]
+        spec["http"] = [{**route, **_PLAIN} if "delegate" in route else route for route in spec["http"]]
+        for route in spec["http"]:
+            route.pop("delegate", None)
     made: Object = {
         "apiVersion": "networking.istio.io/v1",
         "kind": "VirtualService",
@@ -294,9 +301,9 @@ def requests(draw: Callable[..., Any], object_: Object) -> RequestFacts:
     http = object_["spec"]["http"]
     route = draw(st.sampled_from([*http, *http[1:]]))
     match = draw(st.sampled_from(route.get("match") or [{}])) if draw(st.integers(0, 3)) else {}
-    path = _text(match.get("uri") or {}, draw(st.sampled_from(_PATHS)), _PATH_REGEXES)
+    path = _text(match.get("uri") or {}, draw(st.sampled_from([*_PATHS, "/nowhere", "/no"])), _PATH_REGEXES)
     path = path if path.startswith("/") else f"/{path}"
-    wanted = {k: v for k, v in (match.get("headers") or {}).items() if not k.startswith(":") and k not in _CARRIERS}
+    wanted = {k: v for k, v in (match.get("headers") or {}).items() if not k.startswith(":")}
     headers = [(name, _text(value, "some", _REGEXES)) for name, value in wanted.items()]
     for name, value in (match.get("withoutHeaders") or {}).items():
         if name not in _CARRIERS and value.get("regex") == ".*" and not name.startswith(":"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import re
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -43,7 +44,7 @@ LAW = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
 )
-COUNTED = settings(LAW, max_examples=300, derandomize=True, database=None)
+COUNTED = settings(LAW, max_examples=200, derandomize=True, database=None)
 
 
 def _spec(object_: Object) -> str:
@@ -113,7 +114,7 @@ def _near_misses(scope: Scope) -> list[dict[str, str]]:
         {},
         scope.control_headers(3),
         OTHER_SCOPE.headers(3),
-        THIRD_SCOPE.headers(3),
+        *[THIRD_SCOPE.headers(3)] * 5,
         {"x-luff-run": scope.secret},
         {"x-luff-run": f" {scope.secret}.1"},
         {"x-luff-run": f"{scope.secret.upper()}.1"},
@@ -148,7 +149,7 @@ def test_a_request_outside_the_scope_is_routed_as_before() -> None:
 
     law()
     assert seen["a targeted route"] > 60, seen
-    assert min(seen["another"], seen["none"]) > 5, seen
+    assert min(seen["another"], seen["none"]) > 2, seen
     assert seen["a twin that was left"] > 0, seen
 
 
@@ -207,7 +208,7 @@ def test_a_request_in_scope_reaches_the_twin_of_the_route_it_would_have_taken() 
 
     law()
     assert min(seen["a twin"], seen["a twin by one carrier"]) > 60, seen
-    assert min(seen["a carrier was taken"], seen["another route"], seen["not the first twin"]) > 3, seen
+    assert min(seen["a carrier was taken"], seen["another route"], seen["not the first twin"]) > 2, seen
 
 
 @LAW
@@ -288,6 +289,16 @@ def test_withdrawing_from_an_object_of_any_shape_finds_nothing(value: Any) -> No
         assert withdrawal(object_) == ()
 
 
+def test_each_step_back_is_refused_where_another_route_stands_by_now() -> None:
+    object_ = _object(_to(name="a", match=[{"port": 1}]), _to(name="b"))
+    after = apply(object_, _make(object_).operations)
+    moved = {**after, "spec": {**after["spec"], "http": [_to(name="new"), *after["spec"]["http"]]}}
+
+    for way in (withdrawal(after, run=RUN), *fallbacks(after, run=RUN)):
+        with pytest.raises(ValueError, match="testing /spec/http/"):
+            apply(moved, way)
+
+
 @LAW
 @given(cases())
 def test_the_gentler_ways_back_leave_nothing_that_acts(case: Case) -> None:
@@ -334,7 +345,7 @@ def test_the_webhook_takes_what_is_made_of_what_it_took() -> None:
 
 def _masked(text: str) -> str:
     """Return a warning without numbers and without what it blames: positions move when twins are put in."""
-    return "".join("n" if character.isdigit() else character for character in text.split(" (")[0])
+    return re.sub("[0-9]+", "n", text.split(" (")[0])
 
 
 def _repeats(case: Case, warned: list[str], text: str) -> bool:
