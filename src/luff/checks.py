@@ -799,12 +799,21 @@ def ended_early(error: LuffError | None, situation: Situation) -> Judgement:
         return Judgement(Verdict.INCONCLUSIVE, reason, rule, NEXT[reason])
     do = error.next_step or "see the message"
     if isinstance(error, RunAborted):
-        return Judgement(Verdict.ABORTED, error.reason, error.message, Next(who="runner", retryable=True, do=do))
+        next_ = Next(who="runner", retryable=True, do=error.next_step or _AFTER_ABORT[error.reason])
+        return Judgement(Verdict.ABORTED, error.reason, error.message, next_)
     if isinstance(error, MeshError):
         next_ = Next(who="mesh", retryable=True, do=do)
     else:
         next_ = Next(who="experiment", retryable=False, do=do)
     return Judgement(Verdict.ERROR, _error_reason(error), error.message, next_)
+
+
+_AFTER_ABORT = {
+    "operator": "run it again when it suits; the routes are back",
+    "lever": "see `luff lever status` for who pulled it and why",
+    "tripwire": "look at what tripped before running it again",
+    "bound": "remove what ran into the bound, then run it again",
+}
 
 
 def _early(situation: Situation) -> tuple[str, str]:

@@ -28,6 +28,7 @@ from typing import Any
 
 from luff.clock import SystemClock
 from luff.errors import LuffError, NoGuard, RestoreNotVerified
+from luff.lock import release
 from luff.mesh import Kind, Mesh, Ref
 from luff.mesh.kubernetes import Connection, KubernetesMesh
 from luff.routes import Injection
@@ -195,6 +196,8 @@ class _Child:
         except RestoreNotVerified as error:
             _log(f"run {watched.run}: {error}")
             return
+        # The lock of a dead run would keep the next one out until it expires.
+        await release(self._mesh, watched.ref, run=watched.run)
         _log(
             f"run {watched.run}: {why}; {watched.ref} is clean, removed {len(done.removed)} route(s), {done.seconds:.2f} s"
         )

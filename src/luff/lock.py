@@ -21,7 +21,7 @@ from luff.errors import Conflict, LockHeld, MeshError, NotFound, RunAborted
 from luff.mesh import Kind, Mesh, Ref
 from luff.model import Object
 
-__all__ = ["LEASE_S", "RUN_ANNOTATION", "STOP_ANNOTATION", "lease_name", "lease_ref", "locked"]
+__all__ = ["LEASE_S", "RUN_ANNOTATION", "STOP_ANNOTATION", "lease_name", "lease_ref", "locked", "release"]
 
 LEASE_S = 15
 """How long a Lease lives without being renewed."""
@@ -61,7 +61,7 @@ async def locked(
         keeper.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await keeper
-        await _release(mesh, lease_ref(ref), holder=lease["spec"]["holderIdentity"])
+        await release(mesh, ref, run=run)
 
 
 def _micro_time(seconds: float) -> str:
@@ -162,9 +162,9 @@ async def _renew(mesh: Mesh, lease: Object) -> Object:
         return lease
 
 
-async def _release(mesh: Mesh, ref: Ref, *, holder: str) -> None:
-    # Best effort: an unreleased Lease runs out by itself.
+async def release(mesh: Mesh, ref: Ref, *, run: str) -> None:
+    """Give back the Lease of *ref* if *run* still has it. Best effort: one that is not given back runs out by itself."""
     with contextlib.suppress(MeshError):
-        now = await mesh.read(ref)
-        if (now.get("spec") or {}).get("holderIdentity") == holder:
-            await mesh.delete(ref, resource_version=now["metadata"]["resourceVersion"])
+        now = await mesh.read(lease_ref(ref))
+        if (now["metadata"].get("annotations") or {}).get(RUN_ANNOTATION) == run:
+            await mesh.delete(lease_ref(ref), resource_version=now["metadata"]["resourceVersion"])

@@ -34,7 +34,7 @@ from luff.checks import (
 from luff.clock import Clock
 from luff.errors import LuffError, MeshError, NotFound, RestoreNotVerified, RunAborted, StoreError
 from luff.evidence import DataPlane, Source
-from luff.inject import Hands, Live, Watcher, injected
+from luff.inject import Hands, Live, Watcher, injected, shielded
 from luff.lever import check_lever
 from luff.lifecycle import Journal, Phase
 from luff.lock import locked
@@ -173,6 +173,7 @@ async def run_experiment(
         error = run.stop.reason
     except LuffError as raised:
         error = run.stop.reason or raised
+    error = await shielded(_see_it_gone(run)) or error
     outcome = run.record.outcome(_judgement(run, error), ended_s=world.clock.now_s())
     return outcome, run.record.samples
 
@@ -186,7 +187,10 @@ async def _story(run: _Run) -> None:
         async with injected(lambda: _plan_again(run), _hands(run), live=run.live) as live:
             if await _settle(run, live):
                 await _drive(run, plan, driver, live)
-        await _verify(run, plan, driver, live)
+        run.situation.removed_ns = driver.now_ns()
+        stale = await _see_it_gone(run)
+        if stale is not None:
+            raise stale
         await _recover(run, plan, driver)
         await _last_evidence(run, plan)
 
@@ -402,17 +406,19 @@ async def _watch_time(run: _Run, live: Live) -> None:
     run.stop(RunAborted("bound", "restore.ttl is over", next_step="raise restore.ttl, or shorten the traffic"))
 
 
-async def _verify(run: _Run, plan: Plan, driver: Driver, live: Live) -> None:
-    """See that the proxies have let go of the twins too."""
-    run.situation.removed_ns = driver.now_ns()
+async def _see_it_gone(run: _Run) -> RestoreNotVerified | None:
+    """See that the proxies have let go of the twins too, however the run ended; return the error when they have not."""
+    live = run.live
+    if live.withdrawal is None or live.injection is None or run.record.gone is not None:
+        return None
     run.step(str(Phase.CLEAN), "the object reads back without anything of ours")
-    assert live.injection is not None
     run.record.gone = await await_gone(run.world.plane, live.injection, clock=run.world.clock)
-    if run.record.gone.state == "stale":
-        raise RestoreNotVerified(
-            f"{live.ref} is clean in the API, but {', '.join(run.record.gone.where)} still run the fault",
-            next_step=f"check istiod, then `luff status -n {plan.injection.namespace}`",
-        )
+    if run.record.gone.state != "stale":
+        return None
+    return RestoreNotVerified(
+        f"{live.ref} is clean in the API, but {', '.join(run.record.gone.where)} still run the fault",
+        next_step=f"check istiod, then `luff status -n {live.injection.namespace}`",
+    )
 
 
 async def _recover(run: _Run, plan: Plan, driver: Driver) -> None:

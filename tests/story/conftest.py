@@ -1,0 +1,186 @@
+"""
+The product as its user has it: the real command line against a real lab, with a caller's environment full of nonsense.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+LUFF = str(Path(sys.executable).parent / "luff")
+KUBECTL = str(Path(sys.executable).parent / "kubectl")
+WITHIN_S = 60.0
+NONSENSE = {
+    name: "http://127.0.0.1:9/nonsense"
+    for lower in ("http_proxy", "https_proxy", "all_proxy", "ftp_proxy")
+    for name in (lower, lower.upper())
+}
+
+
+@dataclass(frozen=True)
+class Done:
+    """This is a command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def __str__(self) -> str:
+        return f"exit {self.code}\n--- stdout\n{self.out}\n--- stderr\n{self.err}"
+
+
+@dataclass
+class Shell:
+    """This runs commands as a user would, in one folder and one environment."""
+
+    folder: Path
+    environment: dict[str, str]
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def luff(self, *arguments: str | Path, within_s: float = WITHIN_S, **environment: str) -> Done:
+        """Run luff and return what came of it."""
+        return self._run(LUFF, *arguments, within_s=within_s, **environment)
+
+    def kubectl(self, *arguments: str) -> Done:
+        """Run kubectl."""
+        return self._run(KUBECTL, *arguments, within_s=WITHIN_S)
+
+    def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
+        """Start luff and leave it running."""
+        process = subprocess.Popen(
+            [LUFF, *map(str, arguments)],
+            cwd=self.folder,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self.started.append(process)
+        return process
+
+    def finish(self, process: subprocess.Popen[str], *, within_s: float = WITHIN_S) -> Done:
+        """Wait for what `start` returned."""
+        out, err = process.communicate(timeout=within_s)
+        return Done(process.returncode, out, err)
+
+    def virtual_service(self, name: str, namespace: str = "bookinfo") -> dict[str, Any]:
+        """Return an object as kubectl sees it."""
+        found = self.kubectl("get", "virtualservice", name, "-n", namespace, "-o", "json")
+        assert found.code == 0, found
+        loaded = json.loads(found.out)
+        assert isinstance(loaded, dict)
+        return loaded
+
+    def twins(self, name: str) -> list[str]:
+        """Return the names of luff's routes in an object."""
+        routes = self.virtual_service(name)["spec"]["http"]
+        return [route["name"] for route in routes if str(route.get("name", "")).startswith("luff.1.")]
+
+    def _run(self, program: str, *arguments: str | Path, within_s: float, **environment: str) -> Done:
+        done = subprocess.run(
+            [program, *map(str, arguments)],
+            cwd=self.folder,
+            env={**self.environment, **environment},
+            capture_output=True,
+            text=True,
+            timeout=within_s,
+            check=False,
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+
+def until(holds: Callable[[], Any], *, within_s: float = WITHIN_S) -> Any:
+    """Return what *holds* returns once it is true; fails when that takes too long."""
+    end_s = time.monotonic() + within_s
+    while not (found := holds()):
+        assert time.monotonic() < end_s, "it did not come to pass in time"
+        time.sleep(0.05)
+    return found
+
+
+def environment_in(folder: Path) -> dict[str, str]:
+    """Return a user's environment: a home of its own, and proxies that lead nowhere."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("LUFF_", "KUBE", "XDG_"))}
+    return {
+        **kept,
+        **NONSENSE,
+        "HOME": str(folder),
+        "XDG_STATE_HOME": str(folder / "state"),
+        "XDG_CACHE_HOME": str(folder / "cache"),
+        "COLUMNS": "160",
+    }
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Bring up bookinfo once for a worker's whole session; yields the environment in which it is found."""
+    folder = tmp_path_factory.mktemp("home")
+    environment = environment_in(folder)
+    shell = Shell(folder, environment)
+    up = shell.luff("lab", "up", "--detach", "--dir", folder / "lab")
+    assert up.code == 0, up
+    yield {**environment, "KUBECONFIG": str(folder / "lab" / "kubeconfig"), "LUFF_LAB_DIR": str(folder / "lab")}
+    down = shell.luff("lab", "down", "--dir", folder / "lab")
+    assert down.code == 0, down
+
+
+@pytest.fixture
+def shell(home: dict[str, str], tmp_path: Path) -> Iterator[Shell]:
+    """Return a shell in an empty folder with a store of its own; nothing may be injected afterwards."""
+    made = Shell(tmp_path, {**home, "LUFF_STORE": f"sqlite:///{tmp_path}/luff.db"})
+    yield made
+    for process in made.started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        for pipe in (process.stdout, process.stderr):
+            if pipe is not None:
+                pipe.close()
+    left = made.luff("status", "--lab")
+    if left.code:
+        made.luff("restore", "--lab", "--all")
+    assert left.code == 0, left
+
+
+EXPERIMENT = """\
+apiVersion: luff.dev/v1alpha1
+kind: Experiment
+metadata: {{name: {name}, namespace: bookinfo}}
+spec:
+  target: {{host: ratings, from: {{app: reviews}}}}
+  fault: {{abort: 503}}
+  traffic:
+    requests: [{{url: "http://reviews.bookinfo:9080/reviews/0", headers: {{end-user: jason}}}}]
+    rate: {rate}
+    duration: {duration}
+    warmup: 1s
+  expect:
+    - {{id: no-stars, fallback: {{status: 200, json: {{path: "$.reviews[*].rating.stars", exists: false}}, atLeast: {at_least}}}}}
+"""
+
+
+@pytest.fixture
+def quick(shell: Shell) -> Path:
+    """Return an experiment that passes within a few seconds."""
+    path = shell.folder / "quick.yaml"
+    path.write_text(EXPERIMENT.format(name="quick", rate="40/s", duration="20s", at_least="90%"))
+    return path
+
+
+@pytest.fixture
+def endless(shell: Shell) -> Path:
+    """Return an experiment that is live for a minute if nobody stops it."""
+    path = shell.folder / "endless.yaml"
+    path.write_text(EXPERIMENT.format(name="endless", rate="20/s", duration="120s", at_least="99.7%"))
+    return path

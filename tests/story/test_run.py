@@ -1,0 +1,275 @@
+"""A run from end to end: what it prints, writes, keeps, and leaves behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from luff.schema import schema_for
+from tests.story.conftest import Done, Shell, until
+
+
+def _report(path: Path) -> dict[str, object]:
+    document = json.loads(path.read_text())
+    jsonschema.Draft7Validator(schema_for("report")).validate(document)
+    assert isinstance(document, dict)
+    return document
+
+
+def test_a_run_passes_and_leaves_the_object_as_it_was(shell: Shell, quick: Path) -> None:
+    before = shell.virtual_service("ratings")["spec"]
+
+    done = shell.luff("run", "--lab", quick, "--json", "out.json")
+
+    assert done.code == 0, done
+    assert "PASSED" in done.out
+    assert "restored" in done.out
+    assert "quick.yaml:13" in done.out, "the line of the expectation is named"
+    assert shell.virtual_service("ratings")["spec"] == before
+    outcome = _report(shell.folder / "out.json")["outcomes"][0]  # type: ignore[index]
+    assert outcome["verdict"] == "passed"
+    assert outcome["phase"] == "clean"
+    assert outcome["restore"]["api"] == "verified"
+    assert outcome["restore"]["data_plane"] == "verified"
+    assert outcome["restore"]["object"] == "identical"
+    assert outcome["evidence"]["exposure"] == 1.0
+    assert outcome["edge"] == {"caller": "reviews", "dependency": "ratings"}
+    assert outcome["scope"]["arrived"] == ["baggage", "header", "traceparent"] or outcome["scope"]["arrived"] == [
+        "traceparent"
+    ]
+    assert [step["phase"] for step in outcome["timeline"]][:4] == ["planned", "warm-up", "armed", "live"]
+
+
+def test_what_was_run_is_in_history(shell: Shell, quick: Path) -> None:
+    shell.luff("run", "--lab", quick, "--json", "out.json")
+    outcome = _report(shell.folder / "out.json")["outcomes"][0]  # type: ignore[index]
+
+    listed = shell.luff("runs", "list", "-o", "json")
+    shown = shell.luff("runs", "show", outcome["run"], "-o", "json")
+
+    assert [row["run"] for row in json.loads(listed.out)] == [outcome["run"]]
+    assert json.loads(shown.out) == outcome
+    assert shell.luff("runs", "show", outcome["run"]).out.startswith("✓ PASSED  quick")
+
+
+def test_every_report_is_written_whole(shell: Shell, quick: Path) -> None:
+    done = shell.luff(
+        "run", "--lab", quick, "--html", "r.html", "--junit", "r.xml", "--markdown", "r.md", "--json", "r.json"
+    )
+
+    assert done.code == 0, done
+    page = (shell.folder / "r.html").read_text()
+    assert page.startswith("<!doctype html>")
+    assert page.rstrip().endswith("</html>")
+    assert "quick" in page
+    assert "<testsuite" in (shell.folder / "r.xml").read_text()
+    assert "quick" in (shell.folder / "r.md").read_text()
+    again = shell.luff("report", "r.json", "--html", "again.html")
+    assert again.code == 0, again
+    assert not list(shell.folder.glob("*.tmp*"))
+
+
+def test_the_secret_of_the_scope_is_written_nowhere_but_in_the_object(shell: Shell, endless: Path) -> None:
+    running = shell.start("run", "--lab", endless, "--json", "out.json", "--html", "out.html", "-v")
+    until(lambda: shell.twins("ratings"))
+    [twin] = [r for r in shell.virtual_service("ratings")["spec"]["http"] if str(r.get("name")).startswith("luff.1.")]
+    secret = next(m["headers"]["x-luff-run"]["prefix"] for m in twin["match"] if "x-luff-run" in m["headers"])
+    trace = next(m["headers"]["traceparent"]["prefix"] for m in twin["match"] if "traceparent" in m["headers"])
+    running.send_signal(2)
+    done = shell.finish(running)
+
+    assert done.code == 130, done
+    for said in (done.out, done.err):
+        assert secret.rstrip(".") not in said
+        assert trace.removeprefix("00-") not in said
+    for path in shell.folder.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert secret.rstrip(".").encode() not in content, path
+            assert trace.removeprefix("00-").encode() not in content, path
+
+
+def test_plan_shows_what_a_run_would_do_and_touches_nothing(shell: Shell, quick: Path) -> None:
+    before = shell.virtual_service("ratings")
+
+    done = shell.luff("plan", "--lab", quick, "--dry-run=server")
+
+    assert done.code == 0, done
+    assert '+name: "luff.1.' in done.out
+    assert "<redacted>" in done.out
+    assert "no-stars" in done.out
+    assert "tolerates" in done.out
+    assert shell.virtual_service("ratings") == before
+    assert json.loads(shell.luff("plan", "--lab", quick, "-o", "json").out)
+
+
+@pytest.mark.parametrize("signal_number", [2, 15])
+def test_a_signal_restores_before_it_leaves(shell: Shell, endless: Path, signal_number: int) -> None:
+    before = shell.virtual_service("ratings")["spec"]
+    running = shell.start("run", "--lab", endless, "--json", "out.json")
+    until(lambda: shell.twins("ratings"))
+
+    running.send_signal(signal_number)
+    done = shell.finish(running)
+
+    assert done.code == 128 + signal_number, done
+    assert shell.virtual_service("ratings")["spec"] == before
+    outcome = _report(shell.folder / "out.json")["outcomes"][0]  # type: ignore[index]
+    assert (outcome["verdict"], outcome["reason"], outcome["phase"]) == ("aborted", "operator", "clean")
+    assert outcome["restore"]["data_plane"] == "verified"
+
+
+def test_a_second_ctrl_c_does_not_skip_the_restore(shell: Shell, endless: Path) -> None:
+    running = shell.start("run", "--lab", endless)
+    until(lambda: shell.twins("ratings"))
+
+    for _ in range(5):
+        running.send_signal(2)
+    done = shell.finish(running)
+
+    assert done.code == 130, done
+    assert not shell.twins("ratings")
+
+
+def test_the_guard_withdraws_when_luff_is_killed(shell: Shell, endless: Path) -> None:
+    running = shell.start("run", "--lab", endless)
+    until(lambda: shell.twins("ratings"))
+
+    running.kill()
+    running.wait()
+
+    until(lambda: not shell.twins("ratings"), within_s=10)
+    assert shell.luff("status", "--lab").code == 0
+
+
+def test_the_run_ends_when_its_guard_is_killed(shell: Shell, endless: Path) -> None:
+    running = shell.start("run", "--lab", endless, "--json", "out.json")
+    until(lambda: shell.twins("ratings"))
+
+    _kill_guards_of(running.pid)
+    done = shell.finish(running)
+
+    assert done.code == 4, done
+    outcome = _report(shell.folder / "out.json")["outcomes"][0]  # type: ignore[index]
+    assert (outcome["verdict"], outcome["reason"]) == ("aborted", "bound")
+    assert "guard" in outcome["explanation"]
+    assert not shell.twins("ratings")
+
+
+def _kill_guards_of(parent: int) -> None:
+    import os
+
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (entry / "cmdline").read_bytes()
+            owner = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+        except OSError:
+            continue
+        if owner == parent and b"luff.guard" in command:
+            os.kill(int(entry.name), 9)
+            return
+    raise AssertionError("there is no guard")
+
+
+def test_stop_reaches_a_run_elsewhere(shell: Shell, endless: Path) -> None:
+    running = shell.start("run", "--lab", endless, "--json", "out.json")
+    until(lambda: shell.twins("ratings"))
+    [row] = json.loads(shell.luff("status", "--lab", "-o", "json").out)["injected"]
+    assert row["state"] == "live"
+
+    stopped = shell.luff("stop", "--lab", row["run"])
+    done = shell.finish(running)
+
+    assert stopped.code == 0, stopped
+    assert done.code == 4, done
+    outcome = _report(shell.folder / "out.json")["outcomes"][0]  # type: ignore[index]
+    assert (outcome["verdict"], outcome["reason"]) == ("aborted", "operator")
+
+
+def test_status_says_what_is_injected_and_restore_leaves_live_runs_alone(shell: Shell, endless: Path) -> None:
+    running = shell.start("run", "--lab", endless)
+    until(lambda: shell.twins("ratings"))
+
+    status = shell.luff("status", "--lab")
+    untouched = shell.luff("restore", "--lab")
+    still = shell.twins("ratings")
+    forced = shell.luff("restore", "--lab", "--all")
+
+    assert status.code == 1, status
+    assert "bookinfo/ratings" in status.out
+    assert untouched.code == 0, untouched
+    assert "is live" in untouched.err
+    assert len(still) == 1
+    assert forced.code == 0, forced
+    assert not shell.twins("ratings")
+    done = shell.finish(running)
+    assert done.code == 3, done
+    assert "fault_removed" in done.out
+
+
+def test_two_runs_never_share_an_object(shell: Shell, endless: Path, quick: Path) -> None:
+    running = shell.start("run", "--lab", endless)
+    until(lambda: shell.twins("ratings"))
+
+    second = shell.luff("run", "--lab", quick)
+    running.send_signal(2)
+    shell.finish(running)
+
+    assert second.code == 5, second
+    assert "is held by" in second.out + second.err or "already carries" in second.out + second.err
+
+
+def test_edits_of_others_survive_and_are_reported(shell: Shell, endless: Path) -> None:
+    running = shell.start("run", "--lab", endless, "--json", "out.json")
+    until(lambda: shell.twins("ratings"))
+    edit = [
+        {
+            "op": "add",
+            "path": "/spec/http/-",
+            "value": {"name": "new", "route": [{"destination": {"host": "ratings", "subset": "v1"}}]},
+        }
+    ]
+    edited = shell.kubectl("patch", "vs", "ratings", "-n", "bookinfo", "--type=json", "-p", json.dumps(edit))
+    assert edited.code == 0, edited
+    running.send_signal(2)
+    done = shell.finish(running)
+
+    try:
+        assert done.code == 130, done
+        names = [route.get("name") for route in shell.virtual_service("ratings")["spec"]["http"]]
+        assert names == [None, "new"]
+        outcome = _report(shell.folder / "out.json")["outcomes"][0]  # type: ignore[index]
+        assert outcome["restore"]["object"] == "identical_but_for_others"
+        assert any("new" in change for change in outcome["restore"]["foreign_changes"])
+    finally:
+        undo = [{"op": "remove", "path": "/spec/http/1"}]
+        shell.kubectl("patch", "vs", "ratings", "-n", "bookinfo", "--type=json", "-p", json.dumps(undo))
+
+
+def _refused(done: Done, code: int, *words: str) -> None:
+    assert done.code == code, done
+    said = done.out + done.err
+    assert "Traceback" not in said, done
+    for word in words:
+        assert word in said, done
+
+
+def test_a_lever_in_the_mesh_refuses_runs(shell: Shell, quick: Path) -> None:
+    shell.kubectl(
+        "create",
+        "configmap",
+        "luff-lever",
+        "-n",
+        "bookinfo",
+        "--from-literal=state=on",
+        "--from-literal=why=freeze",
+        "--from-literal=who=ops",
+    )
+    try:
+        _refused(shell.luff("run", "--lab", quick), 4, "freeze")
+    finally:
+        shell.kubectl("delete", "configmap", "luff-lever", "-n", "bookinfo")
+    assert not shell.twins("ratings")
