@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "lab": ("luff.cli.lab:lab", "Run a local mesh with the real Envoy."),
     "plan": ("luff.cli.plan:plan", "Show what a run would change. Touches nothing."),
     "run": ("luff.cli.run:run", "Find out: run experiments now."),
+    "gate": ("luff.cli.gate:gate", "Decide for a pipeline: go or stop."),
     "status": ("luff.cli.status:status", "Show what is injected right now, whoever did it."),
     "restore": ("luff.cli.restore:restore", "Put routes back. Needs a kubeconfig and nothing else."),
     "stop": ("luff.cli.stop:stop", "Stop runs; their routes are restored."),

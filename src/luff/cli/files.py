@@ -6,12 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from luff.errors import InvalidFile, Problem, UsageError
+from luff.model import Experiment, Suite
 from luff.parse import Documents, parse_documents
+from luff.suite import expand
+from luff.yaml_nodes import Place, Problems, place_at, plain, read_nodes
 
 __all__ = ["overrides_of", "read_documents"]
 
 ENDINGS = (".yaml", ".yml")
 FILE_MOST_BYTES = 5 << 20
+REPORT_MOST_BYTES = 200 << 20
 
 
 def read_documents(paths: Sequence[Path], *, overrides: Mapping[str, str] | None = None) -> Documents:
@@ -31,6 +35,38 @@ def read_documents(paths: Sequence[Path], *, overrides: Mapping[str, str] | None
     if problems:
         raise InvalidFile(problems)
     return parse_documents(sources, overrides=overrides or {})
+
+
+def expanded(documents: Documents) -> tuple[Experiment, ...]:
+    """Return the experiments that *documents* stand for: those of their suites, or all when there is no suite."""
+    return expand(documents.suites, documents.experiments, place=_entry_place)
+
+
+def _entry_place(suite: Suite, entry: int) -> Place:
+    """Return where *entry* of *suite* is written. Only problems need it, so the file is read again for it."""
+    try:
+        roots = read_nodes(suite.file, Path(suite.file).read_text(encoding="utf-8-sig"), Problems())
+    except (OSError, UnicodeDecodeError):
+        roots = []
+    for root in roots:
+        document = plain(root)
+        if not isinstance(document, dict) or document.get("kind") != "Suite":
+            continue
+        if (document.get("metadata") or {}).get("name") == suite.metadata.name:
+            return place_at(root, "spec", "experiments", entry)
+    return Place(suite.file, 1, 1)
+
+
+def read_text(path: Path, what: str, *, next_step: str) -> str:
+    """Return the text of *path*, which is *what*; `UsageError` when it cannot be read."""
+    try:
+        if path.stat().st_size > REPORT_MOST_BYTES:
+            raise UsageError(f"{what} {path} is larger than {REPORT_MOST_BYTES >> 20} MiB", next_step=next_step)
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{what} {path} is not UTF-8 text (byte {error.start})", next_step=next_step) from error
+    except OSError as error:
+        raise UsageError(f"{what} {path} cannot be read: {error.strerror}", next_step=next_step) from error
 
 
 def _files(paths: Iterable[Path], problems: list[Problem]) -> list[Path]:

@@ -1,83 +1,146 @@
-"""`luff run`."""
+"""`luff run`, and the flags that it shares with `luff gate`."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
 from luff.cli.options import MeshOptions, Voice, consent, mesh_options, option, store_option, voice_options
 
-__all__ = ["run"]
+__all__ = ["Duration", "RunFlags", "run", "run_options"]
+
+PARALLEL_MOST = 64
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Duration(click.ParamType[float]):
+    """This is a duration such as ``90s`` on a command line, more than nothing; the command gets seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return *value* in seconds."""
+        from luff.units import parse_duration_s  # the help needs none of it
+
+        try:
+            seconds = parse_duration_s(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if seconds <= 0:
+            self.fail(f"{value} is no time at all: write at least 1s", param, ctx)
+        return seconds
+
+
+@dataclass(frozen=True, slots=True)
+class RunFlags:
+    """This is what `run` and `gate` were both told, as it was written."""
+
+    files: tuple[Path, ...]
+    mesh: MeshOptions
+    store: str | None
+    voice: Voice
+    keyword: str | None
+    labels: str | None
+    fail_fast: bool
+    last_failed: bool
+    shard: str | None
+    overrides: tuple[str, ...]
+    seed: int | None
+    json_file: Path | None
+    junit_file: Path | None
+    html_file: Path | None
+    markdown_file: Path | None
+    github: bool
+    gitlab_dir: Path | None
+    fail_on: str
+    soft_fail: bool
+    max_duration: float | None
+    parallel: int
+    wait_for: float | None
+    yes: bool
+
+
+_FILE = click.Path(path_type=Path)
+
+
+def run_options(command: F) -> F:
+    """Add the arguments and flags that `run` and `gate` share; the command gets them as a `RunFlags`."""
+
+    @click.argument("files", nargs=-1, required=True, type=_FILE)
+    @option(
+        "-k",
+        "keyword",
+        "--keyword",
+        metavar="EXPR",
+        help="Only experiments whose name holds EXPR (words with and, or, not).",
+    )
+    @option(
+        "-l",
+        "labels",
+        "--selector",
+        metavar="LABELS",
+        help="Only experiments with these labels, such as team=books,tier=1.",
+    )
+    @option("-x", "--fail-fast", is_flag=True, help="Start no more after the first that did not pass.")
+    @option("--last-failed", is_flag=True, help="Only experiments whose newest run in history did not pass.")
+    @option("--shard", metavar="I/N", help="Only the I-th of N parts of the selection.")
+    @click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="PATH=VALUE",
+        help="Change a field, such as spec.traffic.rate=10/s.",
+    )
+    @option("--seed", type=click.IntRange(0), help="The seed of everything random but the secrets.")
+    @option("--json", "json_file", type=_FILE, help="Write the results as JSON.")
+    @option("--junit", "junit_file", type=_FILE, help="Write JUnit XML.")
+    @option("--html", "html_file", type=_FILE, help="Write one self-contained HTML page.")
+    @option("--markdown", "markdown_file", type=_FILE, help="Write Markdown.")
+    @option("--github", is_flag=True, help="Annotate the YAML on GitHub, and add to its step summary.")
+    @option("--gitlab-dir", type=_FILE, help="Write GitLab's code quality report and JUnit XML into this folder.")
+    @option("--fail-on", default="fail,inconclusive,aborted,error", show_default=True, help="Which verdicts are not 0.")
+    @option("--soft-fail", is_flag=True, help="Exit 0 whatever the verdicts; an unverified restore is still 7.")
+    @option(
+        "--max-duration",
+        type=Duration(),
+        metavar="D",
+        help="After this long stop what runs, restore, and start no more.",
+    )
+    @option(
+        "--parallel",
+        type=click.IntRange(1, PARALLEL_MOST),
+        default=1,
+        show_default=True,
+        help="How many at once; never two on one object.",
+    )
+    @option(
+        "--wait-for", type=Duration(), metavar="D", help="Wait so long for an object that somebody else's run holds."
+    )
+    @consent("--yes", is_flag=True, help="Use the kubeconfig's current context.")
+    @mesh_options
+    @store_option
+    @voice_options
+    @functools.wraps(command)
+    def wrapped(**given: Any) -> Any:
+        shared = {name: given.pop(name) for name in RunFlags.__dataclass_fields__}
+        return command(RunFlags(**shared), **given)
+
+    return wrapped  # type: ignore[return-value]  # functools.wraps keeps the signature that click reads
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@option(
-    "-k",
-    "keyword",
-    "--keyword",
-    metavar="EXPR",
-    help="Only experiments whose name holds EXPR (words with and, or, not).",
-)
-@option(
-    "-l",
-    "labels",
-    "--selector",
-    metavar="LABELS",
-    help="Only experiments with these labels, such as team=books,tier=1.",
-)
-@option("-x", "--fail-fast", is_flag=True, help="Stop after the first that did not pass.")
-@click.option(
-    "--set", "overrides", multiple=True, metavar="PATH=VALUE", help="Change a field, such as spec.traffic.rate=10/s."
-)
-@option("--seed", type=click.IntRange(0), help="The seed of everything random but the secrets.")
-@option("--json", "json_file", type=click.Path(path_type=Path), help="Write the results as JSON.")
-@option("--junit", "junit_file", type=click.Path(path_type=Path), help="Write JUnit XML.")
-@option("--html", "html_file", type=click.Path(path_type=Path), help="Write one self-contained HTML page.")
-@option("--markdown", "markdown_file", type=click.Path(path_type=Path), help="Write Markdown.")
-@option("--fail-on", default="fail,inconclusive,aborted,error", show_default=True, help="Which verdicts are not 0.")
-@option("--soft-fail", is_flag=True, help="Exit 0 whatever the verdicts; an unverified restore is still 7.")
-@consent("--yes", is_flag=True, help="Use the kubeconfig's current context.")
-@mesh_options
-@store_option
-@voice_options
-def run(
-    files: tuple[Path, ...],
-    keyword: str | None,
-    labels: str | None,
-    fail_fast: bool,
-    overrides: tuple[str, ...],
-    seed: int | None,
-    json_file: Path | None,
-    junit_file: Path | None,
-    html_file: Path | None,
-    markdown_file: Path | None,
-    fail_on: str,
-    soft_fail: bool,
-    yes: bool,
-    mesh: MeshOptions,
-    store: str | None,
-    voice: Voice,
-) -> int:
+@run_options
+def run(flags: RunFlags) -> int:
     """Run the experiments in FILES and say what was learnt. Every route is put back, whatever happens."""
-    from luff.cli.files import overrides_of, read_documents
-    from luff.cli.paint import print_outcomes
-    from luff.cli.results import ReportFiles, write_reports
-    from luff.cli.running import RunSettings, run_all
-    from luff.cli.selecting import selected
-    from luff.exit_codes import exit_code, parse_fail_on
+    from luff.cli.running import run_all
+    from luff.cli.session import prepare
 
-    verdicts = parse_fail_on(fail_on)
-    reports = ReportFiles(html=html_file, json=json_file, junit=junit_file, markdown=markdown_file)
-    reports.check()
-    documents = read_documents(files, overrides=overrides_of(overrides))
-    experiments = selected(documents.experiments, keyword=keyword, labels=labels)
-    settings = RunSettings(mesh=mesh, store=store, seed=seed, fail_fast=fail_fast, voice=voice)
-    done = run_all(experiments, documents, settings, each=lambda outcome: print_outcomes([outcome], voice=voice))
-    code = exit_code(
-        done.outcomes, today=datetime.now(UTC).date(), fail_on=verdicts, soft_fail=soft_fail, signal=done.signal
-    )
-    write_reports(done.outcomes, reports, code=code, samples=done.samples)
-    return code
+    session = prepare(flags)
+    done = run_all(session.experiments, session.documents, session.settings(), each=session.show)
+    return session.finish(session.decide(done), done)

@@ -1,45 +1,80 @@
 """
-Running experiments one after another, with signals that restore.
+Running experiments, one after another or several at once, with signals that restore.
 
-The first Ctrl-C or SIGTERM stops the run and puts the routes back; a second
-one does not skip that.
+What must stay true:
+
+1. The first Ctrl-C or SIGTERM stops what runs and puts the routes back; a
+   second one does not skip that. The same for the end of ``--max-duration``.
+2. Never two runs of this process on one object at once.
+3. Every experiment that was to be run has an outcome, unless a signal or ``-x``
+   ended the command.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import secrets
 import signal
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 import click
 
 from luff.cli.mesh_choice import Chosen, chosen_mesh
 from luff.cli.options import MeshOptions, Voice
-from luff.cli.progress import progress_for
+from luff.cli.paint import console_for
+from luff.cli.progress import PlainProgress, SilentProgress, progress_for
 from luff.cli.restore import who_am_i
 from luff.cli.world import context_from_environment, open_world
-from luff.errors import RunAborted, StoreError
+from luff.errors import LuffError, MeshError, RunAborted, StoreError
+from luff.exit_codes import standing
+from luff.lock import lease_ref
+from luff.mesh import Kind, Ref
 from luff.model import Experiment, Verdict
-from luff.outcome import Outcome
+from luff.outcome import Next, Outcome
 from luff.parse import Documents
-from luff.run import Options, World, run_experiment
+from luff.record import Record, stopped
+from luff.run import Options, World, plan_only, run_experiment
 from luff.samples import Samples
 from luff.store import Store
+from luff.suite import next_up
+from luff.units import show_duration
 
 __all__ = ["Done", "RunSettings", "run_all"]
+
+WAIT_LOOK_EVERY_S = 1.0
+"""How often ``--wait-for`` looks whether the object is free."""
+
+Stop = Callable[[RunAborted], None]
+
+
+def _passed(outcome: Outcome) -> bool:
+    return standing(outcome, today=datetime.now(UTC).date()).counts_as is Verdict.PASSED
 
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """This is what the command line said about how to run."""
+    """
+    This is what the command line said about how to run.
+
+    *max_duration_s* bounds the whole command, *wait_for_s* the wait for an
+    object that somebody else holds; ``None`` is no bound and no wait. *passes*
+    says of an outcome whether ``-x`` goes on after it.
+    """
 
     mesh: MeshOptions
     store: str | None
     seed: int | None
     fail_fast: bool
     voice: Voice
+    parallel: int = 1
+    max_duration_s: float | None = None
+    wait_for_s: float | None = None
+    passes: Callable[[Outcome], bool] = _passed
 
 
 @dataclass(slots=True)
@@ -54,9 +89,10 @@ class Done:
 def run_all(
     experiments: Sequence[Experiment], documents: Documents, settings: RunSettings, *, each: Callable[[Outcome], None]
 ) -> Done:
-    """Run *experiments* in order and return every outcome; *each* is called as they come."""
+    """Run *experiments* and return every outcome, in their order; *each* is called as they come."""
+    began_s = time.monotonic()
     with chosen_mesh(settings.mesh, documents) as chosen, Store.open(settings.store) as store:
-        return _event_loop(_run_all(experiments, chosen, store, settings, each=each))
+        return _event_loop(_run_all(experiments, chosen, store, settings, each=each, began_s=began_s))
 
 
 def _event_loop(work: Coroutine[Any, Any, Done]) -> Done:
@@ -74,52 +110,201 @@ async def _run_all(
     settings: RunSettings,
     *,
     each: Callable[[Outcome], None],
+    began_s: float,
 ) -> Done:
     done = Done()
-    stops: list[Callable[[RunAborted], None]] = []
-
-    def on_signal(number: int) -> None:
-        if done.signal is not None:
-            click.echo("luff: restoring; this is not skipped", err=True)
-        done.signal = done.signal or number
-        for stop in stops:
-            stop(RunAborted("operator", f"stopped by {signal.Signals(number).name}"))
-
+    stops: list[Stop] = []
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, on_signal, number)
     async with open_world(chosen, store) as world:
-        for experiment in experiments:
-            if done.signal is not None:
-                break
-            outcome = await _run_one(experiment, world, store, settings, done, stops)
-            each(outcome)
-            if settings.fail_fast and outcome.verdict is not Verdict.PASSED:
-                break
+        crew = _Crew(world, store, settings, done, stops, each)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, crew.on_signal, number)
+        timer = None
+        if settings.max_duration_s is not None:
+            left_s = max(0.0, settings.max_duration_s - (time.monotonic() - began_s))
+            timer = loop.call_later(left_s, crew.on_bound)
+        try:
+            await crew.work(experiments)
+        finally:
+            if timer is not None:
+                timer.cancel()
+    order = {experiment.name: number for number, experiment in enumerate(experiments)}
+    done.outcomes.sort(key=lambda outcome: order[outcome.experiment])
     return done
 
 
-async def _run_one(
-    experiment: Experiment,
-    world: World,
-    store: Store,
-    settings: RunSettings,
-    done: Done,
-    stops: list[Callable[[RunAborted], None]],
-) -> Outcome:
-    options = Options(
-        actor=who_am_i(), namespace=settings.mesh.namespace, seed=settings.seed, context=context_from_environment()
-    )
-    stops.clear()
-    with progress_for(settings.voice, experiment.name) as progress:
-        outcome, samples = await run_experiment(
-            experiment, world, options=options, progress=progress, on_start=stops.append
+@dataclass(slots=True)
+class _Crew:
+    """This is who carries the experiments out. *ending* says why no more are started, *stops* ends what runs."""
+
+    world: World
+    store: Store
+    settings: RunSettings
+    done: Done
+    stops: list[Stop]
+    each: Callable[[Outcome], None]
+    ending: RunAborted | None = None
+    enough: bool = False
+
+    def on_signal(self, number: int) -> None:
+        if self.done.signal is not None:
+            click.echo("luff: restoring; this is not skipped", err=True)
+        self.done.signal = self.done.signal or number
+        self._end(RunAborted("operator", f"stopped by {signal.Signals(number).name}"))
+
+    def on_bound(self) -> None:
+        most = show_duration(self.settings.max_duration_s or 0.0)
+        click.echo(f"luff: --max-duration {most} is over: stopping what runs, and restoring", err=True)
+        self._end(
+            RunAborted(
+                "bound", f"--max-duration {most} was over", next_step="raise --max-duration, or split with --shard"
+            )
         )
-    stops.clear()
-    done.outcomes.append(outcome)
-    done.samples[outcome.run] = samples
-    try:
-        await asyncio.to_thread(store.record, outcome, samples)
-    except StoreError as error:
-        click.echo(f"luff: the outcome is not in history: {error}", err=True)
-    return outcome
+
+    def _end(self, why: RunAborted) -> None:
+        self.ending = self.ending or why
+        for stop in tuple(self.stops):
+            stop(why)
+
+    async def work(self, experiments: Sequence[Experiment]) -> None:
+        """Run *experiments*, as many at once as was asked for, each as soon as its object is free."""
+        waiting = list(experiments)
+        targets: list[Ref | None] = [None] * len(waiting)
+        if self.settings.parallel > 1:
+            targets = list(await asyncio.gather(*(self._target(experiment) for experiment in waiting)))
+        running: dict[asyncio.Task[Outcome], Ref | None] = {}
+        try:
+            while (waiting and not self._over) or running:
+                while len(running) < self.settings.parallel and not self._over:
+                    index = next_up(targets, set(running.values()))
+                    if index is None:
+                        break
+                    target = targets.pop(index)
+                    running[asyncio.create_task(self._run_one(waiting.pop(index)))] = target
+                if not running:
+                    break
+                finished, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in finished:
+                    del running[task]
+                    self._ended(task.result())
+        finally:
+            # Only an error of ours leaves some running here; cancelling restores them.
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+        if self.ending is not None and self.done.signal is None:
+            for experiment in waiting:
+                self._ended(self._not_started(experiment, self.ending))
+
+    @property
+    def _over(self) -> bool:
+        return self.enough or self.ending is not None
+
+    def _ended(self, outcome: Outcome) -> None:
+        self.done.outcomes.append(outcome)
+        self.each(outcome)
+        if self.settings.fail_fast and not self.settings.passes(outcome):
+            self.enough = True
+
+    async def _target(self, experiment: Experiment) -> Ref | None:
+        """Return the object that *experiment* would change; ``None`` when it cannot be planned, which its run will say."""
+        with contextlib.suppress(LuffError):
+            plan = await plan_only(experiment, self.world.mesh, namespace=self.settings.mesh.namespace)
+            return Ref(Kind.VIRTUAL_SERVICE, plan.injection.namespace, plan.injection.virtual_service)
+        return None
+
+    async def _run_one(self, experiment: Experiment) -> Outcome:
+        until_s = time.monotonic() + (self.settings.wait_for_s or 0.0)
+        while True:
+            await self._wait_for(experiment, until_s=until_s)
+            if self.ending is not None:
+                return self._not_started(experiment, self.ending)
+            outcome, samples = await self._try(experiment)
+            # Between our look and the run's own somebody else may have come first.
+            lost_the_race = outcome.verdict is Verdict.ERROR and outcome.restore is None
+            if not lost_the_race or time.monotonic() >= until_s or await self._holder(experiment) is None:
+                break
+        self.done.samples[outcome.run] = samples
+        try:
+            await asyncio.to_thread(self.store.record, outcome, samples)
+        except StoreError as error:
+            click.echo(f"luff: the outcome is not in history: {error}", err=True)
+        return outcome
+
+    async def _try(self, experiment: Experiment) -> tuple[Outcome, Samples]:
+        mine: list[Stop] = []
+
+        def on_start(stop: Stop) -> None:
+            mine.append(stop)
+            self.stops.append(stop)
+
+        try:
+            with self._progress(experiment.name) as progress:
+                return await run_experiment(
+                    experiment, self.world, options=self._options(), progress=progress, on_start=on_start
+                )
+        finally:
+            for stop in mine:
+                self.stops.remove(stop)
+
+    def _options(self) -> Options:
+        return Options(
+            actor=who_am_i(),
+            namespace=self.settings.mesh.namespace,
+            seed=self.settings.seed,
+            context=context_from_environment(),
+        )
+
+    def _progress(self, title: str) -> SilentProgress:
+        """Return the progress of one run; blocks that redraw themselves would draw over one another."""
+        if self.settings.parallel > 1 and self.settings.voice.level >= 0:
+            return PlainProgress(console_for(self.settings.voice, stderr=True), title)
+        return progress_for(self.settings.voice, title)
+
+    async def _wait_for(self, experiment: Experiment, *, until_s: float) -> None:
+        """Wait until nobody holds the object of *experiment*, at most until *until_s*."""
+        said = False
+        while self.ending is None and time.monotonic() < until_s:
+            holder = await self._holder(experiment)
+            if holder is None:
+                return
+            if not said and self.settings.voice.level >= 0:
+                left = show_duration(max(1.0, round(until_s - time.monotonic())))
+                click.echo(f"{experiment.name}: waiting at most {left} for {holder}", err=True)
+                said = True
+            await asyncio.sleep(max(0.0, min(WAIT_LOOK_EVERY_S, until_s - time.monotonic())))
+
+    async def _holder(self, experiment: Experiment) -> str | None:
+        """Return who holds the object of *experiment*, ``None`` when nobody does or it cannot be told."""
+        target = await self._target(experiment)
+        if target is None:
+            return None
+        try:
+            lease = await self.world.mesh.read(lease_ref(target))
+            now_s = await self.world.mesh.server_time_s()
+        except MeshError:
+            return None
+        spec = lease.get("spec") or {}
+        try:
+            renewed_s = datetime.fromisoformat(str(spec.get("renewTime"))).timestamp()
+            alive = now_s - renewed_s < float(spec.get("leaseDurationSeconds") or 0)
+        except ValueError:
+            return None
+        holder = spec.get("holderIdentity")
+        return f"{target}, held by {holder}" if holder and alive else None
+
+    def _not_started(self, experiment: Experiment, why: RunAborted) -> Outcome:
+        """Return the outcome of an experiment whose turn never came. It is not kept in history: nothing was learnt."""
+        options, now_s = self._options(), self.world.clock.now_s()
+        record = Record(
+            experiment=experiment,
+            run=secrets.token_hex(8),
+            mesh=self.world.identity,
+            actor=options.actor,
+            seed=options.seed or 0,
+            context=options.context,
+            started_s=now_s,
+        )
+        next_ = Next(who="runner", retryable=True, do=why.next_step or "run it again")
+        judgement = stopped(Verdict.ABORTED, why.reason, f"it was not started: {why.message}", next_)
+        return record.outcome(judgement, ended_s=now_s)

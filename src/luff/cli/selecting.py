@@ -1,16 +1,60 @@
-"""Which of the experiments in the given files are meant: ``-k`` and ``-l``."""
+"""
+Which of the experiments in the given files are meant: suites, ``-k``, ``-l``, ``--shard``, ``--last-failed``.
+
+They are applied in this order, each on what the one before left, so that the
+shards of one selection are the same on every machine, whatever its history.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
 
 from luff.errors import NothingSelected, UsageError
 from luff.model import Experiment
+from luff.outcome import Outcome
+from luff.suite import last_failed, parse_shard, shard
 
-__all__ = ["matches_keyword", "matches_labels", "selected"]
+__all__ = ["Choice", "choose", "matches_keyword", "matches_labels", "selected"]
 
 _WORD = re.compile(r"\(|\)|[^\s()]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """This is what the command line said about which experiments are meant."""
+
+    keyword: str | None = None
+    labels: str | None = None
+    shard: str | None = None
+    last_failed: bool = False
+
+
+def choose(
+    experiments: Sequence[Experiment],
+    choice: Choice,
+    *,
+    newest: Callable[[Sequence[Experiment]], Mapping[str, Outcome]],
+    today: date,
+) -> tuple[Experiment, ...]:
+    """Return the experiments that *choice* leaves, in order; *newest* is asked for their newest outcomes if need be."""
+    part = None if choice.shard is None else parse_shard(choice.shard)
+    left = selected(experiments, keyword=choice.keyword, labels=choice.labels)
+    if part is not None:
+        whole, left = len(left), shard(left, *part)
+        if not left:
+            raise NothingSelected(
+                f"shard {choice.shard} is empty: {whole} selected", next_step=f"use at most {whole} shards"
+            )
+    if choice.last_failed:
+        left = last_failed(left, newest(left), today=today)
+        if not left:
+            raise NothingSelected(
+                "none of the selected experiments failed in its newest run here", next_step="leave out --last-failed"
+            )
+    return left
 
 
 def selected(experiments: Sequence[Experiment], *, keyword: str | None, labels: str | None) -> tuple[Experiment, ...]:

@@ -24,9 +24,21 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _PROBLEMS_SHOWN = 3
 
 
-def report(outcomes: Sequence[Outcome], exit_code: int) -> Report:
+def report(
+    outcomes: Sequence[Outcome],
+    exit_code: int,
+    *,
+    waivers_used: Sequence[str] = (),
+    quarantined: Sequence[str] = (),
+) -> Report:
     """Return the document that ``--json`` writes: go exactly when the exit code is 0."""
-    return Report(decision="go" if exit_code == 0 else "stop", exit_code=exit_code, outcomes=list(outcomes))
+    return Report(
+        decision="go" if exit_code == 0 else "stop",
+        exit_code=exit_code,
+        waivers_used=list(waivers_used),
+        quarantined=list(quarantined),
+        outcomes=list(outcomes),
+    )
 
 
 def render(document: Outcome | Report) -> str:

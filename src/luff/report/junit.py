@@ -11,7 +11,7 @@ What must stay true:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any
 from xml.etree import ElementTree
@@ -43,8 +43,18 @@ _WORDS = {
 }
 
 
-def junit(outcomes: Sequence[Outcome], *, today: date, fail_on: Collection[str] = FAIL_ON) -> str:
-    """Return the XML. What *fail_on* does not list is skipped in it, and so is a known failure."""
+def junit(
+    outcomes: Sequence[Outcome],
+    *,
+    today: date,
+    fail_on: Collection[str] = FAIL_ON,
+    excused: Mapping[str, str] | None = None,
+) -> str:
+    """
+    Return the XML. What *fail_on* does not list is skipped in it, and so is a known failure.
+
+    *excused* says of further runs, by their ids, why they do not count; those are skipped as well.
+    """
     # Half of the library's methods have no types; its results are what the tests look at.
     document: Any = JUnitXml("luff")
     for outcome in outcomes:
@@ -53,7 +63,9 @@ def junit(outcomes: Sequence[Outcome], *, today: date, fail_on: Collection[str] 
         suite.timestamp = visible(outcome.started_at)
         for name, value in _properties(outcome):
             suite.add_property(name, visible(value))
-        suite.add_testcases(list(_cases(outcome, standing(outcome, today=today), fail_on)))
+        why = (excused or {}).get(outcome.run)
+        counted = standing(outcome, today=today) if why is None else Standing(Verdict.PASSED, excused=True, note=why)
+        suite.add_testcases(list(_cases(outcome, counted, fail_on)))
         document.append(suite)
     document.update_statistics()
     # Of the expectations of a run none has a time of its own: only the whole run has.

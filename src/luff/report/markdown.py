@@ -38,16 +38,29 @@ BYTES_MOST = 900 * 1024
 """GitHub takes 1 MiB for all steps of a job together."""
 _ROOM_FOR_ENDING = 1024
 _TEXT_MOST = 2000
+_SAID_MOST = 50
 
 _MARKUP = re.compile(r"([\\`*_\[\]|~#])")
 _ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "@\u200b"})
 
 
-def markdown(outcomes: Sequence[Outcome], *, today: date, report_url: str | None = None) -> str:
-    """Return a table of all *outcomes* and a section for each; *report_url* is where the whole report is."""
-    title = _title(outcomes)
+def markdown(
+    outcomes: Sequence[Outcome],
+    *,
+    today: date,
+    report_url: str | None = None,
+    decision: str | None = None,
+    said: Sequence[str] = (),
+    bytes_most: int = BYTES_MOST,
+) -> str:
+    """
+    Return a table of all *outcomes* and a section for each; *report_url* is where the whole report is.
+
+    *decision* and the sentences *said* about it come first. The text has at most *bytes_most* bytes.
+    """
+    title = _title(outcomes) + _decided(decision, said)
     where = f"[the whole report]({_address(report_url)})" if report_url else "the HTML or JSON report"
-    text, left = [title], BYTES_MOST - _ROOM_FOR_ENDING - len(title.encode())
+    text, left = [title], bytes_most - _ROOM_FOR_ENDING - len(title.encode())
     for kind, pieces in (("rows", _rows(outcomes)), ("runs", _sections(outcomes, today=today))):
         skipped = 0
         for piece in pieces:
@@ -74,6 +87,14 @@ def _title(outcomes: Sequence[Outcome]) -> str:
     said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
     alarm = f"\n> [!CAUTION]\n> **{left} not restored: a fault may still be live.**\n" if left else ""
     return f"## luff: {said}\n{alarm}"
+
+
+def _decided(decision: str | None, said: Sequence[str]) -> str:
+    if decision is None:
+        return ""
+    more = f"- *and {len(said) - _SAID_MOST} more*\n" if len(said) > _SAID_MOST else ""
+    lines = "".join(f"- {_text(each)}\n" for each in said[:_SAID_MOST])
+    return f"\n**{_text(decision)}**\n\n{lines}{more}"
 
 
 def _rows(outcomes: Sequence[Outcome]) -> Iterator[str]:

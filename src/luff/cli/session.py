@@ -1,0 +1,153 @@
+"""
+What `run` and `gate` do around the runs: choose before, decide and report after.
+
+Everything that can be wrong with the command line is found before anything is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+
+import click
+
+from luff.cli.files import expanded, overrides_of, read_documents
+from luff.cli.paint import print_outcomes
+from luff.cli.results import ReportFiles, write_reports, write_to_github
+from luff.cli.run import RunFlags
+from luff.cli.running import Done, RunSettings
+from luff.cli.selecting import Choice, choose
+from luff.exit_codes import parse_fail_on
+from luff.gate import Baseline, Decision, Waiver, decide
+from luff.model import Experiment, Verdict
+from luff.outcome import Outcome
+from luff.parse import Documents
+from luff.store import RunFilter, Store
+
+__all__ = ["Session", "newest_outcomes", "prepare"]
+
+NEWEST_LOOKED_AT = 20
+"""How many of an experiment's newest runs are looked at for one that has an outcome."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """This is one `run` or `gate` whose command line is in order."""
+
+    flags: RunFlags
+    documents: Documents
+    experiments: tuple[Experiment, ...]
+    fail_on: frozenset[str]
+    reports: ReportFiles
+    baseline: Baseline | None = None
+    waivers: tuple[Waiver, ...] = ()
+
+    def settings(self) -> RunSettings:
+        """Return how to run."""
+        flags = self.flags
+        return RunSettings(
+            mesh=flags.mesh,
+            store=flags.store,
+            seed=flags.seed,
+            fail_fast=flags.fail_fast,
+            voice=flags.voice,
+            parallel=flags.parallel,
+            max_duration_s=flags.max_duration,
+            wait_for_s=flags.wait_for,
+            passes=self.passes,
+        )
+
+    def passes(self, outcome: Outcome) -> bool:
+        """Return whether *outcome* alone lets the pipeline go on, whatever ``--fail-on`` leaves out."""
+        return decide([outcome], today=_today(), baseline=self.baseline, waivers=self.waivers).go
+
+    def show(self, outcome: Outcome) -> None:
+        """Print the block of *outcome*."""
+        print_outcomes([outcome], voice=self.flags.voice)
+
+    def decide(self, done: Done, *, missing: Mapping[str, str] | None = None) -> Decision:
+        """Return go or stop."""
+        return decide(
+            done.outcomes,
+            today=_today(),
+            fail_on=self.fail_on,
+            soft_fail=self.flags.soft_fail,
+            signal=done.signal,
+            baseline=self.baseline,
+            waivers=self.waivers,
+            missing=missing,
+        )
+
+    def finish(self, decision: Decision, done: Done) -> int:
+        """Write every report that was asked for, and return the exit code."""
+        places = {each.name: (each.file, each.lines.get("spec", 1)) for each in self.experiments if each.file}
+        write_reports(
+            done.outcomes,
+            self.reports,
+            code=decision.exit_code,
+            samples=done.samples,
+            decision=decision,
+            fail_on=self.fail_on,
+            places=places,
+        )
+        if self.flags.github:
+            write_to_github(done.outcomes, decision, places=places)
+        return decision.exit_code
+
+
+def prepare(flags: RunFlags) -> Session:
+    """Return the session that *flags* ask for; raises before anything is touched."""
+    fail_on = parse_fail_on(flags.fail_on)
+    reports = ReportFiles(
+        html=flags.html_file,
+        json=flags.json_file,
+        junit=flags.junit_file,
+        markdown=flags.markdown_file,
+        gitlab_dir=flags.gitlab_dir,
+    )
+    documents = read_documents(flags.files, overrides=overrides_of(flags.overrides))
+    choice = Choice(flags.keyword, flags.labels, flags.shard, flags.last_failed)
+    everything = expanded(documents)
+    experiments = choose(everything, choice, newest=lambda some: _newest(flags, some), today=_today())
+    reports.check()
+    _say_what_is_in_no_suite(documents, everything, flags)
+    return Session(flags, documents, experiments, fail_on, reports)
+
+
+def _say_what_is_in_no_suite(documents: Documents, everything: Sequence[Experiment], flags: RunFlags) -> None:
+    if not documents.suites or flags.voice.level < 0:
+        return
+    lines = {(each.file, each.lines.get("spec.target")) for each in everything}
+    outside = [each.name for each in documents.experiments if (each.file, each.lines.get("spec.target")) not in lines]
+    if outside:
+        click.echo(f"in no suite, so not run: {', '.join(outside)}", err=True)
+
+
+def _newest(flags: RunFlags, experiments: Sequence[Experiment]) -> dict[str, Outcome]:
+    with Store.open(flags.store) as store:
+        return newest_outcomes(store, experiments, flags)
+
+
+def newest_outcomes(
+    store: Store, experiments: Sequence[Experiment], flags: RunFlags, *, verdict: Verdict | None = None
+) -> dict[str, Outcome]:
+    """
+    Return the newest outcome of each experiment on the kind of mesh that is meant, where there is one.
+
+    With *verdict* only such outcomes; with ``--context`` only those of that cluster.
+    """
+    kind = "lab" if flags.mesh.lab else "cluster"
+    found: dict[str, Outcome] = {}
+    for experiment in experiments:
+        where = RunFilter(experiment=experiment.name, mesh_kind=kind, verdict=verdict)
+        for row in store.runs(where, limit=NEWEST_LOOKED_AT):
+            other_cluster = kind == "cluster" and flags.mesh.context not in (None, row.mesh.name)
+            if row.verdict is not None and not other_cluster:
+                found[experiment.name] = store.outcome(row.run)
+                break
+    return found
+
+
+def _today() -> date:
+    return datetime.now(UTC).date()
