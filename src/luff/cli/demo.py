@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from luff.cli.options import MeshOptions, Voice, option, store_option, voice_options
+from luff.errors import UsageError
 
 if TYPE_CHECKING:
     from luff.outcome import Outcome
@@ -40,7 +41,12 @@ def demo(report_dir: Path, keep_lab: bool, store: str | None, voice: Voice) -> i
     from luff.shipped import shipped
 
     page = report_dir / REPORT
-    report_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        report_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"{report_dir} cannot be made: {error.strerror}", next_step="name another --report-dir"
+        ) from error
     files = ReportFiles(html=page)
     files.check()
     documents = read_documents([shipped("experiments") / "bookinfo"])

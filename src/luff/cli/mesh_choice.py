@@ -112,13 +112,11 @@ def _temporary_lab(documents: Documents) -> Iterator[Chosen]:
     names = ", ".join(sorted({workload.spec.service for workload in wanted.workloads}))
     click.echo(f"starting a lab for this command: {names}", err=True)
     reader, writer = os.pipe()
-    try:
-        state = lab.start(wanted, lifeline_fd=reader)
-        os.close(reader)
-        reader = -1
+    with contextlib.ExitStack() as cleanup:
+        cleanup.callback(os.close, writer)
+        try:
+            state = lab.start(wanted, lifeline_fd=reader)
+        finally:
+            os.close(reader)
+        cleanup.callback(lab.stop, state)
         yield _in_lab(state, keep_open=(writer,))
-    finally:
-        for fd in (reader, writer):
-            with contextlib.suppress(OSError):
-                if fd >= 0:
-                    os.close(fd)

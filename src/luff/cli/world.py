@@ -39,6 +39,8 @@ __all__ = ["context_from_environment", "open_world"]
 async def open_world(chosen: Chosen, store: Store) -> AsyncIterator[World]:
     """Connect everything that a run needs, and let go of it afterwards; the guard ends last."""
     mesh = KubernetesMesh.connect(chosen.connection)
+    # Asked before the guard is started: its own failure to reach the server would be the same news, second hand.
+    await mesh.server_time_s()
     identity = _identity(chosen, mesh)
     plane: LabProxies | None = None
     guard = await Guard.start(chosen.connection, log=state_folder() / "guard.log", keep_open=chosen.keep_open)

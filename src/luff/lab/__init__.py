@@ -22,7 +22,17 @@ import httpx
 
 from luff.errors import LabError
 from luff.lab.processes import clean_environment, tail
-from luff.lab.state import CONTEXT, LOCK, LabState, WorkloadState, is_alive, labs_folder, read_state, registered
+from luff.lab.state import (
+    CONTEXT,
+    LOCK,
+    LabState,
+    WorkloadState,
+    forget_old,
+    is_alive,
+    labs_folder,
+    read_state,
+    registered,
+)
 from luff.parse import Documents
 
 __all__ = [
@@ -111,6 +121,7 @@ def start(
     nothing left running.
     """
     envoy = find_envoy()
+    forget_old()
     folder = _folder(directory)
     headers = dict.fromkeys(["x-luff-run", *(each.spec.scope.header for each in documents.experiments)])
     order = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -36,6 +37,7 @@ FORMAT = 1
 STATE = "lab.json"
 LOCK = "lab.lock"
 CONTEXT = "luff-lab"
+KEPT_MOST = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,13 @@ def labs_folder() -> Path:
             next_step="set XDG_STATE_HOME to a folder that can be written",
         ) from error
     return folder
+
+
+def forget_old(keep: int = KEPT_MOST) -> None:
+    """Remove the folders of dead labs in `labs_folder`, but for the *keep* newest: their logs may still be wanted."""
+    dead = [entry for entry in labs_folder().iterdir() if entry.is_dir() and not is_alive(entry)]
+    for entry in sorted(dead, key=lambda each: each.stat().st_mtime, reverse=True)[keep:]:
+        shutil.rmtree(entry, ignore_errors=True)
 
 
 def registered() -> list[LabState]:

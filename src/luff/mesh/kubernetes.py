@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import urllib3
 import yaml
@@ -33,6 +34,7 @@ __all__ = ["Connection", "KubernetesMesh", "current_context"]
 FIELD_MANAGER = "luff"
 CONNECT_WITHIN_S = 3.0
 ANSWER_WITHIN_S = 10.0
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 THREADS = 16
 """Calls at once; more wait their turn."""
 PAGE_SIZE = 500
@@ -101,8 +103,8 @@ class KubernetesMesh:
         configuration.retries = False
         configuration.keep_alive = True
         configuration.connection_pool_maxsize = THREADS
-        if connection.kind == "lab":
-            # The client sends loopback addresses through HTTP_PROXY; a lab is never behind a proxy.
+        if (urlsplit(configuration.host or "").hostname or "") in _LOOPBACK:
+            # The client would send loopback addresses through HTTP_PROXY; kubectl never does.
             configuration.proxy = None
         name = connection.context or current_context(connection.kubeconfig) or "unnamed"
         return cls(client.ApiClient(configuration), kind=connection.kind, name=name)
