@@ -58,7 +58,6 @@ def findings(
 
 
 def _of(outcome: Outcome, level: Level, excuse: str | None, places: Mapping[str, tuple[str, int]]) -> Iterator[Finding]:
-    ending = _ending(outcome, excuse)
     blamed = False
     for check in outcome.checks:
         if check.verdict is Verdict.PASSED:
@@ -70,7 +69,7 @@ def _of(outcome: Outcome, level: Level, excuse: str | None, places: Mapping[str,
             experiment=outcome.experiment,
             check=check.id,
             title=f"{outcome.experiment}: {check.id} {check.verdict}",
-            message=f"{_measured(check)}\n{ending}",
+            message=_measured(check) + "\n".join(["", *_ending(outcome, excuse, said=check.explanation)]),
             file=check.file,
             line=check.line,
         )
@@ -79,7 +78,16 @@ def _of(outcome: Outcome, level: Level, excuse: str | None, places: Mapping[str,
     if outcome.verdict is not Verdict.PASSED and not blamed:
         reason = "" if outcome.reason is None else f" ({outcome.reason})"
         title = f"{outcome.experiment}: {outcome.verdict}{reason}"
-        yield Finding(level, str(outcome.verdict), outcome.experiment, None, title, ending, file, line)
+        yield Finding(
+            level,
+            str(outcome.verdict),
+            outcome.experiment,
+            None,
+            title,
+            "\n".join(_ending(outcome, excuse)),
+            file,
+            line,
+        )
     elif outcome.verdict is Verdict.PASSED and level == "error" and not is_unrestored(outcome):
         title = f"{outcome.experiment}: passed, though it is known to fail"
         yield Finding(
@@ -93,18 +101,20 @@ def _of(outcome: Outcome, level: Level, excuse: str | None, places: Mapping[str,
 
 
 def _measured(check: CheckResult) -> str:
+    said = check.explanation
+    if not said.startswith(check.expression):
+        said = f"{check.expression}: measured {measured_words(check)}, {sample_words(check)}. {said}"
     bound = bound_words(check)
-    said = f"{check.expression}: measured {measured_words(check)}, {sample_words(check)}"
-    return f"{said}, {bound}. {check.explanation}" if bound else f"{said}. {check.explanation}"
+    return f"{said}; {bound}" if bound else said
 
 
-def _ending(outcome: Outcome, excuse: str | None) -> str:
-    lines = [outcome.explanation]
+def _ending(outcome: Outcome, excuse: str | None, *, said: str = "") -> Iterator[str]:
+    if outcome.explanation != said:
+        yield outcome.explanation
     if excuse is not None:
-        lines.append(f"It does not count: {excuse}.")
+        yield f"It does not count: {excuse}."
     if outcome.next is not None:
-        lines.append(f"Next, for {who_words(outcome.next.who)}: {outcome.next.do}")
-    return "\n".join(lines)
+        yield f"Next, for {who_words(outcome.next.who)}: {outcome.next.do}"
 
 
 def _unrestored(outcome: Outcome) -> str:
