@@ -42,7 +42,8 @@ class GiveUp:
     def sentence(self) -> str:
         """Return it in words, with the measured numbers."""
         times = "" if self.attempts == 1 else f" × {self.attempts}"
-        said = f"{self.caller} gave up on {self.peer} after {show_duration(self.waited_s)}{times}"
+        waited = f"{self.waited_s:.1f} s" if self.waited_s >= 1 else show_duration(self.waited_s)
+        said = f"{self.caller} gave up on {self.peer} after {waited}{times}"
         if self.inner is not None and self.inner_open:
             said += f", while the inner call {self.inner[0]} → {self.inner[1]} was still waiting when it was cut"
         return said

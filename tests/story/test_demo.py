@@ -42,7 +42,7 @@ def test_every_shipped_experiment_ends_as_expected_and_every_route_is_back(toure
 def test_the_known_bug_is_explained_from_the_evidence(toured: tuple[Shell, Done]) -> None:
     _, done = toured
 
-    assert re.search(r"productpage-v1 gave up on reviews after (2\.9\d|3(\.\d+)?) s × 2", done.out), done
+    assert re.search(r"productpage-v1 gave up on reviews after 3\.\d s × 2", done.out), done
     assert "while the inner call reviews-v2 → ratings was still waiting when it was cut" in done.out
 
 

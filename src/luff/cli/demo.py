@@ -49,7 +49,7 @@ def demo(report_dir: Path, keep_lab: bool, store: str | None, voice: Voice) -> i
         ) from error
     files = ReportFiles(html=page)
     files.check()
-    documents = read_documents([shipped("experiments") / "bookinfo"])
+    documents = read_documents([_as_seen_from_here(shipped("experiments") / "bookinfo")])
     kept = labs.start(bookinfo(), detach=True) if keep_lab else None
     mesh = MeshOptions(lab=True, context=None, kubeconfig=None, namespace=None)
     settings = RunSettings(mesh=mesh, store=store, seed=None, fail_fast=False, voice=voice)
@@ -63,6 +63,12 @@ def demo(report_dir: Path, keep_lab: bool, store: str | None, voice: Voice) -> i
     if done.signal is not None or code == 7:
         return code
     return 1 if surprises or len(done.outcomes) < len(documents.experiments) else 0
+
+
+def _as_seen_from_here(path: Path) -> Path:
+    """Return *path* as a person in this folder would write it."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def _surprises(outcomes: Sequence[Outcome]) -> list[str]:
