@@ -148,6 +148,7 @@ class _Child:
         self._patience_s = LAB_PATIENCE_S if connection.kind == "lab" else None
         self._clock = SystemClock()
         self._watched: dict[str, _Watched] = {}
+        self._expiring: dict[str, asyncio.Task[None]] = {}
 
     async def live(self) -> None:
         """Listen until the pipe ends, then take out everything that was not released."""
@@ -157,7 +158,9 @@ class _Child:
         _answer({"ready": True})
         expiry = asyncio.create_task(self._expire())
         while line := await lines.readline():
-            self._hear(json.loads(line))
+            # A parent that dies while it writes leaves half a line behind.
+            with contextlib.suppress(ValueError, KeyError, TypeError):
+                self._hear(json.loads(line))
         expiry.cancel()
         await self._take_out(tuple(self._watched.values()), why="its parent is gone")
 
@@ -175,15 +178,21 @@ class _Child:
         while True:
             await self._clock.sleep(1.0)
             now_s = self._clock.monotonic_s()
-            over = tuple(watched for watched in self._watched.values() if now_s >= watched.until_s)
-            await self._take_out(over, why="its time is over")
-            for watched in over:
-                self._watched.pop(watched.run, None)
+            for watched in tuple(self._watched.values()):
+                if now_s >= watched.until_s and watched.run not in self._expiring:
+                    # One that takes long must not keep the others waiting.
+                    self._expiring[watched.run] = asyncio.create_task(self._expire_one(watched))
+
+    async def _expire_one(self, watched: _Watched) -> None:
+        if await self._take_one_out(watched, why="its time is over") and self._watched.get(watched.run) is watched:
+            del self._watched[watched.run]
+        del self._expiring[watched.run]
 
     async def _take_out(self, all_watched: Sequence[_Watched], *, why: str) -> None:
         await asyncio.gather(*(self._take_one_out(watched, why=why) for watched in all_watched))
 
-    async def _take_one_out(self, watched: _Watched, *, why: str) -> None:
+    async def _take_one_out(self, watched: _Watched, *, why: str) -> bool:
+        """Take the routes of one run out, and return whether that is proven; a cluster is tried for ever."""
         try:
             done = await withdraw(
                 self._mesh,
@@ -195,16 +204,19 @@ class _Child:
             )
         except RestoreNotVerified as error:
             _log(f"run {watched.run}: {error}")
-            return
+            return False
         # The lock of a dead run would keep the next one out until it expires.
         await release(self._mesh, watched.ref, run=watched.run)
         _log(
             f"run {watched.run}: {why}; {watched.ref} is clean, removed {len(done.removed)} route(s), {done.seconds:.2f} s"
         )
+        return True
 
 
 def _answer(line: dict[str, Any]) -> None:
-    print(json.dumps(line), flush=True)  # noqa: T201  # the pipe to the parent
+    # Nobody may be left to read it; what is watched by then must be taken out all the same.
+    with contextlib.suppress(OSError, ValueError):
+        print(json.dumps(line), flush=True)  # noqa: T201  # the pipe to the parent
 
 
 def _log(line: str) -> None:

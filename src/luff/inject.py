@@ -17,6 +17,7 @@ from typing import Protocol, TypeVar
 
 from luff.clock import Clock
 from luff.errors import Conflict, MeshBusy, MeshError, MeshUnreachable, RestoreNotVerified, StoreError
+from luff.lever import check_lever
 from luff.lifecycle import Intent, Journal, Phase
 from luff.mesh import Kind, Mesh, Ref
 from luff.model import Object
@@ -27,6 +28,9 @@ __all__ = ["INJECT_TRIES", "Live", "Watcher", "injected", "shielded"]
 
 INJECT_TRIES = 5
 """How often a plan is made anew because somebody else wrote first."""
+
+MARK_WITHIN_S = 2.0
+"""How long a restore waits for its journal."""
 
 T = TypeVar("T")
 
@@ -102,6 +106,8 @@ async def _insert(live: Live, plan: Callable[[], Awaitable[Injection]], hands: H
     for tries_left in reversed(range(INJECT_TRIES)):
         injection = await plan()
         ref = Ref(Kind.VIRTUAL_SERVICE, injection.namespace, injection.virtual_service)
+        # Long after the plan was made, as after a warm-up, it may have been pulled.
+        await check_lever(hands.mesh, injection.namespace)
         await hands.journal.arm(_intent(injection))
         live.ref, live.injection = ref, injection
         await hands.watcher.watch(ref, injection)
@@ -111,7 +117,8 @@ async def _insert(live: Live, plan: Callable[[], Awaitable[Injection]], hands: H
             live.object_ = await shielded(hands.mesh.patch(ref, injection.operations))
             return
         except Conflict:
-            live.maybe_applied = False
+            # This one was not applied. But a request that was doubled on its way is answered for its second half only,
+            # so it is looked at as if it might have been.
             if tries_left == 0:
                 raise
         except (MeshUnreachable, MeshBusy):
@@ -160,12 +167,19 @@ async def _take_out(live: Live, hands: Hands, *, patience_s: float) -> None:
 
 
 async def _mark(live: Live, journal: Journal, phase: Phase, *, note: str | None = None) -> None:
+    """Write *phase* down, if that can be done soon: the routes matter more than the record of them."""
     assert live.injection is not None
+    writing = asyncio.ensure_future(journal.mark(live.injection.run, phase, note=note))
+    await asyncio.wait([writing], timeout=MARK_WITHIN_S)
+    if not writing.done():
+        writing.cancel()
+        live.journal_errors.append(StoreError(f"{phase} was not written down within {MARK_WITHIN_S:.0f} s"))
+        return
     try:
-        await journal.mark(live.injection.run, phase, note=note)
-    except StoreError as error:
-        # The routes matter more than the record of them.
-        live.journal_errors.append(error)
+        writing.result()
+    except (StoreError, ValueError) as error:
+        # ValueError: the record is one from a backup, or another's; it says nothing about the routes.
+        live.journal_errors.append(error if isinstance(error, StoreError) else StoreError(str(error)))
 
 
 async def shielded(work: Awaitable[T]) -> T:
@@ -178,5 +192,6 @@ async def shielded(work: Awaitable[T]) -> T:
         except asyncio.CancelledError as error:
             cancelled = error
     if cancelled is not None:
+        task.exception()  # asked for, so that nobody complains that it never was
         raise cancelled
     return task.result()

@@ -21,7 +21,16 @@ from luff.errors import Conflict, LockHeld, MeshError, NotFound, RunAborted
 from luff.mesh import Kind, Mesh, Ref
 from luff.model import Object
 
-__all__ = ["LEASE_S", "RUN_ANNOTATION", "STOP_ANNOTATION", "lease_name", "lease_ref", "locked", "release"]
+__all__ = [
+    "LEASE_S",
+    "OBJECT_ANNOTATION",
+    "RUN_ANNOTATION",
+    "STOP_ANNOTATION",
+    "lease_name",
+    "lease_ref",
+    "locked",
+    "release",
+]
 
 LEASE_S = 15
 """How long a Lease lives without being renewed."""
@@ -53,7 +62,12 @@ async def locked(
     called once when the Lease was lost, or when somebody asked the run to end
     by the annotation ``luff.dev/stop``.
     """
-    lease = await _take(mesh, ref, run=run, holder=holder)
+    try:
+        lease = await _take(mesh, ref, run=run, holder=holder)
+    except MeshError:
+        # It may have been taken all the same, only the answer is lost.
+        await release(mesh, ref, run=run)
+        raise
     keeper = asyncio.create_task(_keep(mesh, lease, clock=clock, stop=stop))
     try:
         yield
@@ -75,6 +89,13 @@ def _seconds(text: str | None) -> float:
         return datetime.fromisoformat(text).timestamp()
     except ValueError:
         return 0.0
+
+
+def _life_s(spec: Object) -> float:
+    try:
+        return float(spec.get("leaseDurationSeconds") or LEASE_S)
+    except (TypeError, ValueError):
+        return float(LEASE_S)
 
 
 async def _take(mesh: Mesh, ref: Ref, *, run: str, holder: str) -> Object:
@@ -106,7 +127,10 @@ async def _take(mesh: Mesh, ref: Ref, *, run: str, holder: str) -> Object:
         spec = there.get("spec") or {}
         age_s = now_s - _seconds(spec.get("renewTime"))
         who = spec.get("holderIdentity")
-        if who and age_s < float(spec.get("leaseDurationSeconds") or LEASE_S):
+        if who == wanted["spec"]["holderIdentity"]:
+            # The request came twice, or its first answer was lost: it is ours already.
+            return there
+        if who and age_s < _life_s(spec):
             raise LockHeld(
                 f"{ref} is held by {who}, renewed {max(0.0, age_s):.0f} s ago",
                 next_step=f"wait for it, or end it with `luff stop {(there['metadata'].get('annotations') or {}).get(RUN_ANNOTATION, '--all')}`",

@@ -24,6 +24,7 @@ __all__ = [
     "Name",
     "find_name",
     "http_routes",
+    "is_newer",
     "our_run",
     "ours",
     "parse_name",
@@ -39,6 +40,7 @@ _GRAMMAR = rf"luff\.{FORMAT}\.([0-9a-f]{{16}})\.{_NUMBER}\.{_NUMBER}\.(0|[1-9][0
 _NAME = re.compile(_GRAMMAR)
 _IN_ROUTE_NAME = re.compile(rf"(?:^|-){_GRAMMAR}(?=\.|$)")
 _RUN = re.compile(r"luff\.[0-9]+\.([0-9a-f]{16})(?:\.|$)")
+_FORMAT_DIGITS = 6
 _SCOPE_VALUE = r"[0-9a-f]{32}"
 _WHOLE_PREFIX = re.compile(rf"{_SCOPE_VALUE}|00-[0-9a-f]{{16}}")
 
@@ -121,7 +123,7 @@ def suspects(virtual_service: Object) -> list[str]:
 def why_suspect(name: str) -> str:
     """Return what to make of a route *name* that begins like ours and is not."""
     number = name.removeprefix(PREFIX).partition(".")[0]
-    if number.isdigit() and int(number) > FORMAT:
+    if _is_format_after_ours(number):
         return (
             f"a newer luff may have written it (format {number}, this one knows {FORMAT}), but it lacks "
             f"the response header {FLAGS_HEADER}: use that version to remove it"
@@ -129,6 +131,16 @@ def why_suspect(name: str) -> str:
     return (
         f"it begins like a twin but has neither the whole name nor the response header {FLAGS_HEADER}: it is left alone"
     )
+
+
+def is_newer(name: str) -> bool:
+    """Return whether *name* is of a format that only a newer luff knows: its dates cannot be read here."""
+    number = name.removeprefix(PREFIX).partition(".")[0]
+    return name.startswith(PREFIX) and _is_format_after_ours(number)
+
+
+def _is_format_after_ours(number: str) -> bool:
+    return number.isascii() and number.isdigit() and len(number) < _FORMAT_DIGITS and int(number) > FORMAT
 
 
 def tampered(route: Any) -> bool:

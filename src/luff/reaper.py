@@ -13,17 +13,18 @@ merely looks like ours is reported.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from luff.clock import Clock
 from luff.errors import Conflict, LuffError, MeshError, NotFound
-from luff.lock import lease_ref
+from luff.lock import RUN_ANNOTATION, lease_ref
 from luff.mesh import Kind, Mesh, Ref
 from luff.model import Object
-from luff.routes import Name, our_run, ours, parse_name, suspects, tampered
-from luff.withdraw import FENCE_ANNOTATION, withdraw
+from luff.names import http_routes, is_newer, our_run, ours, parse_name, suspects, tampered
+from luff.withdraw import FENCE_ANNOTATION, NAMELESS, tidy, withdraw
 
 __all__ = ["HEARTBEAT", "ORPHAN_AFTER_S", "REASONS", "Reaper", "Sighted", "Sweep"]
 
@@ -35,8 +36,10 @@ TTL_MOST_S = 3600.0
 """No twin may live longer, whatever its name says."""
 SKEW_S = 60.0
 """How far in the future a twin's creation may lie: clocks of API servers differ."""
-SWEEP_PATIENCE_S = 30.0
-"""One stubborn object must not keep the others waiting; the next sweep tries again."""
+SWEEP_PATIENCE_S = 10.0
+"""One stubborn object must not keep the heartbeat waiting; the next sweep tries again."""
+AT_ONCE = 16
+"""How many objects are restored at the same time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,27 +47,32 @@ class Sighted:
     """
     This is one run's routes in one object, as the reaper sees them.
 
-    *name* is ``None`` where the grammar is broken; *watched_s* is how long this
-    process has seen them, *silent_s* for how long their Lease has not changed.
+    *created_s* and *expires_s* are what their names say, the latest and the
+    earliest; ``None`` where a newer luff wrote them. *broken* is a name that no
+    luff writes. *watched_s* is how long this process has seen them, *silent_s*
+    for how long their Lease has not changed, *seen_at* the resourceVersion.
     """
 
     ref: Ref
     run: str | None
-    name: Name | None
+    created_s: int | None
+    expires_s: int | None
+    broken: bool
     scoped: bool
     server_s: float
     watched_s: float
     silent_s: float
+    seen_at: str | None = None
 
 
 Reason = tuple[str, Callable[[Sighted], bool]]
 
 REASONS: tuple[Reason, ...] = (
-    ("its name is not one that luff writes", lambda s: s.name is None),
+    ("its name is not one that luff writes", lambda s: s.broken),
     ("its scope is missing, short or a wildcard", lambda s: not s.scoped),
-    ("it has expired", lambda s: s.name is not None and s.server_s > s.name.expires_s),
-    ("it was created in the future", lambda s: s.name is not None and s.name.created_s > s.server_s + SKEW_S),
-    ("it would live too long", lambda s: s.name is not None and s.name.expires_s - s.name.created_s > TTL_MOST_S),
+    ("it has expired", lambda s: s.expires_s is not None and s.server_s > s.expires_s),
+    ("it was created in the future", lambda s: s.created_s is not None and s.created_s > s.server_s + SKEW_S),
+    ("it would live too long", lambda s: s.expires_s is not None and s.expires_s > s.server_s + TTL_MOST_S + SKEW_S),
     ("it has been here too long", lambda s: s.watched_s > TTL_MOST_S),
     ("its run is dead: the Lease stands still", lambda s: s.silent_s > ORPHAN_AFTER_S),
 )
@@ -95,7 +103,7 @@ class Reaper:
     home: str = "luff-system"
     identity: str = "luff-reaper"
     _first_seen: dict[tuple[Ref, str | None], float] = field(default_factory=dict)
-    _leases: dict[Ref, tuple[str, float]] = field(default_factory=dict)
+    _leases: dict[tuple[Ref, str | None], tuple[str, float]] = field(default_factory=dict)
 
     async def sweep(self) -> Sweep:
         """Look at everything once, remove what must go, and renew the heartbeat if all could be read."""
@@ -113,36 +121,49 @@ class Reaper:
             except MeshError as error:
                 sweep.errors.append(str(error))
                 continue
-            for object_ in objects:
-                seen |= await self._look(object_, server_s, sweep)
-        self._first_seen = {key: at for key, at in self._first_seen.items() if key in seen}
+            looks = asyncio.Semaphore(AT_ONCE)
+            for keys in await asyncio.gather(*(self._look(each, server_s, sweep, looks) for each in objects)):
+                seen |= keys
+        if not sweep.errors:
+            # Only a whole look tells what is no longer there.
+            self._first_seen = {key: at for key, at in self._first_seen.items() if key in seen}
+            self._leases = {key: record for key, record in self._leases.items() if key in seen}
         if not sweep.errors:
             await self._beat(server_s, sweep)
         return sweep
 
-    async def _look(self, object_: Object, server_s: float, sweep: Sweep) -> set[tuple[Ref, str | None]]:
+    async def _look(
+        self, object_: Object, server_s: float, sweep: Sweep, looks: asyncio.Semaphore
+    ) -> set[tuple[Ref, str | None]]:
         ref = Ref.of(object_)
         sweep.suspects += [(ref, name) for name in suspects(object_)]
         by_run: dict[str | None, list[Object]] = {}
-        for route in (object_.get("spec") or {}).get("http") or []:
+        for route in http_routes(object_):
             if ours(route):
                 by_run.setdefault(our_run(route), []).append(route)
-        if not by_run:
-            await self._tidy(object_, ref, sweep)
-            return set()
-        silent_s = await self._silent_s(ref)
-        for run, routes in by_run.items():
-            sighted = Sighted(
-                ref=ref,
-                run=run,
-                name=parse_name(str(routes[0].get("name"))),
-                scoped=not any(tampered(route) for route in routes),
-                server_s=server_s,
-                watched_s=self._watched_s(ref, run),
-                silent_s=silent_s,
-            )
-            await self._act(sighted, sweep)
+        async with looks:
+            if not by_run:
+                await self._tidy(object_, ref, sweep)
+            for run, routes in by_run.items():
+                await self._act(await self._sight(object_, run, routes, server_s), sweep)
         return {(ref, run) for run in by_run}
+
+    async def _sight(self, object_: Object, run: str | None, routes: Sequence[Object], server_s: float) -> Sighted:
+        ref = Ref.of(object_)
+        texts = [str(route.get("name")) for route in routes]
+        names = [name for text in texts if (name := parse_name(text)) is not None]
+        return Sighted(
+            ref=ref,
+            run=run,
+            created_s=max((name.created_s for name in names), default=None),
+            expires_s=min((name.expires_s for name in names), default=None),
+            broken=run is None or any(parse_name(text) is None and not is_newer(text) for text in texts),
+            scoped=not any(tampered(route) for route in routes),
+            server_s=server_s,
+            watched_s=self._watched_s(ref, run),
+            silent_s=await self._silent_s(ref, run),
+            seen_at=str(object_["metadata"].get("resourceVersion", "")) or None,
+        )
 
     async def _act(self, sighted: Sighted, sweep: Sweep) -> None:
         reason = next((said for said, holds in REASONS if holds(sighted)), None)
@@ -150,7 +171,14 @@ class Reaper:
             sweep.kept.append((sighted.ref, sighted.run))
             return
         try:
-            await withdraw(self.mesh, sighted.ref, run=sighted.run, clock=self.clock, patience_s=SWEEP_PATIENCE_S)
+            await withdraw(
+                self.mesh,
+                sighted.ref,
+                run=sighted.run or NAMELESS,
+                clock=self.clock,
+                pinned=sighted.seen_at,
+                patience_s=SWEEP_PATIENCE_S,
+            )
         except LuffError as error:
             sweep.errors.append(str(error))
             return
@@ -161,7 +189,7 @@ class Reaper:
         if FENCE_ANNOTATION not in ((object_.get("metadata") or {}).get("annotations") or {}):
             return
         try:
-            await withdraw(self.mesh, ref, run=None, clock=self.clock, patience_s=SWEEP_PATIENCE_S)
+            await tidy(self.mesh, ref)
         except LuffError as error:
             sweep.errors.append(str(error))
 
@@ -169,21 +197,24 @@ class Reaper:
         now_s = self.clock.monotonic_s()
         return now_s - self._first_seen.setdefault((ref, run), now_s)
 
-    async def _silent_s(self, ref: Ref) -> float:
-        """Return for how long the Lease of *ref* has looked the same, by this process's own time."""
+    async def _silent_s(self, ref: Ref, run: str | None) -> float:
+        """Return for how long the Lease of *ref* has said nothing new about *run*, by this process's own time."""
         now_s = self.clock.monotonic_s()
         try:
             lease = await self.mesh.read(lease_ref(ref))
             record = str(lease["metadata"].get("resourceVersion"))
+            if (lease["metadata"].get("annotations") or {}).get(RUN_ANNOTATION) != run:
+                # It is another run's by now, which says nothing for this one.
+                record = "another's"
         except NotFound:
             record = "absent"
         except MeshError:
             # Not knowing is no proof of death; expiry still holds.
             return 0.0
-        before, since_s = self._leases.get(ref, ("", now_s))
+        before, since_s = self._leases.get((ref, run), ("", now_s))
         if record != before:
             since_s = now_s
-        self._leases[ref] = (record, since_s)
+        self._leases[ref, run] = (record, since_s)
         return now_s - since_s
 
     async def _beat(self, server_s: float, sweep: Sweep) -> None:

@@ -15,16 +15,17 @@ from datetime import datetime
 from typing import Literal
 
 from luff.clock import Clock
-from luff.errors import Conflict, MeshError, NotFound
-from luff.lock import LEASE_S, RUN_ANNOTATION, STOP_ANNOTATION, lease_ref
+from luff.errors import Conflict, LuffError, MeshDenied, MeshError, NotFound, RestoreNotVerified
+from luff.lock import LEASE_S, OBJECT_ANNOTATION, RUN_ANNOTATION, STOP_ANNOTATION, lease_ref
 from luff.mesh import Kind, Mesh, Ref
 from luff.model import Object
-from luff.routes import our_run, ours, parse_name, suspects
-from luff.withdraw import Withdrawal, withdraw
+from luff.names import http_routes, is_newer, our_run, ours, parse_name, suspects, why_suspect
+from luff.withdraw import NAMELESS, PATIENCE_S, Withdrawal, restore_command, withdraw
 
-__all__ = ["Injected", "Suspect", "ask_to_stop", "find_injected", "put_back"]
+__all__ = ["Injected", "Suspect", "ask_to_stop", "find_injected", "find_patiently", "held_by_runs", "put_back"]
 
 ASK_TRIES = 5
+LOOK_EVERY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +34,10 @@ class Injected:
     This is what one run has in one object.
 
     *state*: **live** its Lease is held and fresh; **expired** its own time is
-    over; **orphaned** nobody holds its Lease. *holder* is who does, or did.
-    *created_s* and *expires_s* are Unix seconds by the API server's clock,
-    ``None`` where the name does not tell.
+    over, or its name is broken; **orphaned** nobody holds its Lease. *holder*
+    is who does, or did. *created_s* and *expires_s* are Unix seconds by the
+    API server's clock, ``None`` where the name does not tell. *seen_at* is the
+    resourceVersion at which it was seen.
     """
 
     ref: Ref
@@ -45,6 +47,7 @@ class Injected:
     holder: str | None
     created_s: int | None
     expires_s: int | None
+    seen_at: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,9 @@ class Suspect:
 
     ref: Ref
     name: str
+
+    def __str__(self) -> str:
+        return f"{self.ref}: the route {self.name}: {why_suspect(self.name)}"
 
 
 async def find_injected(mesh: Mesh, namespaces: Sequence[str] | None) -> tuple[list[Injected], list[Suspect]]:
@@ -74,9 +80,64 @@ async def find_injected(mesh: Mesh, namespaces: Sequence[str] | None) -> tuple[l
     return found, doubtful
 
 
+async def find_patiently(
+    mesh: Mesh, namespaces: Sequence[str] | None, *, clock: Clock, patience_s: float = PATIENCE_S
+) -> tuple[list[Injected], list[Suspect]]:
+    """
+    Do what `find_injected` does, and wait out an API server that is away.
+
+    Raises `RestoreNotVerified` when nothing could be seen: who cannot look
+    cannot say that no fault is live.
+    """
+    began_s = clock.monotonic_s()
+    while True:
+        try:
+            return await find_injected(mesh, namespaces)
+        except MeshError as error:
+            if isinstance(error, MeshDenied) or clock.monotonic_s() - began_s >= patience_s:
+                where = Ref(Kind.VIRTUAL_SERVICE, namespaces[0] if namespaces else "NAMESPACE", "*")
+                raise RestoreNotVerified(
+                    f"it cannot be seen whether a fault is live: {error.message}",
+                    next_step=f"run `{restore_command(mesh, where, None)}` with credentials that may list VirtualServices",
+                ) from error
+        await clock.sleep(LOOK_EVERY_S)
+
+
+async def held_by_runs(mesh: Mesh, namespaces: Sequence[str] | None) -> list[tuple[Ref, str]]:
+    """
+    Return the objects whose Lease a live run holds, with the run; also those that have nothing injected yet.
+
+    Best effort: a role that may not list Leases sees none.
+    """
+    now_s = await mesh.server_time_s()
+    where: Iterable[str | None] = [None] if namespaces is None else namespaces
+    found = []
+    for namespace in where:
+        try:
+            leases = await mesh.list(Kind.LEASE, namespace)
+        except MeshError:
+            continue
+        for lease in leases:
+            annotations = lease["metadata"].get("annotations") or {}
+            run, name = annotations.get(RUN_ANNOTATION), annotations.get(OBJECT_ANNOTATION)
+            if run and name and _is_fresh(lease, now_s):
+                found.append((Ref(Kind.VIRTUAL_SERVICE, lease["metadata"]["namespace"], name), str(run)))
+    return found
+
+
+def _is_fresh(lease: Object, now_s: float) -> bool:
+    spec = lease.get("spec") or {}
+    try:
+        renewed_s = datetime.fromisoformat(str(spec.get("renewTime"))).timestamp()
+        lives_s = float(spec.get("leaseDurationSeconds") or LEASE_S)
+    except ValueError:
+        return False
+    return bool(spec.get("holderIdentity")) and now_s - renewed_s < lives_s
+
+
 async def _in_object(mesh: Mesh, object_: Object, ref: Ref, now_s: float) -> list[Injected]:
     by_run: dict[str | None, list[str]] = {}
-    for route in (object_.get("spec") or {}).get("http") or []:
+    for route in http_routes(object_):
         if ours(route):
             by_run.setdefault(our_run(route), []).append(str(route.get("name")))
     if not by_run:
@@ -84,10 +145,12 @@ async def _in_object(mesh: Mesh, object_: Object, ref: Ref, now_s: float) -> lis
     holder, holder_run, fresh = await _held(mesh, ref, now_s)
     found = []
     for run, names in by_run.items():
-        name = parse_name(names[0])
-        expired = name is None or now_s > name.expires_s
+        parsed = [parse_name(name) for name in names]
+        known = [name for name in parsed if name is not None]
+        broken = any(name is None and not is_newer(text) for name, text in zip(parsed, names, strict=True))
+        expires_s = min((name.expires_s for name in known), default=None)
         state: Literal["live", "expired", "orphaned"] = "orphaned"
-        if expired:
+        if broken or (expires_s is not None and now_s > expires_s):
             state = "expired"
         elif fresh and holder_run == run:
             state = "live"
@@ -98,8 +161,9 @@ async def _in_object(mesh: Mesh, object_: Object, ref: Ref, now_s: float) -> lis
                 tuple(names),
                 state,
                 holder if holder_run == run else None,
-                None if name is None else name.created_s,
-                None if name is None else name.expires_s,
+                min((name.created_s for name in known), default=None),
+                expires_s,
+                str(object_["metadata"].get("resourceVersion", "")) or None,
             )
         )
     return found
@@ -112,13 +176,8 @@ async def _held(mesh: Mesh, ref: Ref, now_s: float) -> tuple[str | None, str | N
     except MeshError:
         # Not there, or a role that may not read Leases: nobody is known to be at it.
         return None, None, False
-    spec = lease.get("spec") or {}
-    try:
-        renewed_s = datetime.fromisoformat(str(spec.get("renewTime"))).timestamp()
-    except ValueError:
-        renewed_s = 0.0
     run = (lease["metadata"].get("annotations") or {}).get(RUN_ANNOTATION)
-    return spec.get("holderIdentity"), run, now_s - renewed_s < float(spec.get("leaseDurationSeconds") or LEASE_S)
+    return (lease.get("spec") or {}).get("holderIdentity"), run, _is_fresh(lease, now_s)
 
 
 async def put_back(
@@ -127,14 +186,31 @@ async def put_back(
     """Withdraw all of *chosen* at once and return what became of each, in order; a failure of one stops no other."""
     return list(
         await asyncio.gather(
-            *(withdraw(mesh, each.ref, run=each.run, clock=clock, patience_s=patience_s) for each in chosen),
+            *(
+                withdraw(
+                    mesh, each.ref, run=each.run or NAMELESS, clock=clock, pinned=each.seen_at, patience_s=patience_s
+                )
+                for each in chosen
+            ),
             return_exceptions=True,
         )
     )
 
 
 async def ask_to_stop(mesh: Mesh, ref: Ref, *, who: str) -> bool:
-    """Ask the holder of *ref*'s Lease to stop, by the annotation ``luff.dev/stop``; False when nobody holds it."""
+    """
+    Ask the holder of *ref*'s Lease to stop, by the annotation ``luff.dev/stop``.
+
+    False when nobody holds it, or it could not be written: then the routes are
+    taken out without asking.
+    """
+    try:
+        return await _ask_to_stop(mesh, ref, who=who)
+    except LuffError:
+        return False
+
+
+async def _ask_to_stop(mesh: Mesh, ref: Ref, *, who: str) -> bool:
     for _ in range(ASK_TRIES):
         try:
             lease = await mesh.read(lease_ref(ref))

@@ -8,9 +8,13 @@ What must stay true:
    waited out. Who cannot wait for ever says so with *patience_s*, and then
    knows that nothing was verified.
 3. *Clean* is believed only from the answer to a write of ours, or from a read
-   that is provably later than the version our patch was pinned to. A plain
-   read may be stale, and a patch that timed out may still be on the wire: a
-   real write moves the version on, so that it comes too late (the fence).
+   that is provably later than anything that could still show or bring our
+   routes: the version our patch was pinned to, and the newest at which they
+   were seen. A plain read may be stale, and a patch that timed out may still
+   be on the wire: a real write moves the version on, so that it comes too
+   late (the fence). That the object is *gone* is believed only when a list
+   says so as well: a server that starts up answers 404 to everything.
+4. A restore asked for one run never touches another's routes.
 
 Nothing here needs the database, a lock or a leader; any number of restorers
 may work at once, since removing by name is idempotent and commutes.
@@ -34,9 +38,13 @@ from luff.errors import (
 )
 from luff.mesh import Mesh, Operation, Ref
 from luff.model import Object
-from luff.routes import fallbacks, http_hash, our_run, ours, withdrawal
+from luff.names import http_routes, our_run, ours
+from luff.routes import fallbacks, http_hash, withdrawal
 
-__all__ = ["PATIENCE_S", "Withdrawal", "remaining", "restore_command", "withdraw"]
+__all__ = ["NAMELESS", "PATIENCE_S", "Withdrawal", "remaining", "restore_command", "tidy", "withdraw"]
+
+NAMELESS = "(nameless)"
+"""In place of a run: the routes of ours whose name does not tell a run. Never those of a run."""
 
 PATIENCE_S = 120.0
 """How long a person waits for a restore before being told that it is not verified."""
@@ -44,7 +52,10 @@ DENIED_PATIENCE_S = 15.0
 """The same when the API server says no: that rarely changes by itself."""
 PAUSE_MOST_S = 5.0
 PAUSE_FIRST_S = 0.05
+CONFLICTS_MOST = 50
+"""After so many conflicts in a row somebody fights us, and trying at once helps nobody."""
 FENCE_ANNOTATION = "luff.dev/fence"
+FENCE_PATH = "/metadata/annotations/luff.dev~1fence"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,33 +81,49 @@ class Withdrawal:
 
 @dataclass(slots=True)
 class _Effort:
-    """This is one withdrawal under way."""
+    """
+    This is one withdrawal under way.
+
+    *floor* is the resourceVersion from which on a read without our routes is
+    proof; ``None`` while no read can be. *fence* says whether an annotation of
+    ours may still be there.
+    """
 
     mesh: Mesh
     ref: Ref
     run: str | None
     clock: Clock
-    pinned: str | None
+    floor: int | None
     jitter: random.Random
     removed: list[str] = field(default_factory=list)
-    wrote: bool = False
+    fence: bool = False
     fenced: bool = False
     rung: int = 0
+    accepted_rung: int = 0
     tries: int = 0
     pause_s: float = PAUSE_FIRST_S
     denied_since_s: float | None = None
+    missed: int = 0
+    conflicts: int = 0
+
+
+class _Disarmed(Rejected):
+    """This is a removal that was refused, while a gentler step was accepted: nothing is hit, but the route is there."""
 
 
 def remaining(object_: Object, run: str | None) -> list[str]:
     """Return the names of the routes of ours, of *run* or of anybody's, that are still in *object_*."""
-    routes = (object_.get("spec") or {}).get("http") or []
-    return [str(route.get("name")) for route in routes if ours(route) and run in (None, our_run(route))]
+    return [str(route.get("name")) for route in http_routes(object_) if ours(route) and _is_meant(route, run)]
+
+
+def _is_meant(route: object, run: str | None) -> bool:
+    return run is None or (our_run(route) is None if run == NAMELESS else our_run(route) == run)
 
 
 def restore_command(mesh: Mesh, ref: Ref, run: str | None) -> str:
     """Return the exact command that puts the routes of *ref* back by hand."""
     where = f" --context {mesh.name}" if mesh.kind == "cluster" else " --lab"
-    return f"luff restore {run or '--all'} -n {ref.namespace}{where}"
+    return f"luff restore {'--all' if run in (None, NAMELESS) else run} -n {ref.namespace}{where}"
 
 
 async def withdraw(
@@ -112,12 +139,12 @@ async def withdraw(
     """
     Remove the routes of *run* (of every run when ``None``) from *ref*, and prove it.
 
-    *pinned* is the resourceVersion that the inject was pinned to; *sent* says
-    whether an inject was sent at all (else a plain read is proof enough).
-    Without *patience_s* this comes back only with the proof; with it
-    `RestoreNotVerified` is raised when the time is over.
+    *pinned* is the resourceVersion that the inject was pinned to, or at which
+    the routes were seen; *sent* says whether an inject was sent at all (else a
+    plain read is proof enough). Without *patience_s* this comes back only with
+    the proof; with it `RestoreNotVerified` is raised when the time is over.
     """
-    effort = _Effort(mesh, ref, run, clock, pinned, random.Random(str(ref)))
+    effort = _Effort(mesh, ref, run, clock, _after(pinned), random.Random(str(ref)))
     began_s = clock.monotonic_s()
     while True:
         effort.tries += 1
@@ -130,70 +157,135 @@ async def withdraw(
                     object_,
                     removed=tuple(effort.removed),
                     fenced=effort.fenced,
-                    rung=effort.rung + 1,
+                    rung=effort.accepted_rung + 1,
                     tries=effort.tries,
                     seconds=clock.monotonic_s() - began_s,
                     hash_after=None if object_ is None else http_hash(object_),
                 )
             failure = Conflict(f"{ref} still shows routes of ours after their removal")
-        except NotFound:
-            return Withdrawal(
-                ref, None, removed=tuple(effort.removed), tries=effort.tries, seconds=clock.monotonic_s() - began_s
-            )
-        except (MeshUnreachable, MeshBusy, MeshDenied, Conflict, Rejected) as error:
+        except MeshError as error:
             failure = error
+        except (OSError, RuntimeError) as error:
+            # No file left, no thread to be had: that passes, and a restore does not give up over it.
+            failure = MeshUnreachable(f"{ref}: {type(error).__name__}: {error}")
         _check_patience(effort, failure, began_s=began_s, patience_s=patience_s)
         await clock.sleep(_pause_after(effort, failure))
 
 
 async def _attempt(effort: _Effort, *, sent: bool) -> tuple[bool, Object | None]:
     """Do one step: remove what is seen, or prove that nothing is left. Returns whether it is proven."""
+    try:
+        return await _attempt_on_what_is_there(effort, sent=sent)
+    except NotFound:
+        effort.missed += 1
+        if await _is_gone(effort):
+            return True, None
+        raise
+
+
+async def _attempt_on_what_is_there(effort: _Effort, *, sent: bool) -> tuple[bool, Object | None]:
     now = await effort.mesh.read(effort.ref)
     left = remaining(now, effort.run)
     if left:
+        _raise_floor(effort, _after(_version(now)))
         after = await effort.mesh.patch(effort.ref, _operations(effort, now))
-        effort.removed += [name for name in left if name not in effort.removed]
-        effort.wrote = True
-        return not remaining(after, effort.run), after
-    if effort.wrote or not sent or _later_than(now, effort.pinned):
+        still = remaining(after, effort.run)
+        effort.removed += [name for name in left if name not in effort.removed and name not in still]
+        if not still:
+            effort.accepted_rung = effort.rung
+            # What comes next is about the fence only; no read older than this write may say otherwise.
+            _raise_floor(effort, _number(_version(after)))
+            return not effort.fence, after
+        if effort.rung:
+            effort.accepted_rung, effort.rung = effort.rung, 0
+            raise _Disarmed(f"{effort.ref}: removing was refused; until it is allowed, the route does nothing")
+        return False, after
+    if effort.fence and FENCE_ANNOTATION in ((now.get("metadata") or {}).get("annotations") or {}):
+        now = await _unfence(effort)
+        return not remaining(now, effort.run), now
+    if not sent or _is_proof(effort, now):
         return True, now
     after = await _fence(effort, now)
     return not remaining(after, effort.run), after
 
 
+async def _is_gone(effort: _Effort) -> bool:
+    """Return whether a list says as well that the object is not there; without a role for lists, a second 404 must do."""
+    try:
+        found = await effort.mesh.list(effort.ref.kind, effort.ref.namespace)
+    except MeshDenied:
+        return effort.missed > 1
+    return all(Ref.of(each) != effort.ref for each in found)
+
+
 def _operations(effort: _Effort, now: Object) -> tuple[Operation, ...]:
     """Return the patch of the ladder's present rung: removing first, and only if that is refused something gentler."""
+    run = effort.run
+    if run == NAMELESS:
+        # Routes of a run are hidden; their places stay, so that the indexes are right.
+        shown = [route if ours(route) and our_run(route) is None else {} for route in http_routes(now)]
+        now, run = {**now, "spec": {**now["spec"], "http": shown}}, None
     if effort.rung == 0:
-        return withdrawal(now, run=effort.run)
-    ladder = fallbacks(now, run=effort.run)
+        return withdrawal(now, run=run)
+    ladder = fallbacks(now, run=run)
     return ladder[effort.rung % len(ladder)]
 
 
 async def _fence(effort: _Effort, now: Object) -> Object:
     """Write once for real, so that a patch of ours that is still on the wire meets a newer version; then tidy up."""
     annotations = (now.get("metadata") or {}).get("annotations")
-    path = "/metadata/annotations/" + FENCE_ANNOTATION.replace("~", "~0").replace("/", "~1")
-    value = effort.run or "all"
-    add: list[Operation] = [{"op": "add", "path": path, "value": value}]
+    value = NAMELESS.strip("()") if effort.run == NAMELESS else effort.run or "all"
+    # Pinned to what was read: one that arrives late would stay for ever, and another's first annotation would be lost.
+    pin: Operation = {"op": "replace", "path": "/metadata/resourceVersion", "value": now["metadata"]["resourceVersion"]}
+    add: Operation = {"op": "add", "path": FENCE_PATH, "value": value}
     if annotations is None:
-        # There is no map to add to yet. Pinned to what was read, or another's first annotation would be lost.
-        add = [
-            {"op": "replace", "path": "/metadata/resourceVersion", "value": now["metadata"]["resourceVersion"]},
-            {"op": "add", "path": "/metadata/annotations", "value": {FENCE_ANNOTATION: value}},
-        ]
-    elif annotations.get(FENCE_ANNOTATION) == value:
-        # Left by a restorer that died here: taking it away is a real write as well.
-        add = []
-    if add:
-        await effort.mesh.patch(effort.ref, add)
-    after = await effort.mesh.patch(effort.ref, [{"op": "remove", "path": path}])
-    effort.fenced = effort.wrote = True
+        add = {"op": "add", "path": "/metadata/annotations", "value": {FENCE_ANNOTATION: value}}
+    effort.fence = True
+    if FENCE_ANNOTATION not in (annotations or {}):
+        fenced = await effort.mesh.patch(effort.ref, [pin, add])
+        effort.fenced = True
+        _raise_floor(effort, _number(_version(fenced)))
+    # One that is there already was left by a restorer that died here: taking it away is a real write as well.
+    return await _unfence(effort)
+
+
+async def _unfence(effort: _Effort) -> Object:
+    after = await effort.mesh.patch(effort.ref, [{"op": "remove", "path": FENCE_PATH}])
+    effort.fence, effort.fenced = False, True
+    _raise_floor(effort, _number(_version(after)))
     return after
 
 
-def _later_than(now: Object, pinned: str | None) -> bool:
-    version = str((now.get("metadata") or {}).get("resourceVersion", ""))
-    return pinned is not None and version.isdigit() and pinned.isdigit() and int(version) > int(pinned)
+async def tidy(mesh: Mesh, ref: Ref) -> None:
+    """Take away the annotation of a fence that a restorer left when it died between its two writes; routes are not touched."""
+    try:
+        await mesh.patch(ref, [{"op": "remove", "path": FENCE_PATH}])
+    except (Conflict, NotFound):
+        # Somebody else has tidied up.
+        return
+
+
+def _version(object_: Object) -> str:
+    return str((object_.get("metadata") or {}).get("resourceVersion", ""))
+
+
+def _number(version: str | None) -> int | None:
+    return int(version) if version is not None and version.isdigit() else None
+
+
+def _after(version: str | None) -> int | None:
+    number = _number(version)
+    return None if number is None else number + 1
+
+
+def _raise_floor(effort: _Effort, version: int | None) -> None:
+    if version is not None:
+        effort.floor = version if effort.floor is None else max(effort.floor, version)
+
+
+def _is_proof(effort: _Effort, now: Object) -> bool:
+    version = _number(_version(now))
+    return version is not None and effort.floor is not None and version >= effort.floor
 
 
 def _check_patience(effort: _Effort, failure: MeshError, *, began_s: float, patience_s: float | None) -> None:
@@ -213,10 +305,11 @@ def _check_patience(effort: _Effort, failure: MeshError, *, began_s: float, pati
 
 
 def _pause_after(effort: _Effort, failure: MeshError) -> float:
-    """Return how long to wait: not at all after a conflict, longer each time the server is away, never over 5 s."""
-    if isinstance(failure, Conflict):
+    """Return how long to wait: hardly after a conflict, longer each time the server is away, never over 5 s."""
+    effort.conflicts = effort.conflicts + 1 if isinstance(failure, Conflict) else 0
+    if 0 < effort.conflicts <= CONFLICTS_MOST:
         return effort.jitter.uniform(0, PAUSE_FIRST_S)
-    if isinstance(failure, Rejected):
+    if isinstance(failure, Rejected) and not isinstance(failure, _Disarmed):
         effort.rung += 1
     pause_s = effort.pause_s
     if isinstance(failure, MeshBusy) and failure.retry_after_s is not None:

@@ -28,6 +28,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("luff.cli.status:status", "Show what is injected right now, whoever did it."),
     "restore": ("luff.cli.restore:restore", "Put routes back. Needs a kubeconfig and nothing else."),
     "stop": ("luff.cli.stop:stop", "Stop runs; their routes are restored."),
+    "lever": ("luff.cli.lever:lever", "The global stop."),
+    "reaper": ("luff.cli.reaper:reaper", "Restore what runs left behind, for ever or --once."),
     "runs": ("luff.cli.runs:runs", "Look at history."),
     "report": ("luff.cli.report:report", "Write a report of stored runs or result files."),
     "db": ("luff.cli.db:db", "Look after the database."),

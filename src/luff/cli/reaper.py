@@ -29,6 +29,7 @@ def reaper(every: float, once: bool, home: str, mesh: MeshOptions, voice: Voice)
     from luff.clock import SystemClock
     from luff.mesh.kubernetes import KubernetesMesh
     from luff.reaper import Reaper, Sweep
+    from luff.restore import Suspect
 
     api = KubernetesMesh.connect(ambient_mesh(mesh).connection)
     namespaces = None if mesh.namespace is None else [mesh.namespace]
@@ -54,7 +55,7 @@ def reaper(every: float, once: bool, home: str, mesh: MeshOptions, voice: Voice)
         for ref, run, reason in sweep.removed:
             click.echo(f"{ref}: removed run {run}: {reason}")
         for ref, name in sweep.suspects:
-            click.echo(f"{ref}: the route {name} looks like ours and is not; it is left alone", err=True)
+            click.echo(str(Suspect(ref, name)), err=True)
         for error in sweep.errors:
             click.echo(f"luff reaper: {error}", err=True)
         if voice.level > 0:

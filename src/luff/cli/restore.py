@@ -41,14 +41,13 @@ def restore(run: str | None, expired: bool, everything: bool, dry_run: bool, mes
 
     async def work() -> int:
         from luff.clock import SystemClock
-        from luff.restore import find_injected, put_back
+        from luff.restore import find_patiently, put_back
         from luff.withdraw import PATIENCE_S, restore_command
 
-        found, doubtful = await find_injected(api, namespaces)
+        clock = SystemClock()
+        found, doubtful = await find_patiently(api, namespaces, clock=clock)
         for suspect in doubtful:
-            click.echo(
-                f"{suspect.ref}: the route {suspect.name} looks like ours and is not; it is left alone", err=True
-            )
+            click.echo(str(suspect), err=True)
         chosen = _chosen(found, run, expired=expired, everything=everything)
         for each in found:
             if each.state == "live" and each not in chosen:
@@ -62,7 +61,7 @@ def restore(run: str | None, expired: bool, everything: bool, dry_run: bool, mes
             for each in chosen:
                 click.echo(f"would remove {', '.join(each.names)} from {each.ref}")
             return 0
-        results = await put_back(api, chosen, clock=SystemClock(), patience_s=PATIENCE_S)
+        results = await put_back(api, chosen, clock=clock, patience_s=PATIENCE_S)
         failures = 0
         for each, result in zip(chosen, results, strict=True):
             if isinstance(result, BaseException):

@@ -54,7 +54,7 @@ def status(mesh: MeshOptions, all_namespaces: bool, output: str, voice: Voice) -
             f"{len(each.names)} route(s)  until {until}" + (f"  by {each.holder}" if each.holder else "")
         )
     for suspect in doubtful:
-        click.echo(f"{suspect.ref}: the route {suspect.name} looks like ours and is not; it is left alone", err=True)
+        click.echo(str(suspect), err=True)
     if not found and voice.level >= 0:
         click.echo("nothing is injected", err=True)
     if found and voice.level >= 0:

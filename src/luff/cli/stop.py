@@ -9,17 +9,22 @@ import click
 
 from luff.cli.options import MeshOptions, Voice, consent, mesh_options, voice_options
 from luff.cli.restore import who_am_i
-from luff.errors import LuffError, NothingSelected, RestoreNotVerified, UsageError
+from luff.errors import LuffError, MeshError, NothingSelected, RestoreNotVerified, UsageError
 
 if TYPE_CHECKING:
-    from luff.mesh import Mesh
+    from collections.abc import Sequence
+
+    from luff.mesh import Mesh, Ref
     from luff.restore import Injected
 
-__all__ = ["stop"]
+__all__ = ["stop", "stop_everything"]
 
 ASK_FIRST_S = 20.0
 """How long a live run is given to stop and restore by itself before its routes are taken out from here."""
 LOOK_EVERY_S = 0.5
+LATE_S = 3.0
+"""How long after a lever was pulled a run that asked just before may still inject."""
+LOOKS_MOST = 20
 
 
 @click.command()
@@ -42,30 +47,69 @@ def stop(run: str | None, everything: bool, mesh: MeshOptions, voice: Voice) -> 
 
 
 async def _stop(api: Mesh, run: str | None, *, namespace: str | None, voice: Voice) -> int:
+    stopped = await _stop_runs(api, run, None if namespace is None else [namespace], voice=voice)
+    if stopped:
+        click.echo("stopped; every route is back")
+    elif run is None:
+        click.echo("nothing is injected", err=True)
+    else:
+        raise NothingSelected(f"no run {run} is in the mesh", next_step="`luff status` lists what is")
+    return 0
+
+
+async def stop_everything(api: Mesh, namespaces: Sequence[str] | None, *, voice: Voice) -> None:
+    """
+    End every run in *namespaces* (everywhere when ``None``) and restore what each has.
+
+    Comes back only when two looks, a while apart, have found nothing: a run
+    that asked whether it may just before it was forbidden injects a moment
+    later, and ends itself.
+    """
     from luff.clock import SystemClock
-    from luff.restore import ask_to_stop, find_injected, put_back
+
+    clock, looks = SystemClock(), 0
+    while await _stop_runs(api, None, namespaces, voice=voice):
+        looks += 1
+        if looks > LOOKS_MOST:
+            raise RestoreNotVerified(
+                "something keeps being injected, by a luff that does not ask the lever",
+                next_step="see `luff status`, and take its role away",
+            )
+        await clock.sleep(LATE_S)
+
+
+async def _stop_runs(api: Mesh, run: str | None, namespaces: Sequence[str] | None, *, voice: Voice) -> int:
+    """Ask live runs to stop, wait for them a while, restore what is left; returns how many there were."""
+    from luff.clock import SystemClock
+    from luff.restore import ask_to_stop, find_patiently, held_by_runs, put_back
     from luff.withdraw import PATIENCE_S
 
     clock = SystemClock()
-    namespaces = None if namespace is None else [namespace]
+
+    def is_meant(each: str | None) -> bool:
+        return run is None or (each or "").startswith(run)
 
     async def mine() -> list[Injected]:
-        found, _ = await find_injected(api, namespaces)
-        return [each for each in found if run is None or (each.run or "").startswith(run)]
+        found, _ = await find_patiently(api, namespaces, clock=clock)
+        return [each for each in found if is_meant(each.run)]
 
-    there = await mine()
-    if not there:
-        if run is None:
-            click.echo("nothing is injected", err=True)
-            return 0
-        raise NothingSelected(f"no run {run} is in the mesh", next_step="`luff status` lists what is")
-    for each in there:
-        if each.state == "live" and await ask_to_stop(api, each.ref, who=who_am_i()) and voice.level >= 0:
-            click.echo(f"asked run {each.run} ({each.holder}) to stop", err=True)
+    async def holding() -> list[tuple[Ref, str]]:
+        # Best effort, and so not where the answer to this is what counts.
+        try:
+            return [each for each in await held_by_runs(api, namespaces) if is_meant(each[1])]
+        except MeshError:
+            return []
+
+    held = await holding()
+    for ref, its_run in held:
+        if await ask_to_stop(api, ref, who=who_am_i()) and voice.level >= 0:
+            click.echo(f"asked run {its_run} on {ref} to stop", err=True)
     until_s = clock.monotonic_s() + ASK_FIRST_S
-    while any(each.state == "live" for each in there) and clock.monotonic_s() < until_s:
+    waiting = held
+    while waiting and clock.monotonic_s() < until_s:
         await clock.sleep(LOOK_EVERY_S)
-        there = await mine()
+        waiting = [each for each in await holding() if each in held]
+    there = await mine()
     results = await put_back(api, there, clock=clock, patience_s=PATIENCE_S)
     errors = [result for result in results if isinstance(result, BaseException)]
     for error in errors:
@@ -73,5 +117,4 @@ async def _stop(api: Mesh, run: str | None, *, namespace: str | None, voice: Voi
             raise error
     if errors:
         raise RestoreNotVerified(f"a fault may still be live: {errors[0]}", next_step="run `luff restore --all`")
-    click.echo("stopped; every route is back")
-    return 0
+    return len({*(each.run for each in there), *(each for _, each in held)})
