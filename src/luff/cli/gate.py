@@ -93,7 +93,7 @@ def _baseline(asked: str | None, session: Session) -> Baseline | None:
     """Return what was *asked* for, as it is before anything runs."""
     from luff.cli.files import read_text
     from luff.cli.session import newest_outcomes
-    from luff.errors import UsageError
+    from luff.errors import StoreError, UsageError
     from luff.gate import Baseline, newest_each
     from luff.model import Verdict
     from luff.report.document import read_outcomes
@@ -116,7 +116,10 @@ def _baseline(asked: str | None, session: Session) -> Baseline | None:
             next_step="see `luff runs list`, or name a file that `luff run --json` wrote",
         )
     with Store.open(session.flags.store) as store:
-        return Baseline(f"run {asked}", newest_each([store.outcome(asked)]))
+        try:
+            return Baseline(f"run {asked}", newest_each([store.outcome(asked)]))
+        except StoreError as error:
+            raise UsageError(f"--baseline: {error.message}", next_step=error.next_step) from error
 
 
 def _stored(session: Session, *, max_age_s: float) -> tuple[Done, dict[str, str]]:

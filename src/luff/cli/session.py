@@ -18,6 +18,7 @@ from luff.cli.results import ReportFiles, write_reports, write_to_github
 from luff.cli.run import RunFlags
 from luff.cli.running import Done, RunSettings
 from luff.cli.selecting import Choice, choose
+from luff.errors import NothingSelected
 from luff.exit_codes import parse_fail_on
 from luff.gate import Baseline, Decision, Waiver, decide
 from luff.model import Experiment, Verdict
@@ -109,8 +110,14 @@ def prepare(flags: RunFlags) -> Session:
     documents = read_documents(flags.files, overrides=overrides_of(flags.overrides))
     choice = Choice(flags.keyword, flags.labels, flags.shard, flags.last_failed)
     everything = expanded(documents)
-    experiments = choose(everything, choice, newest=lambda some: _newest(flags, some), today=_today())
     reports.check()
+    try:
+        experiments = choose(everything, choice, newest=lambda some: _newest(flags, some), today=_today())
+    except NothingSelected as error:
+        # A report of an earlier command must not be taken for this one's.
+        decision = Decision(error.exit_code, (error.message,))
+        write_reports([], reports, code=error.exit_code, decision=decision)
+        raise
     _say_what_is_in_no_suite(documents, everything, flags)
     return Session(flags, documents, experiments, fail_on, reports)
 
