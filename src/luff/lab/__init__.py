@@ -6,6 +6,7 @@ A mesh on this machine: an emulated Kubernetes API, the real Envoy, services as 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -53,6 +54,8 @@ UP_WITHIN_S = 60.0
 """On top of what workloads ask for."""
 LOOK_EVERY_S = 0.02
 _ASK_WITHIN_S = 2.0
+_supervisors: list[subprocess.Popen[bytes]] = []
+"""Those that were started here and may outlive us; kept, so that the ended are reaped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,22 +187,35 @@ def _supervise(folder: Path, *, lifeline_fd: int | None, within_s: float) -> Non
             env=clean_environment(os.environ),
         )
     os.close(writer)
+    _reap()
+    _supervisors.append(process)
     try:
         said = _read_all(reader, within_s)
     except BaseException:
-        process.terminate()
-        process.wait(STOP_WITHIN_S)
+        _end(process)
         raise
     finally:
         os.close(reader)
     if said is None:
-        process.terminate()
-        process.wait(STOP_WITHIN_S)
+        _end(process)
         raise LabError(f"the lab was not up within {within_s:g} s", next_step=f"read {log}")
     if not said.get("ok"):
         process.wait(STOP_WITHIN_S)
         message = said.get("error") or f"the lab's supervisor ended:\n{tail(log)}"
         raise LabError(message, next_step=said.get("next") or f"the logs are in {folder}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_WITHIN_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _reap() -> None:
+    _supervisors[:] = [each for each in _supervisors if each.poll() is None]
 
 
 def _read_all(descriptor: int, within_s: float) -> dict[str, Any] | None:
@@ -221,13 +237,14 @@ def _read_all(descriptor: int, within_s: float) -> dict[str, Any] | None:
 def stop(state: LabState) -> None:
     """Take the lab down and return when nothing of it is left; a supervisor that does not listen is killed."""
     folder = Path(state.directory)
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        if not is_alive(folder):
-            return
-        os.kill(state.pid, number)
+    for send, number in ((os.kill, signal.SIGTERM), (os.killpg, signal.SIGKILL)):
+        if is_alive(folder):
+            with contextlib.suppress(ProcessLookupError):
+                send(state.pid, number)
         until_s = time.monotonic() + STOP_WITHIN_S
         while is_alive(folder) and time.monotonic() < until_s:
             time.sleep(LOOK_EVERY_S)
+    _reap()
     if is_alive(folder):
         raise LabError(f"the lab in {folder} does not end", next_step=f"kill -9 -{state.pid}")
 

@@ -123,7 +123,8 @@ def is_alive(directory: Path) -> bool:
     """Return whether a supervisor holds the lab in *directory*."""
     try:
         with (directory / LOCK).open("r+") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Shared, so that two who look at the same time do not take each other for the lab.
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError:

@@ -3,7 +3,7 @@ The process that is a lab: it owns the API, the Envoys and the workloads, and ta
 
 It is a session and process group of its own, so a Ctrl-C meant for luff does
 not reach it. It ends on SIGTERM, or when its lifeline (a pipe that luff and
-luff's guard hold open) is closed at the other end.
+luff's guard hold open) is closed at the other end; also while it comes up.
 """
 
 from __future__ import annotations
@@ -46,16 +46,27 @@ from luff.validation import problems, warnings
 __all__ = ["main"]
 
 ENVOY_WITHIN_S = 30.0
+LOCK_WITHIN_S = 2.0
 LOOK_EVERY_S = 0.02
 WATCH_EVERY_S = 0.25
 _ASK_WITHIN_S = 1.0
 
 
-class Supervisor:
-    """This is one lab, from its documents to its end."""
+class ToldToEnd(LabError):
+    """The lab was told to end before it was up."""
 
-    def __init__(self, folder: Path, order: Mapping[str, Any]) -> None:
+
+class Supervisor:
+    """
+    This is one lab, from its documents to its end.
+
+    It ends when it is told on *wake*, or when *lifeline* is closed.
+    """
+
+    def __init__(self, folder: Path, order: Mapping[str, Any], *, wake: int, lifeline: int | None) -> None:
         self.folder = folder
+        self.wake = wake
+        self.lifeline = lifeline
         self.temporary = bool(order["temporary"])
         self.workloads = [
             LabWorkload.model_validate(each["document"]).model_copy(update={"file": each["file"]})
@@ -226,6 +237,8 @@ class Supervisor:
             found = serves()
             if found is not None:
                 return found
+            if self._told_to_end(0):
+                raise ToldToEnd("the lab was told to end before it was up")
             code = None if child is None else child.poll()
             if code is not None:
                 raise LabError(
@@ -298,14 +311,15 @@ class Supervisor:
         for replica in self.topology.replicas:
             write_files(replica.plan, state, self.written.setdefault(replica.name, {}))
 
-    def watch(self, state: LabState, *, lifeline: int | None, wake: int) -> None:
+    def watch(self, state: LabState) -> None:
         """Stay until told to end. What dies meanwhile is written down, not started again."""
-        waiting = [fd for fd in (lifeline, wake) if fd is not None]
-        while not self.ended.is_set():
-            readable, _, _ = select.select(waiting, [], [], WATCH_EVERY_S)
-            if any(fd == wake or not os.read(fd, 1) for fd in readable):
-                return
+        while not self._told_to_end(WATCH_EVERY_S):
             state = self._note_deaths(state)
+
+    def _told_to_end(self, within_s: float) -> bool:
+        waiting = [self.wake] if self.lifeline is None else [self.wake, self.lifeline]
+        readable, _, _ = select.select(waiting, [], [], within_s)
+        return any(fd == self.wake or not os.read(fd, 1) for fd in readable)
 
     def _note_deaths(self, state: LabState) -> LabState:
         noted = tuple(
@@ -338,6 +352,12 @@ class Supervisor:
         self.ports.close()
         (self.folder / STATE).unlink(missing_ok=True)
         if self.temporary:
+            # The lock last: without it the lab counts as gone.
+            for each in self.folder.iterdir():
+                if each.is_dir():
+                    shutil.rmtree(each, ignore_errors=True)
+                elif each.name != LOCK:
+                    each.unlink(missing_ok=True)
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -394,33 +414,58 @@ def main(arguments: Sequence[str]) -> int:
     lifeline = int(arguments[2]) if len(arguments) > 2 else None
     wake = _wake_on_signals()
     with (folder / LOCK).open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        order_path = folder / "order.json"
-        order = json.loads(order_path.read_text(encoding="utf-8"))
-        order_path.unlink()
-        supervisor: Supervisor | None = None
-        try:
-            supervisor = Supervisor(folder, order)
-            state = supervisor.start()
-        except Exception as error:
-            if not isinstance(error, LuffError):
-                traceback.print_exc()
+        if not _locked(lock.fileno()):
             _report(
-                report, {"error": getattr(error, "message", repr(error)), "next": getattr(error, "next_step", None)}
+                report, {"error": f"a lab is already running in {folder}", "next": "name another folder with --dir"}
             )
-            if supervisor is not None:
-                supervisor.temporary = False
-                supervisor.stop()
             return 1
-        _report(report, {"ok": True})
         try:
-            supervisor.watch(state, lifeline=lifeline, wake=wake)
+            _run(folder, report, wake=wake, lifeline=lifeline)
+        except Exception:
+            traceback.print_exc()
         finally:
-            supervisor.stop()
-            lock.close()
-            # What the workloads started themselves is in this process group too; this ends with it.
+            # What the workloads started themselves is in this process group too; all of it ends with this, and
+            # only then is the lock free.
             os.killpg(os.getpgrp(), signal.SIGKILL)
-    return 0
+    return 1
+
+
+def _locked(descriptor: int) -> bool:
+    """Take the lab's lock; who only looks whether there is a lab holds it for a moment too."""
+    until_s = time.monotonic() + LOCK_WITHIN_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > until_s:
+                return False
+            time.sleep(LOOK_EVERY_S)
+        else:
+            return True
+
+
+def _run(folder: Path, report: int, *, wake: int, lifeline: int | None) -> None:
+    order_path = folder / "order.json"
+    order = json.loads(order_path.read_text(encoding="utf-8"))
+    order_path.unlink()
+    supervisor: Supervisor | None = None
+    try:
+        supervisor = Supervisor(folder, order, wake=wake, lifeline=lifeline)
+        state = supervisor.start()
+    except Exception as error:
+        if not isinstance(error, LuffError):
+            traceback.print_exc()
+        _report(report, {"error": getattr(error, "message", repr(error)), "next": getattr(error, "next_step", None)})
+        if supervisor is not None:
+            # Its logs say why it failed; of one that was not wanted any more nothing is kept.
+            supervisor.temporary &= isinstance(error, ToldToEnd)
+            supervisor.stop()
+        return
+    _report(report, {"ok": True})
+    try:
+        supervisor.watch(state)
+    finally:
+        supervisor.stop()
 
 
 def _report(descriptor: int, message: Mapping[str, Any]) -> None:

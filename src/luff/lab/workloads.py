@@ -108,16 +108,18 @@ def lay_out(
 def _check(workloads: Sequence[LabWorkload]) -> None:
     if not workloads:
         raise LabError("there is no LabWorkload in these files", next_step="add one, or leave FILE out for bookinfo")
-    seen: set[tuple[str, str]] = set()
+    seen: set[str] = set()
     ports: dict[tuple[str, str], int] = {}
     for workload in workloads:
         where = f"{workload.file}: LabWorkload {workload.metadata.name}"
         if workload.metadata.name in (LUFF, INGRESS):
             raise LabError(f"{where}: the name is taken by the lab itself", next_step="choose another name")
-        name = (namespace_of(workload), workload.metadata.name)
-        if name in seen:
-            raise LabError(f"{where}: there are two of that name", next_step="rename one of them")
-        seen.add(name)
+        if workload.metadata.name in seen:
+            raise LabError(
+                f"{where}: there are two of that name, and logs and proxies are told apart by it, whatever the namespace",
+                next_step="rename one of them",
+            )
+        seen.add(workload.metadata.name)
         service = (namespace_of(workload), workload.spec.service)
         if ports.setdefault(service, workload.spec.port) != workload.spec.port:
             raise LabError(
