@@ -16,7 +16,7 @@ from typing import Any
 
 from luff import __version__
 from luff.lifecycle import Phase as RoutePhase
-from luff.model import Arm, Experiment, Phase, Verdict
+from luff.model import Arm, Experiment, Object, Phase, Verdict
 from luff.outcome import (
     ArmSummary,
     CheckResult,
@@ -350,3 +350,22 @@ def samples(
                     flags = Flag.TWIN | Flag.DELAY_INJECTED if slow else 0
                     made.close(number, done_ns=due_ns + round(latency_ms * 1e6), status=200, flags=flags, holds=1)
     return made
+
+
+def large_virtual_service(routes: int, targeted: int) -> Object:
+    """Return a VirtualService with *routes* http routes of which *targeted* lead to the host ``target``."""
+    every = routes // targeted
+    http = [
+        {
+            "name": f"route-{number}",
+            "match": [{"uri": {"prefix": f"/p{number}/"}, "headers": {"x-tenant": {"exact": f"t{number}"}}}],
+            "route": [{"destination": {"host": "target" if number % every == 0 else f"other-{number}"}}],
+        }
+        for number in range(routes)
+    ]
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "VirtualService",
+        "metadata": {"name": "large", "namespace": "shop", "uid": "u", "resourceVersion": "1"},
+        "spec": {"hosts": ["target"], "http": http},
+    }

@@ -11,7 +11,7 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "luff"
 PURE = [
-    "errors", "units", "model", "lifecycle", "scope", "samples", "outcome", "hosts", "routes", "validation", "translate",
+    "errors", "units", "words", "model", "lifecycle", "scope", "samples", "outcome", "hosts", "routes", "validation", "translate",
     "pacing", "stats", "checks", "jsonpath", "parse", "schema", "plan", "report", "exit_codes", "names", "patches",
     "decide", "delegates", "explain", "predicates", "refusals", "default_claims", "sample_sizes", "sentences",
     "short_forms", "yaml_nodes", "regex",
@@ -72,3 +72,11 @@ def test_only_inject_withdraw_and_the_dry_run_patch_the_mesh() -> None:
     }
 
     assert callers == {"inject.py", "preflight.py", "withdraw.py"}
+
+
+def test_who_restores_does_without_documents_and_the_store() -> None:
+    code = "import sys, luff.guard; print(*sorted(m for m in sys.modules if m in {'luff.model', 'luff.store', 'sqlalchemy', 'httpx'}))"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout.strip() == ""

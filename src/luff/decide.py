@@ -20,8 +20,8 @@ from typing import Any
 
 from luff import regex
 from luff.hosts import MESH, qualify_gateway
-from luff.model import Object
 from luff.names import http_routes
+from luff.words import Object
 
 __all__ = ["Proxy", "RequestFacts", "catches_all", "decide", "unconditional"]
 

@@ -12,8 +12,8 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from luff.model import Object
 from luff.names import http_routes
+from luff.words import Object
 
 __all__ = ["merged_routes"]
 

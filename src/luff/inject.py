@@ -20,9 +20,9 @@ from luff.errors import Conflict, MeshBusy, MeshError, MeshUnreachable, RestoreN
 from luff.lever import check_lever
 from luff.lifecycle import Intent, Journal, Phase
 from luff.mesh import Kind, Mesh, Ref
-from luff.model import Object
 from luff.routes import Injection
 from luff.withdraw import PATIENCE_S, Withdrawal, withdraw
+from luff.words import Object
 
 __all__ = ["INJECT_TRIES", "Live", "Watcher", "injected", "shielded"]
 

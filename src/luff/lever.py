@@ -17,7 +17,7 @@ from typing import Any
 from luff.clock import Clock
 from luff.errors import Conflict, MeshBusy, MeshError, MeshUnreachable, NotFound, RunAborted
 from luff.mesh import Kind, Mesh, Ref
-from luff.model import Object
+from luff.words import Object
 
 __all__ = [
     "LEVER",

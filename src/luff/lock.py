@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from luff.clock import Clock
 from luff.errors import Conflict, LockHeld, MeshError, NotFound, RunAborted
 from luff.mesh import Kind, Mesh, Ref
-from luff.model import Object
+from luff.words import Object
 
 __all__ = [
     "LEASE_S",

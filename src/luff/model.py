@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
@@ -28,6 +27,7 @@ from luff.units import (
     write_percent,
     write_rate,
 )
+from luff.words import Arm, Carrier, Object, Phase, Verdict
 
 __all__ = [
     "API_VERSION",
@@ -88,9 +88,6 @@ __all__ = [
 ]
 
 API_VERSION = "luff.dev/v1alpha1"
-
-Object: TypeAlias = dict[str, Any]
-"""A Kubernetes object as it came: a field that luff has never heard of survives."""
 
 _DURATION_SCHEMA = {"type": "string", "pattern": r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d))+$"}
 _PERCENT_SCHEMA = {"type": ["string", "number"], "pattern": r"^[0-9]+(\.[0-9]+)?\s*%?$", "minimum": 0, "maximum": 100}
@@ -163,39 +160,6 @@ Address = Annotated[str, Field(pattern=r"^[^\s:/]+:[0-9]{1,5}$"), Means("an addr
 Text = Annotated[str, Field(min_length=1)]
 
 
-class Arm(StrEnum):
-    """This is a stream of requests: **fault** carries the scope, **control** carries scope-shaped values that match nothing."""
-
-    FAULT = "fault"
-    CONTROL = "control"
-
-
-class Phase(StrEnum):
-    """This is the part of a run that a request belongs to. Only requests of `FAULT` are judged by most checks."""
-
-    WARMUP = "warmup"
-    FAULT = "fault"
-    RECOVERY = "recovery"
-
-
-class Verdict(StrEnum):
-    """This is what was learnt. It says nothing about where the routes are: that is `luff.lifecycle.Phase`."""
-
-    PASSED = "passed"
-    FAILED = "failed"
-    INCONCLUSIVE = "inconclusive"
-    ABORTED = "aborted"
-    ERROR = "error"
-
-
-class Carrier(StrEnum):
-    """This is one way in which a request carries the scope."""
-
-    HEADER = "header"
-    BAGGAGE = "baggage"
-    TRACEPARENT = "traceparent"
-
-
 class Document(BaseModel):
     """This is the base of every modelled part: frozen, and unknown fields are errors. Keys are written in camelCase."""
 
@@ -203,6 +167,7 @@ class Document(BaseModel):
         frozen=True,
         extra="forbid",
         populate_by_name=True,
+        defer_build=True,  # most commands read no documents, and the guard has to be there at once
         alias_generator=lambda name: _camel(name),
     )
 

@@ -15,8 +15,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from luff.model import Object
 from luff.scope import FLAGS_HEADER, Scope
+from luff.words import Object
 
 __all__ = [
     "FORMAT",

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from luff.model import Object
+from luff.words import Object
 
 __all__ = ["apply", "clone", "same"]
 

@@ -22,9 +22,9 @@ from luff.clock import Clock
 from luff.errors import Conflict, LuffError, MeshError, NotFound
 from luff.lock import RUN_ANNOTATION, lease_ref
 from luff.mesh import Kind, Mesh, Ref
-from luff.model import Object
 from luff.names import http_routes, is_newer, our_run, ours, parse_name, suspects, tampered
 from luff.withdraw import FENCE_ANNOTATION, NAMELESS, tidy, withdraw
+from luff.words import Object
 
 __all__ = ["HEARTBEAT", "ORPHAN_AFTER_S", "REASONS", "Reaper", "Sighted", "Sweep"]
 

@@ -18,9 +18,9 @@ from luff.clock import Clock
 from luff.errors import Conflict, LuffError, MeshDenied, MeshError, NotFound, RestoreNotVerified
 from luff.lock import LEASE_S, OBJECT_ANNOTATION, RUN_ANNOTATION, STOP_ANNOTATION, lease_ref
 from luff.mesh import Kind, Mesh, Ref
-from luff.model import Object
 from luff.names import http_routes, is_newer, our_run, ours, parse_name, suspects, why_suspect
 from luff.withdraw import NAMELESS, PATIENCE_S, Withdrawal, restore_command, withdraw
+from luff.words import Object
 
 __all__ = ["Injected", "Suspect", "ask_to_stop", "find_injected", "find_patiently", "held_by_runs", "put_back"]
 

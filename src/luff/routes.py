@@ -17,16 +17,19 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from luff.decide import catches_all, decide
 from luff.errors import PlanRefused
 from luff.hosts import MESH, meanings, qualify, qualify_gateway
-from luff.model import Fault, Object, Target
 from luff.names import Name, http_routes, our_run, ours, parse_name, suspects, tampered
 from luff.patches import apply, clone, same
 from luff.scope import FLAGS_HEADER, Scope
 from luff.units import istio_duration
+from luff.words import Object
+
+if TYPE_CHECKING:  # the documents cost a quarter of a second, and who restores has no use for them
+    from luff.model import Fault, Target
 
 __all__ = [
     "Injection", "Name", "Selection", "apply", "decide", "difference", "fallbacks", "foreign_changes", "http_hash",

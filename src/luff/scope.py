@@ -19,7 +19,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from luff.model import Carrier, Object
+from luff.words import Carrier, Object
 
 __all__ = ["BAGGAGE_KEY", "FLAGS_HEADER", "Scope"]
 

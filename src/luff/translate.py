@@ -16,8 +16,8 @@ from typing import Any
 from luff.decide import Proxy
 from luff.delegates import merged_routes
 from luff.hosts import DOMAIN, MESH, covers, matches, qualify, qualify_gateway
-from luff.model import Object
 from luff.units import parse_duration_s
+from luff.words import Object
 
 __all__ = [
     "HTTP_PROXY",

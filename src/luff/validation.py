@@ -22,7 +22,7 @@ from typing import Any
 
 from luff import regex
 from luff.hosts import MESH, covers, is_ip
-from luff.model import Object
+from luff.words import Object
 
 __all__ = ["envoy_problems", "problems", "warnings"]
 

@@ -37,9 +37,9 @@ from luff.errors import (
     RestoreNotVerified,
 )
 from luff.mesh import Mesh, Operation, Ref
-from luff.model import Object
 from luff.names import http_routes, our_run, ours
 from luff.routes import fallbacks, http_hash, withdrawal
+from luff.words import Object
 
 __all__ = ["NAMELESS", "PATIENCE_S", "Withdrawal", "remaining", "restore_command", "tidy", "withdraw"]
 

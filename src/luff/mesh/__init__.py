@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal, Protocol, TypeAlias
 
-from luff.model import Object
+from luff.words import Object
 
 __all__ = ["Kind", "Mesh", "Operation", "Ref"]
 

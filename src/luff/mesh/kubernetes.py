@@ -27,7 +27,7 @@ from kubernetes.config.config_exception import ConfigException
 
 from luff.errors import Conflict, MeshBusy, MeshDenied, MeshError, MeshUnreachable, NotFound, Rejected
 from luff.mesh import Kind, Operation, Ref
-from luff.model import Object
+from luff.words import Object
 
 __all__ = ["Connection", "KubernetesMesh", "current_context"]
 
