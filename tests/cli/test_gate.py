@@ -213,6 +213,7 @@ def bare(tmp_path: Path) -> Pipeline:
     return Pipeline(tmp_path, {**environment_in(tmp_path), "LUFF_STORE": f"sqlite:///{tmp_path}/luff.db"})
 
 
+@pytest.mark.timing
 def test_what_copes_is_a_go_in_every_report(pipeline: Pipeline) -> None:
     pipeline.write(copes=COPES)
 
@@ -230,6 +231,7 @@ def test_what_copes_is_a_go_in_every_report(pipeline: Pipeline) -> None:
     assert (pipeline.folder / "report.html").read_text().startswith("<!")
 
 
+@pytest.mark.timing
 def test_what_does_not_cope_is_a_stop_that_is_shown_on_its_line(pipeline: Pipeline) -> None:
     pipeline.write(copes=COPES, strict=STRICT)
     (pipeline.folder / "summary.md").write_text("# another step\n")
@@ -271,6 +273,7 @@ def test_what_does_not_cope_is_a_stop_that_is_shown_on_its_line(pipeline: Pipeli
     assert done.out.endswith("GATE stop (exit 1)\n  strict is failed: errors\n")
 
 
+@pytest.mark.timing
 def test_history_decides_without_running_and_a_baseline_and_a_waiver_excuse(pipeline: Pipeline) -> None:
     pipeline.write(strict=STRICT)
     first = pipeline.gate("--json", "first.json")
@@ -294,6 +297,7 @@ def test_history_decides_without_running_and_a_baseline_and_a_waiver_excuse(pipe
     assert again.code == 6, again
 
 
+@pytest.mark.timing
 def test_the_end_of_the_time_stops_what_runs_and_restores(pipeline: Pipeline) -> None:
     pipeline.write(one=ENDLESS, two=COPES)
 
@@ -306,6 +310,32 @@ def test_the_end_of_the_time_stops_what_runs_and_restores(pipeline: Pipeline) ->
     assert ran["restore"]["object"] == "identical"
     assert left_out["restore"] is None
     assert "it was not started" in left_out["explanation"]
+
+
+@pytest.mark.timing
+def test_an_object_that_another_run_holds_is_waited_for_when_asked(pipeline: Pipeline) -> None:
+    pipeline.write(copes=COPES, endless=ENDLESS)
+    with subprocess.Popen(
+        [BIN / "luff", "gate", "--lab", ".", "-k", "endless", "--max-duration", "10s"],
+        cwd=pipeline.folder,
+        env=pipeline.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stderr is not None
+        assert any("  live  " in line for line in other.stderr)
+
+        at_once = pipeline.gate("-k", "copes")
+        later = pipeline.gate("-k", "copes", "--wait-for", "40s")
+
+        other.communicate(timeout=WITHIN_S)
+
+    assert at_once.code == 5, at_once
+    assert later.code == 0, later
+    assert "copes: waiting at most 40 s for" in later.err
+    assert "held by" in later.err
+    assert other.returncode == 4
 
 
 def test_nothing_selected_is_not_green_and_leaves_no_older_report(bare: Pipeline) -> None:
