@@ -38,6 +38,8 @@ __all__ = ["Guard", "main"]
 
 READY_WITHIN_S = 15.0
 CONFIRM_WITHIN_S = 5.0
+ROUND_S = 30.0
+"""After so long without success the credentials are read anew: they may have been renewed meanwhile."""
 LAB_PATIENCE_S = 60.0
 """How long a guard looks for a lab that may have ended together with its parent; for a cluster there is no limit."""
 CLOSE_WITHIN_S = 5.0
@@ -145,7 +147,7 @@ class _Child:
 
     def __init__(self, mesh: Mesh, connection: Connection) -> None:
         self._mesh = mesh
-        self._patience_s = LAB_PATIENCE_S if connection.kind == "lab" else None
+        self._connection = connection
         self._clock = SystemClock()
         self._watched: dict[str, _Watched] = {}
         self._expiring: dict[str, asyncio.Task[None]] = {}
@@ -193,18 +195,22 @@ class _Child:
 
     async def _take_one_out(self, watched: _Watched, *, why: str) -> bool:
         """Take the routes of one run out, and return whether that is proven; a cluster is tried for ever."""
-        try:
-            done = await withdraw(
-                self._mesh,
-                watched.ref,
-                run=watched.run,
-                clock=self._clock,
-                pinned=watched.pinned,
-                patience_s=self._patience_s,
-            )
-        except RestoreNotVerified as error:
-            _log(f"run {watched.run}: {error}")
-            return False
+        began_s = self._clock.monotonic_s()
+        while True:
+            mesh = self._mesh
+            try:
+                done = await withdraw(
+                    mesh, watched.ref, run=watched.run, clock=self._clock, pinned=watched.pinned, patience_s=ROUND_S
+                )
+                break
+            except RestoreNotVerified as error:
+                _log(f"run {watched.run}: {error}")
+            if self._connection.kind == "lab" and self._clock.monotonic_s() - began_s >= LAB_PATIENCE_S:
+                return False
+            if mesh is self._mesh:
+                # The old one is left to the others that may be using it.
+                with contextlib.suppress(LuffError):
+                    self._mesh = KubernetesMesh.connect(self._connection)
         # The lock of a dead run would keep the next one out until it expires.
         await release(self._mesh, watched.ref, run=watched.run)
         _log(

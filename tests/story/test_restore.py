@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +16,7 @@ import httpx
 import pytest
 import yaml
 
-from tests.story.conftest import Shell, until
+from tests.story.conftest import KUBECTL, Shell, until
 
 RUN = "0123456789abcdef"
 SECRET = "a" * 32
@@ -376,3 +378,96 @@ def test_the_lever_also_takes_out_what_was_left_behind(shell: Shell, routes: Cal
 
     assert done.code == 0, done
     assert _names(shell) == ["luff.frontend"]
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def _documented(word: str) -> str:
+    found = re.search(rf"<!-- tested: {word} -->\n```sh\n(.*?)```", (ROOT / "docs/restoring.md").read_text(), re.DOTALL)
+    assert found is not None, f"docs/restoring.md has no command marked {word}"
+    return found[1]
+
+
+def _sh(shell: Shell, script: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    path = f"{Path(KUBECTL).parent}:{shell.environment['PATH']}"
+    return subprocess.run(
+        ["sh", "-c", script],
+        env={**shell.environment, "PATH": path, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="the documented command needs jq")
+def test_the_documented_kubectl_command_removes_a_leftover_and_nothing_else(
+    shell: Shell, routes: Callable[..., None]
+) -> None:
+    before = shell.virtual_service("ratings")["spec"]
+    theirs = _twin("luff.frontend")
+    routes(theirs, _twin(_expired()))
+
+    listed = _sh(shell, _documented("list"))
+    removed = _sh(shell, _documented("remove"), NAMESPACE="bookinfo", NAME="ratings")
+
+    assert listed.stdout == "bookinfo ratings\n", listed
+    assert removed.returncode == 0, removed
+    after = shell.virtual_service("ratings")["spec"]
+    assert after == {**before, "http": [theirs, *before["http"]]}
+    assert _sh(shell, _documented("list")).stdout == ""
+
+
+def test_the_documented_kubectl_command_needs_nothing_else(shell: Shell, routes: Callable[..., None]) -> None:
+    name = _expired()
+    routes(_twin(name))
+
+    done = _sh(shell, _documented("plain"), NAMESPACE="bookinfo", NAME="ratings", ROUTE=name)
+    again = _sh(shell, _documented("plain"), NAMESPACE="bookinfo", NAME="ratings", ROUTE=name)
+
+    assert done.returncode == 0, done
+    assert done.stdout.startswith(f"{name}\n"), done
+    assert not _names(shell)
+    assert again.returncode != 0, "by then another route is at that place"
+
+
+def test_what_is_to_be_deployed_is_in_order(shell: Shell) -> None:
+    [deployment] = [each for each in _manifests("reaper.yaml") if each["kind"] == "Deployment"]
+    pod = deployment["spec"]["template"]["spec"]
+    [container] = pod["containers"]
+    kubeconfig = next(each for each in _manifests("reaper.yaml") if each["kind"] == "ConfigMap")["data"]["config"]
+
+    accepted = shell.luff(*container["args"], "--help")
+
+    assert accepted.code == 0, accepted
+    assert "--beat-file" in accepted.out
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    assert container["args"][2] == yaml.safe_load(kubeconfig)["current-context"]
+    verbs = {verb for rule in _rules("reaper.yaml", "virtualservices") for verb in rule["verbs"]}
+    assert verbs == {"get", "list", "patch"}
+    assert {verb for rule in _rules("runs.yaml", "virtualservices") for verb in rule["verbs"]} == verbs
+
+
+def test_the_file_for_the_probes_is_written_after_a_whole_look_only(
+    shell: Shell, misbehave: Callable[..., None]
+) -> None:
+    misbehave(action="status", code=503, verb="list")
+
+    blind = shell.luff("reaper", "--lab", "--once", "--beat-file", "beat")
+    was_there = (shell.folder / "beat").exists()
+    seeing = shell.luff("reaper", "--lab", "--once", "--beat-file", "beat")
+
+    assert (blind.code, was_there) == (7, False), blind
+    assert seeing.code == 0, seeing
+    assert (shell.folder / "beat").exists()
+
+
+def _manifests(file: str) -> list[dict[str, Any]]:
+    return [each for each in yaml.safe_load_all((ROOT / "deploy" / file).read_text()) if each]
+
+
+def _rules(file: str, resource: str) -> list[dict[str, Any]]:
+    rules = [rule for each in _manifests(file) for rule in each.get("rules") or []]
+    return [rule for rule in rules if resource in rule["resources"]]
