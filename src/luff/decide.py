@@ -6,7 +6,8 @@ matches one is enough. ``sourceLabels``, ``sourceNamespace``, ``gateways`` and
 ``port`` are decided for a proxy when its configuration is made, and where
 gateways are named, source labels are not looked at. Nothing after the first
 catch-all exists. Values of a repeated header are tested each for itself, as
-Envoy does since 1.39; a missing one counts as empty under ``withoutHeaders``.
+Envoy does since 1.39, but for those that it knows by name and joins on receipt;
+a missing one counts as empty under ``withoutHeaders``.
 
 A match on a token's claims (``@request.auth.claims``) never holds here: what
 is in a token is not known. A delegate counts as the route that names it.
@@ -23,8 +24,19 @@ from luff.hosts import MESH, qualify_gateway
 from luff.names import http_routes
 from luff.words import Object
 
-__all__ = ["Proxy", "RequestFacts", "catches_all", "decide", "unconditional"]
+__all__ = ["JOINED", "Proxy", "RequestFacts", "catches_all", "decide", "unconditional"]
 
+JOINED = frozenset(
+    (
+        "accept", "accept-encoding", "access-control-request-headers", "access-control-request-method",
+        "access-control-request-private-network", "authorization", "cache-control", "content-encoding",
+        "content-type", "expect", "grpc-accept-encoding", "grpc-timeout", "if-match", "if-modified-since",
+        "if-none-match", "if-range", "if-unmodified-since", "origin", "pragma", "proxy-status", "referer",
+        "user-agent", "via", "x-client-trace-id", "x-forwarded-for", "x-forwarded-host", "x-forwarded-port",
+        "x-forwarded-proto", "x-request-id",
+    )
+)  # fmt: skip
+"""Headers that Envoy has a place of their own for: several of them are one, joined by commas without the empty ones, before any route is tried."""
 _CONFIG_TIME = ("sourceLabels", "sourceNamespace", "gateways", "port")
 
 
@@ -132,6 +144,8 @@ def _seen(request: RequestFacts) -> _Seen:
     }
     for name, value in request.headers:
         headers.setdefault(name.lower(), []).append(value)
+    for name in JOINED.intersection(headers):
+        headers[name] = [",".join(filter(None, headers[name]))]
     params: dict[str, str] = {}
     for part in query.split("&") if query else []:
         # As written: Envoy does not decode what it compares, and looks at the first of several.
