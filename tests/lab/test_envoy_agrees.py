@@ -187,11 +187,15 @@ def _written(chance: random.Random, index: int) -> Object:
         if chance.random() < 0.1:
             made["sourceLabels"] = {"app": chance.choice(("reviews", "web"))}
         if chance.random() < 0.1:
+            made["sourceNamespace"] = chance.choice(("shop", "other"))
+        if chance.random() < 0.1:
+            made["port"] = chance.choice((80, 8080))
+        if chance.random() < 0.1:
             made["gateways"] = [chance.choice(("mesh", "gw", "./gw", "shop/gw"))]
         return made
 
     def entry() -> Object:
-        made: Object = {"route": [{"destination": {"host": "ratings"}}]}
+        made = dict(chance.choice((FORWARD, FORWARD, {"redirect": {"uri": "/"}}, {"directResponse": {"status": 500}})))
         if chance.random() < 0.9:
             made["match"] = [match() for _ in range(chance.choice((1, 1, 2)))]
         return made

@@ -226,6 +226,8 @@ def _listeners(plan: ProxyPlan) -> list[Object]:
 def _say_authority(authority: str) -> Object:
     """Return a filter that puts the peer's name where the program could only write the listener's address."""
     assert re.fullmatch(r"[A-Za-z0-9.-]+:[0-9]+", authority)
+    # A client leaves out the port that http has anyway.
+    authority = authority.removesuffix(":80")
     script = f"function envoy_on_request(handle) handle:headers():replace(':authority', '{authority}') end"
     return {
         "name": "envoy.filters.http.lua",
