@@ -59,10 +59,14 @@ class Edge(_Part):
     dependency: str
 
 
+Who = Literal["caller", "experiment", "mesh", "runner"]
+"""Who can act: the calling service's team, the experiment's author, the mesh's, or whoever runs luff."""
+
+
 class Next(_Part):
     """This is who can act, whether trying again may help, and what to do."""
 
-    who: Literal["caller", "experiment", "mesh", "runner"]
+    who: Who
     retryable: bool
     do: str
 

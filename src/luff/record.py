@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from luff import __version__
-from luff.checks import Judgement
 from luff.inject import Live
 from luff.lifecycle import Phase
 from luff.model import Arm, Experiment, Verdict
@@ -39,6 +38,7 @@ from luff.routes import foreign_changes
 from luff.samples import Evidence, Failure, Samples
 from luff.settle import Settled
 from luff.stats import quantile
+from luff.verdicts import Judgement
 
 __all__ = ["Record", "iso"]
 

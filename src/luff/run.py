@@ -21,18 +21,8 @@ from typing import Any, Protocol
 
 import httpx
 
-from luff.checks import (
-    WARMUP_ERRORS_MOST,
-    Judge,
-    Judgement,
-    Situation,
-    control_errors_most,
-    ended_early,
-    judge,
-    observer,
-)
 from luff.clock import Clock
-from luff.errors import LuffError, MeshError, NotFound, RestoreNotVerified, RunAborted, StoreError
+from luff.errors import LuffError, MeshError, NotFound, RestoreNotVerified, RunAborted, StoreError, UsageError
 from luff.evidence import DataPlane, Source
 from luff.inject import Hands, Live, Watcher, injected, shielded
 from luff.lever import check_lever
@@ -44,14 +34,24 @@ from luff.model import Phase as Part
 from luff.outcome import Context, MeshIdentity, Outcome
 from luff.pacing import arrivals
 from luff.plan import Bounds, Plan, Stamp, make_plan
+from luff.predicates import observer
 from luff.preflight import check_foreign, namespace_of, preflight, read_view
 from luff.record import Record
 from luff.routes import Injection
 from luff.samples import Failure, Samples
 from luff.scope import Scope
 from luff.settle import await_gone, await_live
+from luff.tallies import Judge
 from luff.traffic import Driver
 from luff.tripwires import check_tripwires, tripwires
+from luff.verdicts import (
+    WARMUP_ERRORS_MOST,
+    Judgement,
+    Situation,
+    control_errors_most,
+    ended_early,
+    judge,
+)
 from luff.withdraw import remaining
 
 __all__ = ["Options", "Progress", "World", "plan_only", "run_experiment"]
@@ -171,6 +171,9 @@ async def run_experiment(
             await asyncio.gather(run.stop.task, return_exceptions=True)
             raise
         error = run.stop.reason
+    except UsageError:
+        # Nothing was touched, and nothing was learnt: the command line or the environment has to change.
+        raise
     except LuffError as raised:
         error = run.stop.reason or raised
     error = await shielded(_see_it_gone(run)) or error

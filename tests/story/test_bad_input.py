@@ -242,7 +242,7 @@ def test_an_api_that_is_not_there_is_exit_5(shell: Shell) -> None:
     cluster = _cluster_shell(shell)
 
     refused(cluster.luff("run", "quick.yaml", "--context", "prod", KUBECONFIG=config), 5, "127.0.0.1")
-    refused(cluster.luff("restore", "--context", "prod", KUBECONFIG=config), 5, "127.0.0.1")
+    refused(cluster.luff("status", "--context", "prod", KUBECONFIG=config), 5, "127.0.0.1")
 
 
 def test_a_url_that_leads_nowhere_is_nobodys_fault_but_the_experiments(shell: Shell) -> None:

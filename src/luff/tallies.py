@@ -1,0 +1,170 @@
+"""
+Counting while traffic runs: samples are read in order of *due* time, each once, up to the oldest undecided one.
+
+Fast answers come back first, so judging by completion would pass broken services.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from luff import stats
+from luff.checks import PlannedCheck, violates
+from luff.model import FallbackExpectation, NoWorseThanExpectation, RecoveryExpectation
+from luff.samples import ARMS, PHASES, Evidence, Failure, Samples
+from luff.words import Arm, Phase
+
+__all__ = ["Judge", "Tally", "comparison_size", "recovery_time_ns"]
+
+BREACH_ALPHA = 0.001
+"""The tripwire on control is wrong once in a thousand runs at most."""
+RECOVERY_WINDOW_NS = 1_000_000_000
+RECOVERY_WINDOWS = 3
+RECOVERY_ERRORS = 0.02
+RECOVERY_FACTOR = 1.5
+RECOVERY_SLACK_NS = 20_000_000
+
+
+@dataclass(slots=True)
+class Tally:
+    """This is one check's count so far: *n* judged requests, and where among them the violations stand (from 1)."""
+
+    n: int = 0
+    positions: list[int] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Judge:
+    """
+    This reads samples while traffic runs, in due order, each once.
+
+    `feed` returns whether every check has decided. *breached* turns true when
+    the control arm errs more often than declared; it never stops watching.
+    """
+
+    checks: tuple[PlannedCheck, ...]
+    control_errors_most: float = 0.05
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    controls: dict[str, Tally] = field(default_factory=dict)
+    breached: bool = False
+    _at: int = 0
+    _control_n: int = 0
+    _control_errors: int = 0
+    _baseline_ns: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def recovery_most_s(self) -> float:
+        """Return for how long recovery has to be watched, 0 when nobody asked."""
+        return max(
+            (c.expectation.within_s for c in self.checks if isinstance(c.expectation, RecoveryExpectation)), default=0.0
+        )
+
+    def feed(self, samples: Samples, evidence: Evidence) -> bool:
+        """Read on as far as everything is known, and return whether every check of this phase has decided."""
+        fault_phase = PHASES.index(Phase.FAULT)
+        end = len(samples)
+        if evidence.per == "request":
+            end = min(end, evidence.settled_through)
+        number = self._at
+        while number < end and samples.decided(number):
+            if samples.phase[number] == fault_phase and not Failure(samples.failure[number]).ours:
+                self._take(samples, evidence, number)
+            number += 1
+        self._at = number
+        return bool(self.checks) and all(self._decided(check) for check in self.checks)
+
+    def _take(self, samples: Samples, evidence: Evidence, number: int) -> None:
+        arm = ARMS[samples.arm[number]]
+        attempts = evidence.attempts[number] if number < len(evidence.attempts) else 0
+        if arm is Arm.CONTROL:
+            self._watch_control(samples, number)
+        exposed = arm is Arm.CONTROL or evidence.per == "aggregate" or attempts > 0
+        for check in self.checks:
+            if check.method == "windows":
+                continue
+            compared = isinstance(check.expectation, NoWorseThanExpectation | FallbackExpectation)
+            if arm is check.arm and exposed:
+                self._count(self.tallies, check, samples, number, attempts)
+            elif compared and arm is not check.arm:
+                self._count(self.controls, check, samples, number, attempts)
+
+    def _count(self, into: dict[str, Tally], check: PlannedCheck, samples: Samples, number: int, attempts: int) -> None:
+        tally = into.setdefault(check.id, Tally())
+        tally.n += 1
+        if violates(check, samples, number, attempts, self._baseline(samples, samples.arm[number])):
+            tally.positions.append(tally.n)
+
+    def _baseline(self, samples: Samples, arm: int) -> int:
+        if arm not in self._baseline_ns:
+            warm = sorted(
+                samples.done_ns[n] - samples.due_ns[n]
+                for n in samples.rows(arm=ARMS[arm], phase=Phase.WARMUP)
+                if samples.decided(n) and samples.failure[n] == Failure.NONE
+            )
+            self._baseline_ns[arm] = int(stats.quantile(warm, 0.95)) if warm else 0
+        return self._baseline_ns[arm]
+
+    def _watch_control(self, samples: Samples, number: int) -> None:
+        self._control_n += 1
+        if samples.failure[number] != Failure.NONE or samples.status[number] >= 500:
+            self._control_errors += 1
+            log_e = stats.guard_log_e(self._control_errors, self._control_n, self.control_errors_most)
+            self.breached = self.breached or log_e >= -math.log(BREACH_ALPHA)
+
+    def _decided(self, check: PlannedCheck) -> bool:
+        if check.method == "windows":
+            return True
+        tally = self.tallies.get(check.id, Tally())
+        if check.method == "comparison":
+            enough = comparison_size(check)
+            return min(tally.n, self.controls.get(check.id, Tally()).n) >= enough
+        if check.method == "fixed":
+            return False
+        decided = stats.decide_sequentially(
+            tally.positions, tally.n, check.threshold, alpha_pass=check.alpha_pass, alpha_fail=check.alpha_fail
+        )
+        return decided is not None
+
+    def recovered(self, samples: Samples, *, removed_ns: int) -> bool:
+        """Return whether every recovery check has what it waits for."""
+        return all(
+            recovery_time_ns(samples, removed_ns=removed_ns, within_s=c.expectation.within_s) is not None
+            for c in self.checks
+            if isinstance(c.expectation, RecoveryExpectation)
+        )
+
+
+def comparison_size(check: PlannedCheck) -> int:
+    """Return the requests per arm after which a comparison is made: four times what no violation at all would need."""
+    fewest = stats.fewest_requests(max(check.threshold, 1e-3), alpha=check.alpha_pass / 2, method="fixed")
+    return min(4 * fewest, check.sample_most)
+
+
+def recovery_time_ns(samples: Samples, *, removed_ns: int, within_s: float) -> int | None:
+    """Return how long after *removed_ns* three windows in a row began to be like control, or ``None``."""
+    windows: dict[int, dict[int, list[int | None]]] = {}
+    for number in samples.rows(phase=Phase.RECOVERY):
+        since_ns = samples.due_ns[number] - removed_ns
+        if not samples.decided(number) or since_ns < 0 or samples.failure[number] == Failure.CUT:
+            continue
+        failed = samples.failure[number] != Failure.NONE or samples.status[number] >= 500
+        latency = None if failed else samples.done_ns[number] - samples.due_ns[number]
+        windows.setdefault(since_ns // RECOVERY_WINDOW_NS, {}).setdefault(samples.arm[number], []).append(latency)
+    good = 0
+    for index in range(math.ceil(within_s)):
+        good = good + 1 if _like_control(windows.get(index, {})) else 0
+        if good == RECOVERY_WINDOWS:
+            return (index + 1 - RECOVERY_WINDOWS) * RECOVERY_WINDOW_NS
+    return None
+
+
+def _like_control(window: dict[int, list[int | None]]) -> bool:
+    fault, control = window.get(ARMS.index(Arm.FAULT), []), window.get(ARMS.index(Arm.CONTROL), [])
+    if not fault or not control:
+        return False
+    errors = sum(x is None for x in fault) / len(fault) - sum(x is None for x in control) / len(control)
+    fast, normal = sorted(x for x in fault if x is not None), sorted(x for x in control if x is not None)
+    if errors > RECOVERY_ERRORS or not fast or not normal:
+        return False
+    return stats.quantile(fast, 0.5) <= RECOVERY_FACTOR * stats.quantile(normal, 0.5) + RECOVERY_SLACK_NS

@@ -1,0 +1,315 @@
+"""
+From a run's facts to its verdict, by a table of rules: the first that holds decides.
+
+1. No pass without proof that the fault fired, that control was untouched, that
+   the generator kept time, and that the numbers carry the claim.
+2. What the generator did wrong itself is never the service's fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from luff import stats
+from luff.checks import PlannedCheck
+from luff.errors import LockHeld, LuffError, NoGuard, NotFound, PlanRefused, RunAborted, StoreError
+from luff.explain import GiveUp, give_up
+from luff.model import ControlTripwire, Experiment
+from luff.outcome import CheckResult, Generator, Next, Who
+from luff.results import result_of
+from luff.samples import Evidence, Failure, Flag, Samples
+from luff.tallies import Judge
+from luff.words import Arm, Phase, Verdict
+
+__all__ = [
+    "NEXT",
+    "RULES",
+    "WARMUP_ERRORS_MOST",
+    "Judgement",
+    "Situation",
+    "control_errors_most",
+    "ended_early",
+    "judge",
+]
+
+WARMUP_ERRORS_MOST = 0.05
+
+
+@dataclass(slots=True)
+class Situation:
+    """This is what befell the run, apart from its samples. Times are the samples' nanoseconds."""
+
+    route_not_live: bool = False
+    fault_removed: bool = False
+    isolation_breach: bool = False
+    control_unhealthy: str | None = None
+    live_ns: int | None = None
+    removed_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """This is what was learnt from a run."""
+
+    verdict: Verdict
+    reason: str | None
+    explanation: str
+    next: Next | None
+    checks: tuple[CheckResult, ...] = ()
+    rule: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    """This is everything that the run's rules look at."""
+
+    experiment: Experiment
+    situation: Situation
+    evidence: Evidence
+    generator: Generator | None
+    sent: int
+    exposed: int
+    fired: int
+    checks: tuple[CheckResult, ...]
+
+    @property
+    def exposure(self) -> float:
+        return self.exposed / self.sent if self.sent else 0.0
+
+
+RunRule = tuple[str, Callable[[_Facts], bool], Verdict, str | None]
+
+
+def _first_reason(facts: _Facts) -> str | None:
+    return next((c.reason for c in facts.checks if c.verdict is Verdict.INCONCLUSIVE), None)
+
+
+def _off_dose(facts: _Facts) -> bool:
+    fault = facts.experiment.spec.fault
+    doses = [part.percent for part in (fault.delay, fault.abort) if part is not None]
+    if len(doses) != 1 or doses[0] >= 100 or facts.evidence.per != "request" or not facts.exposed:
+        return False
+    return not stats.within_dose(facts.fired, facts.exposed, doses[0])
+
+
+RULES: tuple[RunRule, ...] = (
+    (
+        "the twins never reached the proxies",
+        lambda f: f.situation.route_not_live,
+        Verdict.INCONCLUSIVE,
+        "route_not_live",
+    ),
+    (
+        "control was not healthy before the fault",
+        lambda f: f.situation.control_unhealthy is not None,
+        Verdict.INCONCLUSIVE,
+        "control_unhealthy",
+    ),
+    ("requests that should not took the twin", lambda f: f.evidence.breaches > 0, Verdict.FAILED, "isolation_breach"),
+    ("bystanders were hurt", lambda f: f.situation.isolation_breach, Verdict.FAILED, "isolation_breach"),
+    ("somebody else took the twins out", lambda f: f.situation.fault_removed, Verdict.INCONCLUSIVE, "fault_removed"),
+    ("no request was sent", lambda f: not f.sent, Verdict.INCONCLUSIVE, "not_enough_samples"),
+    (
+        "the generator ran late",
+        lambda f: f.generator is None or not f.generator.healthy,
+        Verdict.INCONCLUSIVE,
+        "generator_saturated",
+    ),
+    (
+        "too few requests took the twin",
+        lambda f: f.exposure < f.experiment.spec.evidence.at_least_percent / 100,
+        Verdict.INCONCLUSIVE,
+        "fault_not_observed",
+    ),
+    ("the fault fired for another share than asked", _off_dose, Verdict.INCONCLUSIVE, "dose_too_low"),
+    ("an expectation failed", lambda f: any(c.verdict is Verdict.FAILED for c in f.checks), Verdict.FAILED, None),
+    (
+        "an expectation could not be decided",
+        lambda f: _first_reason(f) is not None,
+        Verdict.INCONCLUSIVE,
+        "of the check",
+    ),
+    ("there was nothing to expect", lambda f: not f.checks, Verdict.INCONCLUSIVE, "not_enough_samples"),
+    ("every expectation held", lambda _: True, Verdict.PASSED, None),
+)
+"""What a run's facts mean. The first rule that holds decides."""
+
+NEXT: dict[str | None, Next] = {
+    "isolation_breach": Next(
+        who="caller",
+        retryable=False,
+        do="find what the arms share in the caller (pool, breaker, cache) and part it; see the control arm",
+    ),
+    "not_enough_samples": Next(
+        who="experiment",
+        retryable=True,
+        do="raise traffic.duration or traffic.rate, or ask for less; `luff plan` prints what each check tolerates",
+    ),
+    "fault_not_observed": Next(
+        who="caller",
+        retryable=False,
+        do="make the workload named above forward one carrier: traceparent, baggage or the scope header",
+    ),
+    "route_not_live": Next(
+        who="mesh",
+        retryable=True,
+        do="see that istiod pushes: `istioctl proxy-status`; check exportTo and a second VirtualService for the host",
+    ),
+    "fault_removed": Next(
+        who="mesh", retryable=True, do="pause what rewrites the VirtualService (GitOps self-heal, Flagger) for the run"
+    ),
+    "control_unhealthy": Next(who="caller", retryable=True, do="make the service healthy without a fault first"),
+    "generator_saturated": Next(who="runner", retryable=True, do="lower traffic.rate, or give luff a quieter machine"),
+    "dependent_samples": Next(
+        who="experiment",
+        retryable=True,
+        do="raise traffic.duration: violations come in bursts, so more of them have to be seen",
+    ),
+    "dose_too_low": Next(
+        who="mesh", retryable=False, do="look for another fault or route that takes some of the requests"
+    ),
+    "not_discriminating": Next(
+        who="experiment", retryable=False, do="choose an expectation that only a fallback can meet"
+    ),
+    None: Next(
+        who="caller",
+        retryable=False,
+        do="fix the caller's timeout or fallback; the explanation names what was measured",
+    ),
+}
+"""Who can act, whether trying again may help, and what to do, by reason."""
+
+
+def judge(
+    checks: Sequence[PlannedCheck],
+    samples: Samples,
+    evidence: Evidence,
+    *,
+    experiment: Experiment,
+    situation: Situation,
+    generator: Generator | None,
+) -> Judgement:
+    """Judge a finished run from the beginning, with all the evidence that there is. The routes are back already."""
+    final = Judge(tuple(checks), control_errors_most=control_errors_most(experiment))
+    settled = evidence.settled_through
+    evidence.settled_through = len(samples)
+    final.feed(samples, evidence)
+    evidence.settled_through = settled
+    results = _after_holm(
+        tuple(result_of(check, final, samples, evidence, removed_ns=situation.removed_ns) for check in checks)
+    )
+    sent, exposed, fired = _exposed(samples, evidence)
+    facts = _Facts(experiment, situation, evidence, generator, sent, exposed, fired, results)
+    rule, verdict, reason = next((text, v, r) for text, holds, v, r in RULES if holds(facts))
+    if reason == "of the check":
+        reason = _first_reason(facts)
+    seen = give_up(evidence.calls)
+    next_ = None if verdict is Verdict.PASSED else NEXT.get(reason, NEXT[None])
+    return Judgement(verdict, reason, _explain(facts, verdict, reason, rule, seen), next_, results, rule)
+
+
+def control_errors_most(experiment: Experiment) -> float:
+    """Return the share of errors on the control arm that the experiment declares as normal."""
+    shares = [t.above_percent / 100 for t in experiment.spec.abort_on if isinstance(t, ControlTripwire)]
+    return max(1e-3, min(shares, default=0.05))
+
+
+def _after_holm(results: tuple[CheckResult, ...]) -> tuple[CheckResult, ...]:
+    """Let a failure stand only if it stands among all the checks that were looked at (Holm). Passing needs no correction."""
+    p_values = [
+        1.0 / max(r.e_value, 1.0)
+        if r.verdict is Verdict.FAILED and r.e_value
+        else (0.0 if r.verdict is Verdict.FAILED else 1.0)
+        for r in results
+    ]
+    standing = stats.holm(p_values, alpha=max(stats.ALPHA_FAIL, stats.ALPHA_FAIL * len(results)))
+    return tuple(
+        r
+        if r.verdict is not Verdict.FAILED or stands
+        else r.model_copy(
+            update={
+                "verdict": Verdict.INCONCLUSIVE,
+                "reason": "not_enough_samples",
+                "rule": "among this many checks it may be chance",
+            }
+        )
+        for r, stands in zip(results, standing, strict=True)
+    )
+
+
+def _exposed(samples: Samples, evidence: Evidence) -> tuple[int, int, int]:
+    """Return how many requests of the fault arm were sent, took the twin, and were hit by the fault."""
+    sent = exposed = fired = 0
+    for number in samples.rows(arm=Arm.FAULT, phase=Phase.FAULT):
+        if (
+            samples.failure[number] == Failure.CUT
+            or not samples.decided(number)
+            or Failure(samples.failure[number]).ours
+        ):
+            continue
+        sent += 1
+        if number < len(evidence.attempts) and evidence.attempts[number]:
+            exposed += 1
+            fired += bool(evidence.fired[number] & (Flag.DELAY_INJECTED | Flag.FAULT_INJECTED))
+    if evidence.per == "aggregate":
+        exposed, fired = min(sent, evidence.attempts_total), evidence.fired_total
+    return sent, exposed, fired
+
+
+def _explain(facts: _Facts, verdict: Verdict, reason: str | None, rule: str, seen: GiveUp | None) -> str:
+    if reason == "fault_not_observed" and facts.exposure < facts.experiment.spec.evidence.at_least_percent / 100:
+        lost = facts.evidence.lost_at.most_common(1)
+        where = f": every carrier of the scope was lost at {lost[0][0]}" if lost else ""
+        return f"{facts.exposed} of {facts.sent} requests reached the fault{where}"
+    if verdict is Verdict.FAILED and reason is None:
+        said = [c.explanation for c in facts.checks if c.verdict is Verdict.FAILED]
+        return "; ".join([*said[:2], *([seen.sentence()] if seen else [])])
+    if verdict is Verdict.INCONCLUSIVE and any(c.reason == reason for c in facts.checks):
+        return next(c.explanation for c in facts.checks if c.reason == reason)
+    if verdict is Verdict.PASSED:
+        count = len(facts.checks)
+        held = "its one expectation" if count == 1 else f"all {count} expectations"
+        return f"with the fault live for {facts.exposed} of {facts.sent} requests, {held} held"
+    return rule
+
+
+def ended_early(error: LuffError | None, situation: Situation) -> Judgement:
+    """Return the judgement of a run that ended before there was anything to judge."""
+    if error is None:
+        rule, reason = _early(situation)
+        return Judgement(Verdict.INCONCLUSIVE, reason, rule, NEXT[reason])
+    if isinstance(error, RunAborted):
+        next_ = Next(who="runner", retryable=True, do=error.next_step or _AFTER_ABORT[error.reason])
+        return Judgement(Verdict.ABORTED, error.reason, error.message, next_)
+    reason, who, retryable = next((r, w, again) for kind, r, w, again in ERRORS if isinstance(error, kind))
+    if isinstance(error, PlanRefused):
+        reason += error.rule
+    next_ = Next(who=who, retryable=retryable, do=error.next_step or "see the message")
+    return Judgement(Verdict.ERROR, reason, error.message, next_)
+
+
+ERRORS: tuple[tuple[type[LuffError], str, Who, bool], ...] = (
+    (PlanRefused, "plan_refused:", "experiment", False),
+    (LockHeld, "plan_refused:locked", "runner", True),
+    (NoGuard, "plan_refused:no_guard", "runner", True),
+    (NotFound, "target_not_found", "experiment", False),
+    (StoreError, "store_unreachable", "runner", True),
+    (LuffError, "mesh_unreachable", "mesh", True),
+)
+"""What an error means for who runs luff: the reason, who can act, whether trying again may help."""
+
+_AFTER_ABORT = {
+    "operator": "run it again when it suits; the routes are back",
+    "lever": "see `luff lever status` for who pulled it and why",
+    "tripwire": "look at what tripped before running it again",
+    "bound": "remove what ran into the bound, then run it again",
+}
+
+
+def _early(situation: Situation) -> tuple[str, str]:
+    if situation.control_unhealthy is not None:
+        return situation.control_unhealthy, "control_unhealthy"
+    if situation.route_not_live:
+        return "the twins never reached the proxies", "route_not_live"
+    return "nothing was sent", "not_enough_samples"
