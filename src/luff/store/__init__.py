@@ -20,6 +20,7 @@ from luff.model import Verdict
 from luff.outcome import MeshIdentity, Outcome
 from luff.samples import Samples
 from luff.store import history, journal, runs
+from luff.store.access import Access, AuditRow, Role, RunRequest, Token
 from luff.store.engine import Database
 from luff.store.history import CheckPoint, Coverage, TrendPoint
 from luff.store.journal import OpenIntent, PhaseChange
@@ -27,15 +28,20 @@ from luff.store.migrate import Revision, current, downgrade, ensure_current, upg
 from luff.store.runs import Beginning, RunFilter, RunRow
 
 __all__ = [
+    "Access",
+    "AuditRow",
     "Beginning",
     "CheckPoint",
     "Coverage",
     "OpenIntent",
     "PhaseChange",
     "Revision",
+    "Role",
     "RunFilter",
+    "RunRequest",
     "RunRow",
     "Store",
+    "Token",
     "TrendPoint",
     "current",
     "downgrade",
@@ -90,6 +96,11 @@ class Store:
     def url(self) -> str:
         """Return the address, without its password."""
         return self._database.shown
+
+    @property
+    def access(self) -> Access:
+        """Return who may use the server, what was asked of it, and what was changed by whom."""
+        return Access(self._database, self._now)
 
     def journal(self, mesh: MeshIdentity | None = None) -> Journal:
         """Return the journal. *mesh* is where its runs work, for whoever has to restore them."""

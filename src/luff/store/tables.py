@@ -10,7 +10,8 @@ What must stay true:
    while the recorded outcome keeps what was known at its end.
 3. The journal, `intent` and `phase_change`, stands alone. It points at no
    other table, because it is written first and must never wait for them.
-4. Times are UTC and come back aware; the scope's secret is nowhere.
+4. Times are UTC and come back aware; the scope's secret is nowhere, and of a
+   token only the hash.
 
 Wide columns stand in tables of their own, so that a list of 100,000 runs
 reads only narrow rows.
@@ -43,16 +44,19 @@ __all__ = [
     "HEAD",
     "KEY_LENGTH",
     "UTCDateTime",
+    "audit",
     "check_result",
     "intent",
     "metadata",
     "outcome",
     "phase_change",
     "run",
+    "run_request",
     "sample_block",
+    "token",
 ]
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration. Known here so that opening an up-to-date database need not import Alembic."""
 
 KEY_LENGTH = 253
@@ -199,4 +203,42 @@ phase_change = Table(
     Column("at", UTCDateTime, nullable=False),
     Column("note", Text),
     Index("ix_phase_change_run_id", "run", "id"),
+)
+
+token = Table(
+    "token",
+    metadata,
+    Column("id", _key(), primary_key=True),
+    Column("name", _key(), nullable=False),
+    Column("role", _key(), nullable=False),
+    Column("secret_sha256", _key(), nullable=False),
+    Column("created_at", UTCDateTime, nullable=False),
+    Column("revoked_at", UTCDateTime),
+    Index("ix_token_secret_sha256", "secret_sha256", unique=True),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", UTCDateTime, nullable=False),
+    Column("actor", _key(), nullable=False),
+    Column("role", _key()),
+    Column("address", _key()),
+    Column("action", _key(), nullable=False),
+    Column("object", _key(), nullable=False),
+    Column("note", Text),
+)
+
+# What the server was asked to run: the id that was answered with, and the run that came of it, NULL until there is one.
+run_request = Table(
+    "run_request",
+    metadata,
+    Column("id", _key(), primary_key=True),
+    Column("key_sha256", _key()),
+    Column("experiment", _key(), nullable=False),
+    Column("actor", _key(), nullable=False),
+    Column("requested_at", UTCDateTime, nullable=False),
+    Column("run", _key()),
+    Index("ix_run_request_key_sha256", "key_sha256", unique=True),
 )
