@@ -32,6 +32,7 @@ __all__ = [
     "RestoreReceipt",
     "ScopeSummary",
     "TimelineEntry",
+    "Who",
 ]
 
 OUTCOME_SCHEMA = "luff.dev/outcome/v1"
