@@ -1,0 +1,158 @@
+"""The adapter on the official client: every failure becomes one of ours, with the object's name and the next step."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from luff.errors import Conflict, MeshBusy, MeshDenied, MeshError, MeshUnreachable, Rejected
+from luff.lab.api import ApiServer
+from luff.lab.misbehaviour import Rule
+from luff.mesh import Kind, Ref
+from luff.mesh.kubernetes import PAGE_SIZE, Connection, KubernetesMesh, current_context
+from luff.words import Object
+from tests.mesh.conftest import NAMESPACE
+
+NOTHING = Ref(Kind.VIRTUAL_SERVICE, NAMESPACE, "nothing")
+
+STATUSES = [
+    (401, MeshDenied, "log in again"),
+    (403, MeshDenied, "role"),
+    (409, Conflict, None),
+    (429, MeshBusy, None),
+    (500, MeshBusy, None),
+    (503, MeshBusy, None),
+    (400, Rejected, None),
+    (413, Rejected, None),
+]
+
+
+@pytest.mark.parametrize(("code", "kind", "step"), STATUSES)
+def test_each_status_has_its_error(
+    server: ApiServer, adapter: KubernetesMesh, code: int, kind: type[MeshError], step: str | None
+) -> None:
+    server.misbehaviour.add([Rule("status", code=code, retry_after=7 if code == 429 else None)])
+
+    with pytest.raises(kind, match="VirtualService shop/nothing") as caught:
+        asyncio.run(adapter.read(NOTHING))
+
+    assert step is None or step in (caught.value.next_step or "")
+    if isinstance(caught.value, MeshBusy) and code == 429:
+        assert caught.value.retry_after_s == 7.0
+
+
+@pytest.mark.parametrize("action", ["drop_reply", "close"])
+def test_no_answer_is_an_unknown_outcome(
+    server: ApiServer, adapter: KubernetesMesh, virtual_service: Object, action: Any
+) -> None:
+    server.misbehaviour.add([Rule(action, verb="create")])
+
+    with pytest.raises(MeshUnreachable):
+        asyncio.run(adapter.create(virtual_service))
+
+    async def is_there() -> bool:
+        found = await adapter.list(Kind.VIRTUAL_SERVICE, NAMESPACE)
+        return virtual_service["metadata"]["name"] in {each["metadata"]["name"] for each in found}
+
+    assert asyncio.run(is_there()) is (action == "drop_reply"), "it is not sent again by the client's own retries"
+
+
+def test_what_a_webhook_refuses_is_rejected_and_not_applied(tmp_path: Path, virtual_service: Object) -> None:
+    server = ApiServer(token="t", validate=lambda _: (["no routes on a Friday"], []))
+    server.start()
+    server.write_kubeconfig(tmp_path / "config")
+    mesh = KubernetesMesh.connect(Connection(str(tmp_path / "config"), None))
+    try:
+        virtual_service["metadata"]["namespace"] = "default"
+        with pytest.raises(Rejected, match="no routes on a Friday"):
+            asyncio.run(mesh.create(virtual_service))
+    finally:
+        mesh.close()
+        server.stop()
+
+
+def test_a_long_list_is_read_page_by_page(server: ApiServer, adapter: KubernetesMesh) -> None:
+    for number in range(PAGE_SIZE + 20):
+        server.store.put(
+            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"c{number}", "namespace": "default"}}
+        )
+
+    found = asyncio.run(adapter.list(Kind.CONFIG_MAP, "default"))
+
+    assert len([each for each in found if each["metadata"]["name"].startswith("c")]) >= PAGE_SIZE + 20
+
+
+def test_a_wrong_token_is_denied(server: ApiServer, tmp_path: Path) -> None:
+    server.write_kubeconfig(tmp_path / "config")
+    document = yaml.safe_load((tmp_path / "config").read_text())
+    document["users"][0]["user"] = {"token": "expired"}
+    (tmp_path / "config").write_text(yaml.safe_dump(document))
+    mesh = KubernetesMesh.connect(Connection(str(tmp_path / "config"), None))
+    try:
+        with pytest.raises(MeshDenied, match="401") as caught:
+            asyncio.run(mesh.read(NOTHING))
+    finally:
+        mesh.close()
+    assert "log in again" in str(caught.value.next_step)
+
+
+def test_a_server_that_is_not_there_says_how_to_check(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    (tmp_path / "config").write_text(
+        yaml.safe_dump(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{port}"}}],
+                "users": [{"name": "u", "user": {}}],
+                "contexts": [{"name": "prod", "context": {"cluster": "c", "user": "u"}}],
+                "current-context": "prod",
+            }
+        )
+    )
+    mesh = KubernetesMesh.connect(Connection(str(tmp_path / "config"), None))
+    try:
+        with pytest.raises(MeshUnreachable, match=f"127.0.0.1:{port}") as caught:
+            asyncio.run(mesh.server_time_s())
+    finally:
+        mesh.close()
+    assert "kubectl --context prod" in str(caught.value.next_step)
+
+
+@pytest.mark.parametrize("content", ["", "{{{", "[]", "apiVersion: v1\nkind: Config\n", "clusters: 7\n"])
+def test_a_kubeconfig_that_is_none_is_named(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "config"
+    path.write_text(content)
+
+    assert current_context(str(path)) is None
+    with pytest.raises(MeshError, match="config"):
+        KubernetesMesh.connect(Connection(str(path), None))
+
+
+def test_cancelling_a_write_does_not_take_it_back(
+    server: ApiServer, adapter: KubernetesMesh, virtual_service: Object
+) -> None:
+    server.misbehaviour.add([Rule("delay", verb="create", seconds=0.3)])
+
+    async def story() -> Object:
+        task = asyncio.create_task(adapter.create(virtual_service))
+        while server.misbehaviour.left():
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        until = asyncio.get_running_loop().time() + 5
+        while True:
+            try:
+                return await adapter.read(Ref.of(virtual_service))
+            except MeshError:
+                assert asyncio.get_running_loop().time() < until
+
+    assert asyncio.run(story())["spec"] == virtual_service["spec"]
