@@ -18,17 +18,15 @@ from urllib.parse import urlsplit
 from luff.checks import PlannedCheck, plan_checks
 from luff.errors import PlanRefused
 from luff.hosts import DOMAIN, matches, meanings, qualify
-from luff.model import Delay, Experiment, Object, Target
+from luff.model import DEFAULT_RATE_HZ, Experiment, Object, Target
 from luff.routes import Injection, Selection, inject, select
 from luff.scope import Scope
-from luff.units import istio_duration, parse_duration_s, show_duration, show_rate
+from luff.units import RATE_MOST_HZ, istio_duration, parse_duration_s, show_duration, show_rate
 
-__all__ = ["DEFAULT_RATE_HZ", "Bounds", "MeshView", "Plan", "Stamp", "make_plan"]
+__all__ = ["Bounds", "MeshView", "Plan", "Stamp", "make_plan"]
 
-DEFAULT_RATE_HZ = 20.0
 HELD_ON_CLUSTERS = 100.0
 HELD_IN_LABS = 2000.0
-RATE_MOST_HZ = 10_000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +109,7 @@ def make_plan(experiment: Experiment, view: MeshView, stamp: Stamp, *, bounds: B
     leaf, selection = _follow(root, spec.target, view)
     _check_mechanism(experiment, leaf, selection)
     _check_grpc(experiment, leaf, view)
-    timeout_s = _timeout_s(experiment)
+    timeout_s = spec.timeout_s
     rate_hz, held, inferred = _load(experiment, timeout_s, bounds)
     subject, why_subject = _subject(experiment, view)
     injection = inject(
@@ -313,14 +311,6 @@ def _istio_seconds(text: object) -> float | None:
         return parse_duration_s(text)
     except ValueError:
         return None
-
-
-def _timeout_s(experiment: Experiment) -> float:
-    given = experiment.spec.traffic.timeout_s
-    if given is not None:
-        return given
-    delay = experiment.spec.fault.delay or Delay(duration_s=0.0)
-    return max(10.0, 2 * delay.duration_s + 5.0)
 
 
 def _load(experiment: Experiment, timeout_s: float, bounds: Bounds) -> tuple[float, float, list[tuple[str, str, str]]]:

@@ -183,7 +183,7 @@ def _why_not(route: Object, target: Target, namespace: str, virtual_service: Obj
     if ours(route):
         return "it is a twin itself"
     if route.get("redirect") or route.get("directResponse"):
-        return "it answers by itself and forwards nothing"
+        return f"it {'redirects' if route.get('redirect') else 'answers by itself'} and forwards nothing"
     if target.routes and route.get("name") not in target.routes:
         return "it is not among target.routes"
     if route.get("delegate"):
