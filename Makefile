@@ -23,13 +23,12 @@ lint: $(VENV)/.dev ## Check style, types and the import contracts.
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: $(VENV)/.bench ## Measure luff against named peers, side by side.
+bench: $(VENV)/.dev ## Measure, and print the figures side by side.
 	@$(BIN)/python bench/all.py
 
 lock: ## Make the lock files anew from pyproject.toml (needs uv).
 	uv pip compile --universal --generate-hashes --no-header --no-annotate -q $(EXTRAS) -p 3.11 pyproject.toml -o requirements.lock
 	uv pip compile --universal --generate-hashes --no-header --no-annotate -q $(EXTRAS) --group dev -p 3.11 -c requirements.lock pyproject.toml -o requirements-dev.lock
-	uv pip compile --universal --generate-hashes --no-header --no-annotate -q $(EXTRAS) --group dev --group bench -p 3.11 -c requirements-dev.lock pyproject.toml -o requirements-bench.lock
 
 clean: ## Remove the virtual environment and what tools left.
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build
@@ -51,7 +50,3 @@ $(VENV)/.dev: $(VENV)/bin/python requirements-dev.lock pyproject.toml
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r requirements-dev.lock
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@ $(VENV)/.runtime
-
-$(VENV)/.bench: $(VENV)/.dev requirements-bench.lock
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r requirements-bench.lock
-	@touch $@
