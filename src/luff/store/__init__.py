@@ -19,12 +19,13 @@ from luff.lifecycle import Journal
 from luff.model import Verdict
 from luff.outcome import MeshIdentity, Outcome
 from luff.samples import Samples
-from luff.store import history, journal, runs
+from luff.store import history, journal, retention, runs
 from luff.store.access import Access, AuditRow, Role, RunRequest, Token
 from luff.store.engine import Database
-from luff.store.history import CheckPoint, Coverage, TrendPoint
+from luff.store.history import CheckPoint, Coverage, Series, Standing, TrendPoint
 from luff.store.journal import OpenIntent, PhaseChange
 from luff.store.migrate import Revision, current, downgrade, ensure_current, upgrade
+from luff.store.retention import Keep, Pruned
 from luff.store.runs import Beginning, RunFilter, RunRow
 
 __all__ = [
@@ -33,13 +34,17 @@ __all__ = [
     "Beginning",
     "CheckPoint",
     "Coverage",
+    "Keep",
     "OpenIntent",
     "PhaseChange",
+    "Pruned",
     "Revision",
     "Role",
     "RunFilter",
     "RunRequest",
     "RunRow",
+    "Series",
+    "Standing",
     "Store",
     "Token",
     "TrendPoint",
@@ -50,6 +55,7 @@ __all__ = [
 
 RUNS_SHOWN = 50
 TREND_RUNS = 1000
+PERIOD_RUNS = 100_000
 
 
 def _utc_now() -> datetime:
@@ -163,7 +169,21 @@ class Store:
         with self._database.read() as connection:
             return history.trend(connection, experiment, mesh_kind=mesh_kind, limit=limit)
 
-    def coverage(self) -> Sequence[Coverage]:
-        """Return every hop that was ever broken, by kind of fault, with its newest verdict."""
+    def coverage(self, *, until: datetime | None = None) -> Sequence[Coverage]:
+        """Return every hop that was ever broken, or was before *until*, by kind of fault, with its newest verdict."""
         with self._database.read() as connection:
-            return history.coverage(connection)
+            return history.coverage(connection, until=until)
+
+    def standings(self, *, experiment: str | None = None, until: datetime | None = None) -> list[Standing]:
+        """Return where each series of runs that may be compared stands: pass rate, last proof, first broken run."""
+        with self._database.read() as connection:
+            return history.standings(connection, experiment=experiment, until=until)
+
+    def period(self, *, since: datetime, until: datetime, limit: int = PERIOD_RUNS) -> list[TrendPoint]:
+        """Return the newest *limit* finished runs that began from *since* and before *until*, with their checks, oldest first."""
+        with self._database.read() as connection:
+            return history.period(connection, since=since, until=until, limit=limit)
+
+    def prune(self, keep: Keep, *, dry_run: bool = False) -> Pruned:
+        """Delete the runs that *keep* does not keep, with all that belongs to them; with *dry_run* only count them."""
+        return retention.prune(self._database, keep, now=self._now(), dry_run=dry_run)

@@ -2,71 +2,37 @@
 What many runs say together: since when something holds, and what was never tried.
 
 Lab and cluster are never mixed: a number measured on a laptop says nothing
-about production.
+about production. Nor are two specs: they asked different questions. What may
+be put into one number is a `luff.report.trend.Series`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import Connection, and_, case, func, select
+from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, select
 
 from luff.model import Verdict
+from luff.report.trend import CheckPoint, Coverage, Series, Standing, TrendPoint
 from luff.store import tables as t
 from luff.store.runs import RunRow, made
 from luff.store.text import key
 
-__all__ = ["CheckPoint", "Coverage", "TrendPoint", "coverage", "last", "trend"]
-
-
-@dataclass(frozen=True, slots=True)
-class CheckPoint:
-    """This is one check of one run, as a trend shows it; see `luff.outcome.CheckResult`."""
-
-    id: str
-    kind: str
-    arm: str
-    expression: str
-    verdict: Verdict
-    n: int
-    violations: int
-    threshold: float | None
-    bound: float | None
-    measured: float | None
-    unit: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class TrendPoint:
-    """This is one run of an experiment. Runs with another *spec_sha256* asked another question."""
-
-    run: str
-    started_at: datetime
-    verdict: Verdict
-    reason: str | None
-    spec_sha256: str
-    mesh_name: str
-    commit: str | None
-    branch: str | None
-    revision: str | None
-    checks: tuple[CheckPoint, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Coverage:
-    """This is one hop and one kind of fault: the newest verdict, when it last passed, and how often it was tried."""
-
-    caller: str | None
-    dependency: str
-    fault: str | None
-    mesh_kind: str
-    runs: int
-    verdict: Verdict
-    run: str
-    started_at: datetime
-    last_pass_at: datetime | None
+__all__ = [
+    "CheckPoint",
+    "Coverage",
+    "Series",
+    "Standing",
+    "TrendPoint",
+    "coverage",
+    "last",
+    "period",
+    "standings",
+    "trend",
+]
 
 
 def last(connection: Connection, experiment: str, verdict: Verdict, *, mesh_kind: str | None) -> RunRow | None:
@@ -78,34 +44,39 @@ def last(connection: Connection, experiment: str, verdict: Verdict, *, mesh_kind
     return None if found is None else made(found)
 
 
+_POINT = (
+    "id", "started_at", "verdict", "reason", "spec_sha256", "mesh_name", "mesh_kind", "commit", "branch", "revision",
+    "experiment",
+)  # fmt: skip
+_CHECK = (
+    "run", "id", "kind", "arm", "expression", "verdict", "n", "violations", "threshold", "bound", "measured", "unit",
+)  # fmt: skip
+
+
 def trend(connection: Connection, experiment: str, *, mesh_kind: str, limit: int) -> list[TrendPoint]:
     """Return the newest *limit* finished runs of *experiment* on meshes of *mesh_kind*, oldest first."""
-    columns = ("id", "started_at", "verdict", "reason", "spec_sha256", "mesh_name", "commit", "branch", "revision")
+    return _points(connection, t.run.c.experiment == key(experiment), t.run.c.mesh_kind == mesh_kind, limit=limit)
+
+
+def period(connection: Connection, *, since: datetime, until: datetime, limit: int) -> list[TrendPoint]:
+    """Return the newest *limit* finished runs that began from *since* and before *until*, oldest first."""
+    return _points(connection, t.run.c.started_at >= since, t.run.c.started_at < until, limit=limit)
+
+
+def _points(connection: Connection, *where: ColumnElement[bool], limit: int) -> list[TrendPoint]:
     chosen = (
-        select(*(t.run.c[name] for name in columns))
-        .where(t.run.c.experiment == key(experiment), t.run.c.mesh_kind == mesh_kind, t.run.c.verdict.is_not(None))
+        select(*(t.run.c[name] for name in _POINT))
+        .where(*where, t.run.c.verdict.is_not(None))
         .order_by(t.run.c.started_at.desc(), t.run.c.id.desc())
         .limit(limit)
         .subquery()
     )
     checks: dict[str, list[CheckPoint]] = {}
-    of_chosen = select(t.check_result).join(chosen, t.check_result.c.run == chosen.c.id)
-    for row in connection.execute(of_chosen.order_by(t.check_result.c.run, t.check_result.c.position)):
-        checks.setdefault(row.run, []).append(
-            CheckPoint(
-                id=row.id,
-                kind=row.kind,
-                arm=row.arm,
-                expression=row.expression,
-                verdict=Verdict(row.verdict),
-                n=row.n,
-                violations=row.violations,
-                threshold=row.threshold,
-                bound=row.bound,
-                measured=row.measured,
-                unit=row.unit,
-            )
-        )
+    of_chosen = select(*(t.check_result.c[name] for name in _CHECK)).join(chosen, t.check_result.c.run == chosen.c.id)
+    for run, name, kind, arm, expression, verdict, *numbers in connection.execute(
+        of_chosen.order_by(t.check_result.c.run, t.check_result.c.position)
+    ):
+        checks.setdefault(run, []).append(CheckPoint(name, kind, arm, expression, Verdict(verdict), *numbers))
     return [
         TrendPoint(
             run=row.id,
@@ -118,13 +89,109 @@ def trend(connection: Connection, experiment: str, *, mesh_kind: str, limit: int
             branch=row.branch,
             revision=row.revision,
             checks=tuple(checks.get(row.id, ())),
+            experiment=row.experiment,
+            mesh_kind=row.mesh_kind,
         )
         for row in connection.execute(select(chosen).order_by(chosen.c.started_at, chosen.c.id))
     ]
 
 
-def coverage(connection: Connection) -> Sequence[Coverage]:
-    """Return every hop that was ever broken, with each kind of fault, in alphabetical order."""
+def standings(
+    connection: Connection, *, experiment: str | None = None, until: datetime | None = None
+) -> list[Standing]:
+    """Return where each series stands, of *experiment* alone where given, after the runs that began before *until*."""
+    r = t.run.c
+    place = case((r.mesh_kind == "cluster", r.mesh_name), else_="lab").label("place")
+    passed, failed = (r.verdict == verdict for verdict in (Verdict.PASSED, Verdict.FAILED))
+    where: list[ColumnElement[bool]] = [r.verdict.is_not(None)]
+    if experiment is not None:
+        where.append(r.experiment == key(experiment))
+    if until is not None:
+        where.append(r.started_at < until)
+    asked = (
+        select(
+            r.experiment,
+            r.mesh_kind,
+            place,
+            r.spec_sha256,
+            func.count().label("runs"),
+            func.sum(case((passed, 1), else_=0)).label("passed"),
+            func.sum(case((failed, 1), else_=0)).label("failed"),
+            func.min(r.started_at).label("first_at"),
+            func.max(r.started_at).label("newest_at"),
+            func.max(case((passed, r.started_at))).label("last_pass_at"),
+            func.max(case((failed, r.started_at))).label("last_fail_at"),
+        )
+        .where(*where)
+        .group_by(r.experiment, r.mesh_kind, place, r.spec_sha256)
+        .order_by(r.experiment, r.mesh_kind, place, r.spec_sha256)
+    )
+    return [_standing(connection, row, until) for row in connection.execute(asked).all()]
+
+
+def _standing(connection: Connection, row: Row[Any], until: datetime | None) -> Standing:
+    """Return where one series stands, with the runs around its break if it is broken."""
+    series = Series(row.experiment, row.mesh_kind, row.place, row.spec_sha256)
+    newest = _edge_of(connection, series, t.run.c.started_at == row.newest_at, newest=True)
+    assert newest is not None
+    found = Standing(
+        series=series,
+        runs=row.runs,
+        passed=row.passed,
+        failed=row.failed,
+        first_at=row.first_at,
+        newest_at=row.newest_at,
+        newest_verdict=Verdict(newest.verdict),
+        last_pass_at=row.last_pass_at,
+        last_fail_at=row.last_fail_at,
+    )
+    if found.holds is not False:
+        return found
+    after: list[ColumnElement[bool]] = [t.run.c.verdict == Verdict.FAILED]
+    if until is not None:
+        after.append(t.run.c.started_at < until)
+    good = None
+    if row.last_pass_at is not None:
+        after.append(t.run.c.started_at > row.last_pass_at)
+        good = _edge_of(
+            connection,
+            series,
+            t.run.c.verdict == Verdict.PASSED,
+            t.run.c.started_at == row.last_pass_at,
+            newest=True,
+        )
+    bad = _edge_of(connection, series, *after, newest=False)
+    assert bad is not None
+    return replace(
+        found,
+        broken_at=bad.started_at,
+        broken_run=bad.id,
+        broken_commit=bad.commit,
+        good_run=None if good is None else good.id,
+        good_commit=None if good is None else good.commit,
+    )
+
+
+def _edge_of(
+    connection: Connection, series: Series, *where: ColumnElement[bool], newest: bool
+) -> Row[Any, Any, Any, Any] | None:
+    """Return the first or the newest finished run of *series* for which *where* holds."""
+    r = t.run.c
+    of_series = [
+        r.experiment == series.experiment,
+        r.mesh_kind == series.mesh_kind,
+        r.spec_sha256 == series.spec_sha256,
+        r.verdict.is_not(None),
+    ]
+    if series.mesh_kind == "cluster":
+        of_series.append(r.mesh_name == series.place)
+    order = (r.started_at.desc(), r.id.desc()) if newest else (r.started_at, r.id)
+    asked = select(r.id, r.verdict, r.commit, r.started_at).where(*of_series, *where).order_by(*order).limit(1)
+    return connection.execute(asked).first()
+
+
+def coverage(connection: Connection, *, until: datetime | None = None) -> Sequence[Coverage]:
+    """Return every hop that was ever broken, or was before *until*, with each kind of fault, in alphabetical order."""
     r = t.run.c
     edge = (r.caller, r.dependency, r.fault, r.mesh_kind)
     newest = (
@@ -134,7 +201,7 @@ def coverage(connection: Connection) -> Sequence[Coverage]:
             func.max(r.started_at).label("newest_at"),
             func.max(case((r.verdict == Verdict.PASSED, r.started_at))).label("last_pass_at"),
         )
-        .where(r.verdict.is_not(None), r.dependency.is_not(None))
+        .where(r.verdict.is_not(None), r.dependency.is_not(None), *([] if until is None else [r.started_at < until]))
         .group_by(*edge)
         .subquery()
     )
