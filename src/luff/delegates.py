@@ -1,9 +1,10 @@
 """
 Delegate VirtualServices, merged into their roots as pilot merges them.
 
-One level only. A delegate's own fields win, the root's fill in. A match of the
-delegate must narrow one of the root's; where it cannot, pilot drops the whole
-route with a line in its log, and so does this.
+One level only. A delegate's own fields win, each as a whole, the root's fill
+in. A match of the delegate must narrow one of the root's; where it cannot,
+pilot drops the whole route with a line in its log, and so does this. What a
+delegate names is read in the delegate's own namespace.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from luff.hosts import qualify, qualify_gateway
 from luff.names import http_routes
 from luff.words import Object
 
@@ -19,7 +21,7 @@ __all__ = ["merged_routes"]
 
 _INHERITED = (
     "rewrite", "directResponse", "timeout", "retries", "fault", "mirror", "mirrorPercent", "mirrorPercentage",
-    "mirrors", "corsPolicy", "redirect",
+    "mirrors", "corsPolicy", "headers",
 )  # fmt: skip
 _STRINGS = ("uri", "scheme", "method", "authority")
 _MAPS = ("headers", "withoutHeaders", "queryParams")
@@ -38,7 +40,8 @@ def merged_routes(virtual_service: Object, all_of_them: Sequence[Object]) -> lis
         if leaf is None:
             continue
         for own in http_routes(leaf):
-            merged = _merge(route, own)
+            outer = _resolved(route, namespace)
+            merged = _merge(outer, _resolved(own, leaf["metadata"].get("namespace", "default")))
             if merged is not None:
                 found.append(merged)
     return found
@@ -55,7 +58,20 @@ def _leaf(delegate: Mapping[str, Any], namespace: str, all_of_them: Sequence[Obj
 
 
 def _visible(exported: Sequence[str], own: str, other: str) -> bool:
-    return "*" in exported or other in exported or (own == other and "~" not in exported)
+    return "*" in exported or other in exported or (own == other and "." in exported)
+
+
+def _resolved(route: Object, namespace: str) -> Object:
+    """Return a copy of *route* that means the same in any other namespace."""
+    made = copy.deepcopy(route)
+    mirrors = [each.get("destination") for each in made.get("mirrors") or []]
+    for destination in (*(each.get("destination") for each in made.get("route") or []), made.get("mirror"), *mirrors):
+        if isinstance(destination, dict) and destination.get("host"):
+            destination["host"] = qualify(str(destination["host"]), namespace)
+    for match in made.get("match") or []:
+        if isinstance(match, dict) and match.get("gateways"):
+            match["gateways"] = [qualify_gateway(name, namespace) for name in match["gateways"]]
+    return made
 
 
 def _merge(root: Object, leaf: Object) -> Object | None:
@@ -73,28 +89,6 @@ def _merge(root: Object, leaf: Object) -> Object | None:
     for key in _INHERITED:
         if key not in merged and key in root:
             merged[key] = copy.deepcopy(root[key])
-    headers = _headers(root.get("headers"), leaf.get("headers"))
-    if headers:
-        merged["headers"] = headers
-    return merged
-
-
-def _headers(root: Object | None, leaf: Object | None) -> Object | None:
-    if not root or not leaf:
-        return copy.deepcopy(leaf or root)
-    merged: Object = {}
-    for side in ("request", "response"):
-        mine, theirs = leaf.get(side) or {}, root.get(side) or {}
-        part: Object = {}
-        for operation in ("set", "add"):
-            both = {**(theirs.get(operation) or {}), **(mine.get(operation) or {})}
-            if both:
-                part[operation] = both
-        removed = [*(theirs.get("remove") or []), *(mine.get("remove") or [])]
-        if removed:
-            part["remove"] = removed
-        if part:
-            merged[side] = part
     return merged
 
 
@@ -136,17 +130,18 @@ def _conflict(root: Object, leaf: Object) -> bool:
     labels = root.get("sourceLabels") or {}
     if any(labels.get(name, value) != value for name, value in (leaf.get("sourceLabels") or {}).items()):
         return True
-    if root.get("sourceNamespace") and leaf.get("sourceNamespace") not in (None, "", root["sourceNamespace"]):
+    # As pilot: a delegate that says no namespace conflicts with a root that does.
+    if root.get("sourceNamespace") and leaf.get("sourceNamespace") != root["sourceNamespace"]:
         return True
     gateways = root.get("gateways") or []
     return bool(gateways) and any(name not in gateways for name in leaf.get("gateways") or [])
 
 
 def _strings_conflict(root: Any, leaf: Any) -> bool:
-    if not root or not leaf:
+    if root is None or leaf is None:
         return False
-    if "regex" in root or "regex" in leaf:
-        return True
-    if "exact" in root:
+    if root.get("exact"):
         return bool(root["exact"] != leaf.get("exact"))
-    return not str(leaf.get("prefix", leaf.get("exact", ""))).startswith(root.get("prefix", ""))
+    wanted = leaf.get("prefix") or leaf.get("exact")
+    # Where either only asks that something is there, or is a regular expression, pilot does not compare further.
+    return not (root.get("prefix") and wanted and str(wanted).startswith(root["prefix"]))

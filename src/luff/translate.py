@@ -33,6 +33,7 @@ __all__ = [
 
 HTTP_PROXY = "http_proxy"
 """The route configuration of the listener that takes any host, as pilot calls it."""
+ROOT_NAMESPACE = "istio-system"
 _UNBOUNDED = 4294967295
 _REDIRECTS = {
     301: "MOVED_PERMANENTLY",
@@ -325,7 +326,9 @@ def _match(match: Object) -> Object:
     headers += [
         _header(name, wanted, without=True) for name, wanted in sorted((match.get("withoutHeaders") or {}).items())
     ]
-    headers += [_header(f":{key}", match[key]) for key in ("method", "authority", "scheme") if match.get(key)]
+    headers += [
+        _header(f":{key}", match[key]) for key in ("method", "authority", "scheme") if match.get(key) is not None
+    ]
     if headers:
         made["headers"] = headers
     params = [_parameter(name, wanted) for name, wanted in sorted((match.get("queryParams") or {}).items())]
@@ -413,10 +416,11 @@ def _action(route: Object, namespace: str, state: MeshState, *, port: int) -> Ob
             if each.get("weight")
         ]
         action["weighted_clusters"] = {"clusters": weighted}
-    action.update(_rewrite(route.get("rewrite")))
     authority = _authority(route.get("headers"))
     if authority is not None:
         action["host_rewrite_literal"] = authority
+    # A rewritten authority wins over one that is set as a header.
+    action.update(_rewrite(route.get("rewrite")))
     mirrors = [
         {
             "cluster": _cluster(destination, namespace, state, port=port),
@@ -542,7 +546,7 @@ def _header_operations(headers: Object | None) -> Object:
         part = (headers or {}).get(side) or {}
         add = [
             {"header": {"key": name, "value": str(value)}, "append_action": action}
-            for operation, action in (("add", "APPEND_IF_EXISTS_OR_ADD"), ("set", "OVERWRITE_IF_EXISTS_OR_ADD"))
+            for operation, action in (("set", "OVERWRITE_IF_EXISTS_OR_ADD"), ("add", "APPEND_IF_EXISTS_OR_ADD"))
             for name, value in sorted((part.get(operation) or {}).items())
             if side == "response" or name.lower() not in ("host", ":authority")
         ]
@@ -611,9 +615,8 @@ def clusters(state: MeshState, namespace: str) -> list[Object]:
     """Return the outbound clusters of a proxy in *namespace*: one a service, and one for each of its subsets."""
     made = []
     for service in state.services:
-        rule = _rule(service, state, namespace)
-        spec = rule["spec"] if rule else {}
-        policy = spec.get("trafficPolicy") or {}
+        spec = _rule(service, state, namespace)
+        policy = _at_port(spec.get("trafficPolicy") or {}, service.port)
         made.append(_cluster_of(service, "", service.endpoints, policy))
         for subset in spec.get("subsets") or []:
             wanted: Mapping[str, str] = subset.get("labels") or {}
@@ -622,27 +625,52 @@ def clusters(state: MeshState, namespace: str) -> list[Object]:
                 for each in service.endpoints
                 if all(each.labels.get(key) == value for key, value in wanted.items())
             )
-            own = {**policy, **(subset.get("trafficPolicy") or {})}
+            own = {**policy, **_at_port(subset.get("trafficPolicy") or {}, service.port)}
             made.append(_cluster_of(service, str(subset["name"]), chosen, own))
     return made
 
 
-def _rule(service: Service, state: MeshState, namespace: str) -> Object | None:
-    """Return the DestinationRule for *service*: the client's namespace first, then the service's own, then any other."""
-    found = [
-        each
-        for each in _imported(state.destination_rules, namespace)
-        if matches(qualify(str(each["spec"].get("host") or ""), _namespace(each)), service.host)
-    ]
-    order = {namespace: 0, service.namespace: 1}
-    return min(found, key=lambda each: order.get(_namespace(each), 2), default=None)
+def _at_port(policy: Object, port: int) -> Object:
+    """Return what *policy* says of *port*: its settings for the port alone, if there are any, or else all the others."""
+    for each in policy.get("portLevelSettings") or []:
+        if (each.get("port") or {}).get("number") == port:
+            return {key: value for key, value in each.items() if key != "port"}
+    return {key: value for key, value in policy.items() if key != "portLevelSettings"}
+
+
+def _rule(service: Service, state: MeshState, namespace: str) -> Object:
+    """
+    Return the spec of the DestinationRule for *service*, empty without one.
+
+    The client's namespace is looked in first, then the service's own, then the
+    mesh's root; in each the most specific host counts, and the rules for that
+    host are one: the oldest, and what the others add.
+    """
+    imported = _imported(state.destination_rules, namespace)
+    for place in dict.fromkeys((namespace, service.namespace, ROOT_NAMESPACE)):
+        # What is in a namespace is always seen from there.
+        rules = state.destination_rules if place == namespace else imported
+        found: dict[str, list[Object]] = {}
+        for each in sorted(rules, key=_age):
+            host = qualify(str(each["spec"].get("host") or ""), _namespace(each))
+            if _namespace(each) == place and matches(host, service.host):
+                found.setdefault(host, []).append(each["spec"])
+        if found:
+            return _as_one(found[max(found, key=lambda host: (not host.startswith("*"), len(host)))])
+    return {}
+
+
+def _as_one(rules: Sequence[Object]) -> Object:
+    subsets: dict[str, Object] = {}
+    for rule in rules:
+        for subset in rule.get("subsets") or []:
+            subsets.setdefault(str(subset["name"]), subset)
+    policy: Object = next((rule["trafficPolicy"] for rule in rules if rule.get("trafficPolicy")), {})
+    return {"subsets": list(subsets.values()), "trafficPolicy": policy}
 
 
 def _cluster_of(service: Service, subset: str, endpoints: Sequence[Endpoint], policy: Object) -> Object:
     name = f"outbound|{service.port}|{subset}|{service.host}"
-    for each in policy.get("portLevelSettings") or []:
-        if (each.get("port") or {}).get("number") == service.port:
-            policy = {**policy, **each}
     pool = policy.get("connectionPool") or {}
     made: Object = {
         "name": name,
@@ -705,20 +733,15 @@ def _protocols(http: Object) -> Object:
 
 
 def _outliers(outlier: Object) -> Object:
-    made: Object = {
-        "enforcing_success_rate": 0,
-        "enforcing_consecutive_5xx": 0,
-        "enforcing_consecutive_gateway_failure": 0,
-    }
+    # What is not written keeps Envoy's default: five 5xx in a row, and gateway errors alone never.
+    made: Object = {"enforcing_success_rate": 0}
     for theirs, ours in (
         ("consecutive5xxErrors", "consecutive_5xx"),
         ("consecutiveGatewayErrors", "consecutive_gateway_failure"),
     ):
-        if outlier.get(theirs):
+        if outlier.get(theirs) is not None:
             made[ours] = outlier[theirs]
-            made[f"enforcing_{ours}"] = 100
-    if not (outlier.get("consecutive5xxErrors") or outlier.get("consecutiveGatewayErrors")):
-        made["enforcing_consecutive_5xx"] = 100
+            made[f"enforcing_{ours}"] = 100 if outlier[theirs] else 0
     for theirs, ours in (("interval", "interval"), ("baseEjectionTime", "base_ejection_time")):
         if outlier.get(theirs):
             made[ours] = _seconds(outlier[theirs])

@@ -74,6 +74,18 @@ class OneEnvoy:
         found = httpx.get(url, trust_env=False).json()["stats"]
         return {each["name"]: each["value"] for each in found if "name" in each}
 
+    def refused(self) -> list[str]:
+        """Return which of its files Envoy has refused, once it has said so of each."""
+        until_s = time.monotonic() + UP_WITHIN_S
+        while True:
+            said = self.stats("ds\\..*update_(success|rejected|failure)")
+            bad = [name for name, value in said.items() if value and not name.endswith("update_success")]
+            # One of the clusters, and one of the routes for each listener.
+            if sum(said.values()) >= 1 + len(self.ports):
+                return bad
+            assert time.monotonic() < until_s, said
+            time.sleep(0.02)
+
     def config(self) -> Object:
         """Return the configuration as Envoy has it."""
         found: Object = httpx.get(f"http://{self.admin}/config_dump", trust_env=False).json()
