@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := --extra lab --extra server --extra postgres
 
-.PHONY: demo test lint bench lock clean help
+.PHONY: demo test lint prove bench lock clean help
 .DEFAULT_GOAL := help
 
 help: ## Show this list.

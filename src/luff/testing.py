@@ -13,7 +13,6 @@ jumps to the next timer instead of waiting for it.
 from __future__ import annotations
 
 import asyncio
-import copy
 import selectors
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,10 +20,11 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, TypeVar, cast
 
-from luff.errors import Conflict, MeshBusy, MeshDenied, MeshUnreachable, NotFound, Rejected, StoreError
+from luff.errors import Conflict, MeshBusy, MeshDenied, MeshError, MeshUnreachable, NotFound, Rejected, StoreError
 from luff.lifecycle import Intent, Phase, check_way
 from luff.mesh import Kind, Operation, Ref
 from luff.model import Object
+from luff.patches import clone
 from luff.routes import Injection, apply
 
 __all__ = [
@@ -67,7 +67,18 @@ class Trouble(StrEnum):
     LOST_AFTER = "timeout, applied"
     LATE = "timeout, applied late"
     TWICE = "applied twice"
+    AGAIN = "applied twice, answered the second time"
     STALE = "stale read"
+
+
+_REFUSALS: dict[Trouble, Callable[[Ref], MeshError]] = {
+    Trouble.CONFLICT: lambda ref: Conflict(f"{ref} was changed meanwhile"),
+    Trouble.NOT_FOUND: lambda ref: NotFound(f"{ref} is not there"),
+    Trouble.DENIED: lambda ref: MeshDenied(f"{ref}: forbidden"),
+    Trouble.REJECTED: lambda ref: Rejected(f"{ref}: a webhook says no"),
+    Trouble.BUSY: lambda ref: MeshBusy(f"{ref}: too many requests", retry_after_s=1.0),
+    Trouble.ERROR: lambda ref: MeshBusy(f"{ref}: internal error"),
+}
 
 
 @dataclass(slots=True)
@@ -90,7 +101,7 @@ class Cluster:
         ref = Ref.of(object_)
         if ref in self.objects:
             raise Conflict(f"{ref} is there already")
-        fresh = copy.deepcopy(object_)
+        fresh = clone(object_)
         self.uids += 1
         fresh["metadata"]["uid"] = f"uid-{self.uids}"
         return self._store(ref, fresh)
@@ -107,11 +118,11 @@ class Cluster:
     def put(self, object_: Object) -> Object:
         """Replace an object; its resourceVersion must be the stored one."""
         ref = Ref.of(object_)
-        return self._put(ref, self._get(ref), copy.deepcopy(object_))
+        return self._put(ref, self._get(ref), clone(object_))
 
     def edit(self, ref: Ref, change: Callable[[Object], None]) -> None:
         """Let somebody else change the object in place, without a precondition."""
-        after = copy.deepcopy(self._get(ref))
+        after = clone(self._get(ref))
         change(after)
         self._put(ref, self._get(ref), after)
 
@@ -184,8 +195,9 @@ class SimMesh:
 
     *trouble* is asked before each call, with its verb and object, for what
     shall happen to it. *late_s* is how much later than its timeout a late
-    patch is applied. After `kill` nothing that this process does has effect;
-    what is on the wire already may still arrive.
+    patch is applied. *killed* is asked before each request leaves and before
+    each answer is heard. After `kill` nothing that this process does has
+    effect; what is on the wire already may still arrive.
     """
 
     cluster: Cluster
@@ -193,6 +205,7 @@ class SimMesh:
     kind: Literal["lab", "cluster"] = "cluster"
     name: str = "simulated"
     late_s: float = 5.0
+    killed: Callable[[], bool] = lambda: False
     dead: bool = False
     calls: list[tuple[str, Ref]] = field(default_factory=list)
 
@@ -233,13 +246,12 @@ class SimMesh:
         await self._call("delete", ref, lambda: self.cluster.remove(ref, resource_version))
 
     async def server_time_s(self) -> float:
-        self._check_alive()
-        await asyncio.sleep(ANSWER_S)
-        self._check_alive()
-        return float(int(EPOCH_S + asyncio.get_running_loop().time()))
+        clock = Ref(Kind.NAMESPACE, "", "(server clock)")
+        return await self._call("time", clock, lambda: float(int(EPOCH_S + asyncio.get_running_loop().time())))
 
     def _check_alive(self) -> None:
-        if self.dead:
+        if self.dead or self.killed():
+            self.dead = True
             raise Killed
 
     async def _call(self, verb: str, ref: Ref, act: Callable[[], T]) -> T:
@@ -251,35 +263,41 @@ class SimMesh:
         answer = await self._carry_out(trouble, verb, ref, act)
         await asyncio.sleep(ANSWER_S)
         self._check_alive()
-        return copy.deepcopy(answer)
+        return cast("T", clone(answer))
 
     async def _carry_out(self, trouble: Trouble, verb: str, ref: Ref, act: Callable[[], T]) -> T:
-        refusals: dict[Trouble, Exception] = {
-            Trouble.CONFLICT: Conflict(f"{ref} was changed meanwhile"),
-            Trouble.NOT_FOUND: NotFound(f"{ref} is not there"),
-            Trouble.DENIED: MeshDenied(f"{ref}: forbidden"),
-            Trouble.REJECTED: Rejected(f"{ref}: a webhook says no"),
-            Trouble.BUSY: MeshBusy(f"{ref}: too many requests", retry_after_s=1.0),
-            Trouble.ERROR: MeshBusy(f"{ref}: internal error"),
-        }
-        if trouble in refusals:
-            raise refusals[trouble]
-        if trouble is Trouble.STALE and verb == "read":
-            past = self.cluster.history.get(ref, [])
-            old = past[-2] if len(past) > 1 else None
-            return cast("T", old) if old is not None else act()
+        if trouble is Trouble.NONE:
+            return act()
+        if trouble in _REFUSALS:
+            raise _REFUSALS[trouble](ref)
+        if trouble is Trouble.STALE:
+            return self._stale(verb, ref, act)
         if trouble is Trouble.LATE:
             asyncio.get_running_loop().call_later(TIME_OUT_S + self.late_s, self._too_late, act)
-        if trouble in (Trouble.LOST_AFTER, Trouble.TWICE):
+        if trouble in (Trouble.LOST_AFTER, Trouble.TWICE, Trouble.AGAIN):
             answer = act()
             if trouble is Trouble.TWICE:
                 self._too_late(act)
                 return answer
+            if trouble is Trouble.AGAIN:
+                return act()
         if trouble in (Trouble.LOST_BEFORE, Trouble.LOST_AFTER, Trouble.LATE):
             await asyncio.sleep(TIME_OUT_S)
             self._check_alive()
             raise MeshUnreachable(f"{ref}: no answer")
         return act()
+
+    def _stale(self, verb: str, ref: Ref, act: Callable[[], T]) -> T:
+        """Return what was there one change ago, as a replica that lags does; writes are never stale."""
+        if verb == "list":
+            found = cast("list[Object]", act())
+            return cast("T", [self._before(Ref.of(each)) or each for each in found])
+        old = self._before(ref) if verb == "read" else None
+        return act() if old is None else cast("T", old)
+
+    def _before(self, ref: Ref) -> Object | None:
+        past = self.cluster.history.get(ref, [])
+        return past[-2] if len(past) > 1 else None
 
     @staticmethod
     def _too_late(act: Callable[[], Any]) -> None:

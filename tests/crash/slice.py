@@ -1,0 +1,96 @@
+"""
+A slice of the proof that is over in seconds: ``python -m tests.crash.slice [SEED]``.
+
+Ends with 1 at the first violation, and prints it with its shrunk schedule.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from tests.crash import schedules as every
+from tests.crash.extras import EXTRAS
+from tests.crash.world import Schedule, Violation, play, shrink
+
+__all__ = ["Tally", "explain", "few_schedules", "main", "schedules_of_the_slice"]
+
+SEED = 20261123
+
+
+@dataclass(slots=True)
+class Tally:
+    """This counts plays, and those that differ in what happened in them."""
+
+    played: int = 0
+    distinct: set[int] = field(default_factory=set)
+
+    def play(self, schedule: Schedule) -> None:
+        """Play *schedule* and count it; raises `Violation`."""
+        self.distinct.add(hash(play(schedule).happened))
+        self.played += 1
+
+    def __str__(self) -> str:
+        return f"{self.played} schedules played, {len(self.distinct)} of them distinct in what happened"
+
+
+def few_schedules() -> Iterator[Schedule]:
+    """All single troubles and all kills, without a writer."""
+    yield from every.singles(writers=False)
+    yield from every.kills(writers=False)
+
+
+def schedules_of_the_slice(seed: int, size: int) -> Iterator[Schedule]:
+    """All pairs with the inject, without a writer, and *size* of each other kind, drawn by *seed*."""
+    yield from every.pairs_with_the_inject()
+    rng = random.Random(seed)
+    for kind in (every.singles(), every.kills(), every.kills_in_trouble(), every.pairs(seed=seed)):
+        yield from rng.sample(list(kind), size)
+    yield from itertools.islice(every.deeper(seed=seed), 2 * size)
+
+
+def explain(violation: Violation, schedule: Schedule, *, seed: int) -> str:
+    """Return what to print about *violation*: the seed, the schedule, and a smaller one that fails as well."""
+    return f"{violation}\nseed {seed}\nshrunk: {shrink(schedule)}"
+
+
+def main(seed: int = SEED, size: int = 400) -> int:
+    """Play what is quickest first; returns 1 after the first violation."""
+    tally = Tally()
+    for step in (few_schedules, None, lambda: schedules_of_the_slice(seed, size)):
+        failed = _extras() if step is None else _played(tally, step, seed=seed)
+        if failed is not None:
+            _say(f"after {tally.played}: {failed}")
+            return 1
+    _say(str(tally))
+    return 0
+
+
+def _played(tally: Tally, schedules: Callable[[], Iterator[Schedule]], *, seed: int) -> str | None:
+    schedule = Schedule()
+    try:
+        for schedule in schedules():
+            tally.play(schedule)
+    except Violation as violation:
+        return explain(violation, schedule, seed=seed)
+    return None
+
+
+def _extras() -> str | None:
+    for extra in EXTRAS:
+        try:
+            extra()
+        except AssertionError:
+            return extra.__name__.replace("_", " ")
+    return None
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main(*map(int, sys.argv[1:])))
