@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from luff.checks import late_most_s
 from luff.errors import PlanRefused
 from luff.parse import parse_documents
 from luff.plan import HELD_ON_CLUSTERS, Bounds, MeshView, Plan, Stamp, make_plan
@@ -198,3 +199,19 @@ def test_every_check_has_its_method_and_what_it_tolerates() -> None:
     ]
     assert plan.checks[0].tolerated > 0
     assert plan.checks[0].sample_most == 1200
+
+
+@pytest.mark.parametrize(
+    ("expect", "most_s"),
+    [
+        ("[{latency: {p90: 200ms}}]", 0.02),
+        ("[{latency: {p90: 1s}}, {latency: {p90: 4s}}]", 0.05),
+        ("[{latency: {p90: 8s}}]", 0.1),
+        ("[{errors: {atMost: 10%}}]", 0.1),
+        ("[{latency: {p90: 4s}}, {arm: control, noWorseThan: {arm: control, by: 5%}}]", 0.02),
+    ],
+)
+def test_how_late_the_generator_may_be_depends_on_what_is_claimed(expect: str, most_s: float) -> None:
+    plan = planned(f"spec.expect={expect}", virtual_service("stock", route()))
+
+    assert late_most_s(plan.checks) == pytest.approx(most_s)

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 import httpx
 
+from luff.checks import late_most_s
 from luff.clock import Clock
 from luff.errors import LuffError, MeshError, NotFound, RestoreNotVerified, RunAborted, StoreError, UsageError
 from luff.evidence import DataPlane, Source
@@ -279,6 +280,7 @@ async def _traffic(run: _Run, plan: Plan) -> AsyncIterator[Driver]:
         timeout_s=plan.timeout_s,
         rng=run.rng,
         observe=observer(run.experiment),
+        late_most_s=late_most_s(plan.checks),
     )
     run.source = run.world.source(plan, run.world.clock.now_s() - driver.now_ns() / 1e9)
     run.record.evidence = run.source.evidence

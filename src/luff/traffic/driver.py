@@ -32,7 +32,7 @@ __all__ = ["Driver", "Health", "Snapshot"]
 WINDOW_S = 5.0
 """How far back the figures for people look."""
 LATE_MOST_S = 0.02
-"""A p99 lateness above this makes the generator's word worth nothing."""
+"""A p99 lateness above this makes the generator's word worth nothing, where nothing coarser is claimed."""
 LAG_EVERY_S = 0.05
 SPIN_S = 0.0015
 """Timers of an event loop are about this coarse; the rest is waited in short steps, never past the due time."""
@@ -89,6 +89,7 @@ class Driver:
         timeout_s: float,
         rng: random.Random,
         observe: Observe = lambda _status, _headers, _body: 0,
+        late_most_s: float = LATE_MOST_S,
     ) -> None:
         self._traffic = traffic
         self._scope = scope
@@ -97,6 +98,7 @@ class Driver:
         self._timeout_s = timeout_s
         self._rng = rng
         self._observe = observe
+        self._late_most_s = late_most_s
         self._arms = {arm: _Arm() for arm in Arm}
         self._zero_ns = time.perf_counter_ns()
         self._lag_max_s = 0.0
@@ -160,7 +162,7 @@ class Driver:
         )
         own = sum(Failure(kind).ours and kind != Failure.CUT for kind in samples.failure)
         late_p99_s = quantile(late, 0.99) if late else None
-        healthy = not own and (late_p99_s is None or late_p99_s <= LATE_MOST_S)
+        healthy = not own and (late_p99_s is None or late_p99_s <= self._late_most_s)
         return Health(late_p99_s, self._lag_max_s, own, healthy)
 
     async def _wait(self, due_ns: int, until: asyncio.Event | None) -> None:
