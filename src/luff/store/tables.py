@@ -25,6 +25,7 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Dialect,
@@ -44,19 +45,22 @@ __all__ = [
     "HEAD",
     "KEY_LENGTH",
     "UTCDateTime",
+    "approval",
     "audit",
     "check_result",
     "intent",
     "metadata",
+    "occurrence",
     "outcome",
     "phase_change",
     "run",
     "run_request",
     "sample_block",
+    "schedule",
     "token",
 ]
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest migration. Known here so that opening an up-to-date database need not import Alembic."""
 
 KEY_LENGTH = 253
@@ -241,4 +245,45 @@ run_request = Table(
     Column("requested_at", UTCDateTime, nullable=False),
     Column("run", _key()),
     Index("ix_run_request_key_sha256", "key_sha256", unique=True),
+)
+
+# How far the firings of a schedule have rows. One whose file is gone is not active, and nothing is held against it.
+schedule = Table(
+    "schedule",
+    metadata,
+    Column("name", _key(), primary_key=True),
+    Column("cron", _key(), nullable=False),
+    Column("time_zone", _key(), nullable=False),
+    Column("active", Boolean, nullable=False),
+    Column("settled_until", UTCDateTime, nullable=False),
+)
+
+occurrence = Table(
+    "occurrence",
+    metadata,
+    Column("id", _key(), primary_key=True),
+    Column("schedule", _key(), nullable=False),
+    Column("scheduled_for", UTCDateTime, nullable=False),
+    Column("due", UTCDateTime, nullable=False),
+    Column("state", _key(), nullable=False),
+    Column("reason", _key()),
+    Column("said", Text),
+    Column("claimed_by", _key()),
+    Column("claimed_until", UTCDateTime),
+    Column("began_at", UTCDateTime),
+    Column("ended_at", UTCDateTime),
+    Column("runs", JSON, nullable=False),
+    # Whoever inserts it is the one who holds it.
+    Index("ix_occurrence_schedule_scheduled_for", "schedule", "scheduled_for", unique=True),
+    Index("ix_occurrence_scheduled_for", "scheduled_for"),
+    Index("ix_occurrence_state_claimed_until", "state", "claimed_until"),
+)
+
+approval = Table(
+    "approval",
+    metadata,
+    Column("schedule", _key(), primary_key=True),
+    Column("scheduled_for", UTCDateTime, primary_key=True),
+    Column("who", _key(), primary_key=True),
+    Column("at", UTCDateTime, nullable=False),
 )
