@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "reaper": ("luff.cli.reaper:reaper", "Restore what runs left behind, for ever or --once."),
     "runs": ("luff.cli.runs:runs", "Look at history."),
     "report": ("luff.cli.report:report", "Write a report of stored runs or result files."),
+    "serve": ("luff.cli.serve:serve", "Serve the HTTP API and the web UI."),
     "token": ("luff.cli.token:token", "Say who may use the server."),
     "db": ("luff.cli.db:db", "Look after the database."),
     "schema": ("luff.cli.schema:schema", "Print the JSON Schema of a kind."),

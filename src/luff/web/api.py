@@ -1,0 +1,368 @@
+"""`/api/v1`: what programs may ask for. Every error is a problem of `luff.web.problems`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Path, Query, Request, Response
+from fastapi.responses import StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from luff.errors import StoreError, UsageError
+from luff.lever import SYSTEM_NAMESPACE, levers, pull_lever, put_lever_back
+from luff.model import Experiment, Verdict
+from luff.report.document import read_outcomes
+from luff.run import plan_only
+from luff.store import RunFilter
+from luff.web import finding, reports
+from luff.web.access import Person
+from luff.web.asking import Admin, Operator, Serving, Viewer
+from luff.web.jobs import Job
+from luff.web.problems import CODES, MEDIA_TYPE, Problem, ProblemDocument
+from luff.web.reports import Format
+from luff.web.service import Service
+from luff.web.shapes import (
+    NAME,
+    AuditList,
+    ExperimentList,
+    ExperimentSummary,
+    FaultList,
+    LeverChange,
+    LeverList,
+    LeverShown,
+    Named,
+    PlanSummary,
+    RunList,
+    RunSummary,
+    Trend,
+    audit_list,
+    fault_list,
+    of_experiment,
+    of_job,
+    of_row,
+    trend_of,
+)
+
+__all__ = ["router", "start_run"]
+
+PAGE = 50
+PAGE_MOST = 1000
+KEY_MOST = 200
+EVENT_MOST = 2**53
+RETRY_MS = 2000
+
+
+def _problems(*codes: str) -> dict[int | str, dict[str, Any]]:
+    found: dict[int | str, dict[str, Any]] = {}
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}}
+    for code in (
+        "bad_request",
+        "not_signed_in",
+        "role_too_weak",
+        "misdirected",
+        "invalid",
+        "internal",
+        "store",
+        *codes,
+    ):
+        status, title = CODES[code]
+        found[status] = {"model": ProblemDocument, "description": title, "content": content}
+    return found
+
+
+CHANGES = ("body_too_large", "wrong_content_type")
+router = APIRouter(prefix="/api/v1", responses=_problems())
+
+Id = Annotated[
+    str, Path(pattern=r"^[0-9a-zA-Z][0-9a-zA-Z_.-]{0,63}$", description="The id of a run, or of the request for one.")
+]
+ExperimentName = Annotated[str, Path(pattern=NAME)]
+Limit = Annotated[int, Query(ge=1, le=PAGE_MOST)]
+
+
+@router.get("/experiments")
+async def list_experiments(service: Serving, _: Viewer) -> ExperimentList:
+    """Return what may be run."""
+    found = await run_in_threadpool(service.experiments)
+    problem = service.definitions.problem
+    return ExperimentList(
+        items=[of_experiment(each) for each in found], problem=None if problem is None else str(problem)
+    )
+
+
+@router.get("/experiments/{experiment}", responses=_problems("not_found"))
+async def get_experiment(service: Serving, _: Viewer, experiment: ExperimentName) -> ExperimentSummary:
+    """Return one experiment."""
+    return of_experiment(await run_in_threadpool(service.definitions.get, experiment))
+
+
+@router.post("/plans", responses=_problems("not_found", "mesh", "host_not_allowed", *CHANGES))
+async def make_plan(service: Serving, _: Viewer, body: Named) -> PlanSummary:
+    """Return what a run would do now. Nothing is changed, and nothing is kept."""
+    experiment = await run_in_threadpool(service.definitions.get, body.experiment)
+    rails = service.rails
+    made = await plan_only(experiment, service.world.mesh, namespace=rails.namespace, bounds=rails.bounds())
+    return PlanSummary(
+        experiment=experiment.name,
+        namespace=made.injection.namespace,
+        virtual_service=made.injection.virtual_service,
+        subject=made.subject,
+        dependency=made.dependency,
+        rate_hz=made.rate_hz,
+        timeout_s=made.timeout_s,
+        held=made.held,
+        inferred=list(made.inferred),
+        warnings=list(made.warnings),
+        # The scope's secret is in them: who could send it could take the fault without a run.
+        operations=[{"op": each["op"], "path": each["path"]} for each in made.injection.operations],
+    )
+
+
+@router.get("/runs", responses=_problems("not_found"))
+async def list_runs(
+    service: Serving,
+    _: Viewer,
+    experiment: Annotated[str | None, Query(pattern=NAME)] = None,
+    verdict: Verdict | None = None,
+    dependency: Annotated[str | None, Query(max_length=253)] = None,
+    since: datetime | None = None,
+    cursor: Annotated[str | None, Query(max_length=64)] = None,
+    limit: Limit = PAGE,
+) -> RunList:
+    """Return runs, newest first; those that wait or run here come before all others, on the first page."""
+    if since is not None and since.tzinfo is None:
+        raise Problem("invalid", "query.since: a time needs its zone, such as 2026-11-23T10:00:00Z")
+    where = RunFilter(experiment=experiment, verdict=verdict, dependency=dependency, since=since)
+
+    def read() -> RunList:
+        try:
+            rows = service.store.runs(where, limit=limit, before=cursor)
+        except StoreError as error:
+            if cursor is not None and ("no run" in error.message or "several runs" in error.message):
+                raise Problem("not_found", "the cursor leads to no run") from error
+            raise
+        return RunList(items=[of_row(row) for row in rows], next=rows[-1].run if len(rows) == limit else None)
+
+    found = await run_in_threadpool(read)
+    if cursor is None and verdict is None and dependency is None and since is None:
+        here = [
+            of_job(job) for job in service.jobs if job.state != "ended" and experiment in (None, job.experiment.name)
+        ]
+        found.items = [*reversed(here), *found.items]
+    return found
+
+
+@router.post(
+    "/runs",
+    status_code=202,
+    responses={
+        **_problems("not_found", "host_not_allowed", "queue_full", "closing", *CHANGES),
+        202: {"headers": {"Location": {"description": "The run.", "schema": {"type": "string"}}}},
+    },
+)
+async def post_run(
+    service: Serving,
+    person: Operator,
+    body: Named,
+    request: Request,
+    response: Response,
+    idempotency_key: Annotated[str | None, Header(max_length=KEY_MOST)] = None,
+) -> RunSummary:
+    """Start a run as soon as its object is free. The same Idempotency-Key again leads to the same run."""
+    experiment = await run_in_threadpool(service.definitions.get, body.experiment)
+    id_, job = await start_run(service, person, experiment, idempotency_key)
+    response.headers["location"] = f"/api/v1/runs/{id_}"
+    return of_job(job) if job is not None else (await finding.find(service, id_)).summary()
+
+
+async def start_run(
+    service: Service, person: Person, experiment: Experiment, idempotency_key: str | None
+) -> tuple[str, Job | None]:
+    """Start a run, or find the one that this key has started; returns the id that leads to it."""
+
+    def ask() -> Any:
+        return service.store.access.request_run(experiment.name, actor=person.name, idempotency_key=idempotency_key)
+
+    if idempotency_key is None:
+        await run_in_threadpool(service.check_run, experiment)
+    asked, new = await run_in_threadpool(ask)
+    if not new:
+        if asked.experiment != experiment.name:
+            raise Problem("key_reused", f"this Idempotency-Key has started {asked.experiment}")
+        return asked.id, None
+    try:
+        await run_in_threadpool(service.check_run, experiment)
+        await service.audit(person, "run.start", asked.id, experiment.name)
+    except (Problem, StoreError):
+        # It was refused: the same key may ask again.
+        await run_in_threadpool(service.store.access.withdraw_request, asked.id)
+        raise
+    return asked.id, await service.jobs.submit(experiment, asked)
+
+
+@router.post("/runs/{run}:stop", status_code=202, responses=_problems("not_found", "conflict", "mesh"))
+async def stop_run(service: Serving, person: Operator, run: Id) -> dict[str, str]:
+    """Stop a run, wherever it runs; its routes are restored. Comes back before that is done."""
+    await finding.stop(service, run, person)
+    return {"state": "stopping"}
+
+
+@router.get("/runs/{run}", responses=_problems("not_found"))
+async def get_run(service: Serving, _: Viewer, run: Id) -> RunSummary:
+    """Return one run, with its whole outcome once it has ended."""
+    return (await finding.find(service, run)).summary()
+
+
+@router.get(
+    "/runs/{run}/events",
+    response_class=StreamingResponse,
+    responses={**_problems("not_found"), 200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+)
+async def run_events(
+    service: Serving, _: Viewer, run: Id, last_event_id: Annotated[str | None, Header(max_length=20)] = None
+) -> StreamingResponse:
+    """Send what happens as server-sent events, from the first or from after Last-Event-ID, until the run has ended."""
+    number = (last_event_id or "0").strip() or "0"
+    if not number.isdecimal() or not number.isascii() or int(number) > EVENT_MOST:
+        raise Problem("invalid", "header.last-event-id: it is not one of ours")
+    found = await finding.find(service, run)
+
+    async def lines() -> AsyncIterator[str]:
+        yield f"retry: {RETRY_MS}\n\n"
+        async for event in finding.events(found, int(number)):
+            yield (
+                ": still here\n\n" if event is None else f"id: {event.id}\nevent: {event.name}\ndata: {event.data}\n\n"
+            )
+
+    return StreamingResponse(lines(), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+
+
+@router.get(
+    "/runs/{run}/report.{format}",
+    response_class=Response,
+    responses={
+        **_problems("not_found", "conflict"),
+        200: {"content": {kind.partition(";")[0]: {} for kind in reports.TYPES.values()}},
+    },
+)
+async def run_report(
+    service: Serving, _: Viewer, run: Id, format_: Annotated[Format, Path(alias="format")]
+) -> Response:
+    """Return the report of a run that has ended."""
+    outcome, samples = await finding.ended(service, run)
+    text = await run_in_threadpool(reports.made, outcome, samples, format_)
+    headers = {"content-security-policy": reports.policy_of(text)} if format_ == "html" else {}
+    return Response(text.encode("utf-8", "backslashreplace"), media_type=reports.TYPES[format_], headers=headers)
+
+
+@router.post(
+    "/outcomes",
+    status_code=201,
+    responses={**_problems("conflict", *CHANGES), 200: {"description": "It was here already"}},
+    openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}},
+)
+async def post_outcomes(
+    service: Serving, person: Operator, request: Request, response: Response
+) -> dict[str, list[str]]:
+    """Keep results of another machine: an outcome, or a report of several (see `luff schema outcome`)."""
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise Problem("wrong_content_type", "send application/json")
+    body = await request.body()
+    try:
+        outcomes = read_outcomes(body.decode("utf-8"), "the body")
+    except UnicodeDecodeError as error:
+        raise Problem("bad_request", f"the body is not UTF-8 (byte {error.start})") from error
+    except UsageError as error:
+        raise Problem("invalid", error.message, next_step=error.next_step) from error
+    if not outcomes:
+        raise Problem("invalid", "there is no outcome in it")
+    fresh = [each for each in outcomes if not await run_in_threadpool(_is_kept, service, each.run)]
+    for outcome in outcomes:
+        try:
+            await run_in_threadpool(service.store.record, outcome)
+        except StoreError as error:
+            code = (
+                "conflict"
+                if "another outcome" in error.message
+                else "invalid"
+                if "where a time" in error.message
+                else "store"
+            )
+            raise Problem(code, error.message, next_step=error.next_step) from error
+    for outcome in fresh:
+        service.metrics.ended(outcome)
+        await service.audit_after(person, "outcome.push", outcome.run, outcome.experiment)
+    response.status_code = 201 if fresh else 200
+    response.headers["location"] = f"/api/v1/runs/{outcomes[0].run}"
+    return {"runs": [each.run for each in outcomes]}
+
+
+def _is_kept(service: Service, run: str) -> bool:
+    try:
+        row = service.store.run(run)
+    except StoreError:
+        return False
+    return row.run == run and row.verdict is not None
+
+
+@router.get("/faults")
+async def list_faults(service: Serving, _: Viewer) -> FaultList:
+    """Return what is injected right now, whoever did it. With `error` it could not be looked."""
+    return fault_list(await service.faults.look())
+
+
+@router.get("/lever", responses=_problems("mesh"))
+async def get_lever(service: Serving, _: Viewer) -> LeverList:
+    """Return every lever that is on, everywhere or in the namespaces of the definitions."""
+    namespaces = await run_in_threadpool(service.namespaces)
+    pulled = await levers(service.world.mesh, [SYSTEM_NAMESPACE, *namespaces])
+    return LeverList(levers=[LeverShown(namespace=p.namespace, who=p.who, why=p.why, when=p.when) for p in pulled])
+
+
+@router.post("/lever", responses=_problems("mesh", *CHANGES))
+async def change_lever(service: Serving, person: Operator, body: LeverChange) -> LeverList:
+    """Pull the lever: every run stops and restores, new ones are refused; or put it back."""
+    where = body.namespace or SYSTEM_NAMESPACE
+    world = service.world
+    if body.on:
+        if not body.why.strip():
+            raise Problem("invalid", "body.why: a lever needs a reason")
+        await pull_lever(world.mesh, where, who=person.name, why=body.why.strip(), clock=world.clock)
+        await service.audit_after(person, "lever.on", where, body.why)
+    else:
+        await service.audit(person, "lever.off", where, body.why)
+        await put_lever_back(world.mesh, where)
+    return await get_lever(service, person)
+
+
+@router.get("/trends")
+async def get_trend(
+    service: Serving,
+    _: Viewer,
+    experiment: Annotated[str, Query(pattern=NAME)],
+    mesh: Literal["lab", "cluster"] | None = None,
+    limit: Limit = 200,
+) -> Trend:
+    """Return the newest runs of an experiment, oldest first; lab and cluster are never mixed."""
+    kind = mesh or service.world.identity.kind
+    points = await run_in_threadpool(service.store.trend, experiment, mesh_kind=kind, limit=limit)
+    return trend_of(experiment, kind, points)
+
+
+@router.get("/badges/{experiment}.svg", response_class=Response, responses={200: {"content": {"image/svg+xml": {}}}})
+async def get_badge(service: Serving, _: Viewer, experiment: ExperimentName) -> Response:
+    """Return a badge with the newest verdict of an experiment on the server's kind of mesh."""
+    kind = service.world.identity.kind
+    points = await run_in_threadpool(service.store.trend, experiment, mesh_kind=kind, limit=1)
+    return Response(reports.badge(experiment, points[-1].verdict if points else None), media_type="image/svg+xml")
+
+
+@router.get("/audit")
+async def list_audit(
+    service: Serving, _: Admin, before: Annotated[int | None, Query(ge=0, le=2**31 - 1)] = None, limit: Limit = PAGE
+) -> AuditList:
+    """Return who changed what, newest first."""
+    rows = await run_in_threadpool(lambda: service.store.access.audits(limit=limit, before=before))
+    return audit_list(rows, limit)

@@ -1,0 +1,69 @@
+"""The application: the API, the pages and what stands around both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fastapi import APIRouter, FastAPI, Response
+from fastapi.staticfiles import StaticFiles
+from starlette.concurrency import run_in_threadpool
+
+from luff import __version__
+from luff.metrics import CONTENT_TYPE
+from luff.web import api, problems
+from luff.web.asking import Serving, Viewer
+from luff.web.pages import problem_page
+from luff.web.pages import router as pages_router
+from luff.web.problems import Problem
+from luff.web.security import LOOPBACK_NAMES, Protection
+from luff.web.service import Service
+
+__all__ = ["create_app"]
+
+health = APIRouter()
+
+
+@health.get("/healthz")
+async def healthz() -> dict[str, str]:
+    """Return that the process lives."""
+    return {"status": "ok"}
+
+
+@health.get("/readyz", responses={503: {"model": problems.ProblemDocument, "description": "It is not ready"}})
+async def readyz(service: Serving) -> dict[str, str]:
+    """Return that runs can be started: the store answers, and the mesh was seen lately."""
+    why = await run_in_threadpool(service.unready)
+    if why is not None:
+        raise Problem("closing", why)
+    return {"status": "ready"}
+
+
+@health.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+async def metrics(service: Serving, _: Viewer) -> Response:
+    """Return metrics for Prometheus."""
+    return Response(service.metrics.text(), media_type=CONTENT_TYPE)
+
+
+def create_app(service: Service) -> FastAPI:
+    """Return the application over *service*, which somebody else starts and closes."""
+    app = FastAPI(
+        title="luff",
+        version=__version__,
+        description="Chaos experiments for Istio meshes.",
+        openapi_url="/api/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.state.service = service
+    problems.install(app, page=problem_page)
+    app.include_router(api.router)
+    app.include_router(health)
+    app.include_router(pages_router)
+    app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
+
+    def named(host: str) -> bool:
+        # A name that somebody else points at this machine must not reach a server that asks for no token.
+        return host in LOOPBACK_NAMES or not service.door.is_open()
+
+    app.add_middleware(Protection, named=named)
+    return app

@@ -1,0 +1,170 @@
+"""
+What is injected right now, whoever did it, as the mesh itself says.
+
+One look every few seconds serves every page and every request. Where it could
+not be looked, that is said: no answer is not "nothing there".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from luff.clock import Clock
+from luff.errors import LuffError, MeshDenied, MeshError, RestoreNotVerified
+from luff.mesh import Mesh, Ref
+from luff.metrics import Metrics
+from luff.restore import Injected, ask_to_stop, find_injected, held_by_runs, put_back
+from luff.withdraw import PATIENCE_S
+
+__all__ = ["Fault", "Faults", "Seen"]
+
+LOOK_EVERY_S = 2.0
+LOOK_WITHIN_S = 20.0
+ASK_FIRST_S = 20.0
+"""How long a live run elsewhere is given to restore by itself before its routes are taken out from here."""
+_log = logging.getLogger("luff.web")
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """This is what one run has in one object; see `luff.restore.Injected`. *until* is when it ends by itself."""
+
+    namespace: str
+    virtual_service: str
+    run: str | None
+    state: str
+    holder: str | None
+    since: datetime | None
+    until: datetime | None
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """This is the newest look. *error* says why it failed; then *faults* are those of the last one that did not."""
+
+    faults: tuple[Fault, ...] = ()
+    doubtful: tuple[str, ...] = ()
+    error: str | None = "nobody has looked yet"
+    at: datetime | None = None
+    looked_s: float = 0.0
+
+
+class Faults:
+    """This looks after faults. *namespaces* are looked into where the whole mesh may not be listed."""
+
+    def __init__(self, mesh: Mesh, clock: Clock, *, namespaces: Callable[[], Sequence[str]], metrics: Metrics) -> None:
+        self._mesh = mesh
+        self._clock = clock
+        self._namespaces = namespaces
+        self._metrics = metrics
+        self._turn = asyncio.Lock()
+        self._stopping: set[asyncio.Task[None]] = set()
+        self.seen = Seen()
+
+    async def keep_looking(self) -> None:
+        """Look for ever."""
+        while True:
+            await self.look()
+            await self._clock.sleep(LOOK_EVERY_S)
+
+    async def look(self) -> Seen:
+        """Look now, and return what is there."""
+        async with self._turn:
+            try:
+                async with asyncio.timeout(LOOK_WITHIN_S):
+                    found, doubtful = await self._find()
+                faults = tuple(_fault(each) for each in found)
+                self.seen = Seen(faults, tuple(map(str, doubtful)), None, datetime.now(UTC), self._clock.monotonic_s())
+                self._metrics.faults(Counter((each.namespace, each.virtual_service) for each in faults))
+            except (LuffError, TimeoutError) as error:
+                said = error.message if isinstance(error, LuffError) else "the API server does not answer"
+                before = self.seen
+                self.seen = Seen(before.faults, before.doubtful, said, before.at, before.looked_s)
+            return self.seen
+
+    async def _find(self) -> tuple[list[Injected], list[object]]:
+        try:
+            found, doubtful = await find_injected(self._mesh, None)
+        except MeshDenied:
+            found, doubtful = await find_injected(self._mesh, self._namespaces())
+        return found, list(doubtful)
+
+    async def restore_leftovers(self) -> tuple[int, set[str]]:
+        """
+        Take out what nobody holds any more; return how many there were, and the runs that are held.
+
+        Raises `RestoreNotVerified` when a fault may still be live.
+        """
+        found, _ = await self._find()
+        chosen = [each for each in found if each.state != "live"]
+        await self._put_back(chosen)
+        live = {each.run for each in found if each.state == "live" and each.run is not None}
+        return len(chosen), live | {run for _, run in await self._held()}
+
+    def stop_elsewhere(self, run: str, *, who: str) -> None:
+        """Begin to stop *run*, which is not of this server: ask its holder, wait a while, take out what is left."""
+        task = asyncio.create_task(self._stop_elsewhere(run, who=who))
+        self._stopping.add(task)
+        task.add_done_callback(self._stopping.discard)
+
+    async def settle(self, *, within_s: float) -> None:
+        """Wait for stops that have begun."""
+        if self._stopping:
+            await asyncio.wait(self._stopping, timeout=within_s)
+
+    async def _stop_elsewhere(self, run: str, *, who: str) -> None:
+        try:
+            held = [ref for ref, its in await self._held() if its == run]
+            for ref in held:
+                await ask_to_stop(self._mesh, ref, who=who)
+            until_s = self._clock.monotonic_s() + ASK_FIRST_S
+            while held and self._clock.monotonic_s() < until_s:
+                await self._clock.sleep(0.5)
+                held = [ref for ref, its in await self._held() if its == run]
+            found, _ = await self._find()
+            await self._put_back([each for each in found if each.run == run])
+        except LuffError as error:
+            _log.error("run %s could not be stopped: %s", run, error)
+        await self.look()
+
+    async def _held(self) -> list[tuple[Ref, str]]:
+        try:
+            return await held_by_runs(self._mesh, None)
+        except MeshError:
+            return []
+
+    async def _put_back(self, chosen: Sequence[Injected]) -> None:
+        results = await put_back(self._mesh, chosen, clock=self._clock, patience_s=PATIENCE_S)
+        errors = [result for result in results if isinstance(result, BaseException)]
+        for error in errors:
+            if not isinstance(error, LuffError):
+                raise error
+            self._metrics.restore_failed()
+        if errors:
+            raise RestoreNotVerified(f"a fault may still be live: {errors[0]}", next_step="run `luff restore --all`")
+
+
+def _fault(each: Injected) -> Fault:
+    return Fault(
+        namespace=each.ref.namespace,
+        virtual_service=each.ref.name,
+        run=each.run,
+        state=each.state,
+        holder=each.holder,
+        since=_time(each.created_s),
+        until=_time(each.expires_s),
+        names=each.names,
+    )
+
+
+def _time(unix_s: int | None) -> datetime | None:
+    try:
+        return None if unix_s is None else datetime.fromtimestamp(unix_s, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None

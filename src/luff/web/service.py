@@ -1,0 +1,192 @@
+"""
+The server's life, without HTTP: what it holds, how it begins and how it ends.
+
+It begins by taking out what a dead one left, and ends by stopping all that
+runs; both with a bound. A scheduler will be a `Clockwork` beside the jobs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Protocol
+
+from luff.errors import LuffError, RunAborted, StoreError
+from luff.lifecycle import Phase
+from luff.lock import LEASE_S
+from luff.metrics import Metrics
+from luff.model import Experiment
+from luff.run import World
+from luff.store import RunFilter, Store
+from luff.web.access import Door, Person
+from luff.web.definitions import Definitions
+from luff.web.faults import Faults
+from luff.web.jobs import Jobs
+from luff.web.problems import Problem
+from luff.web.rails import Rails
+
+__all__ = ["Clockwork", "Service"]
+
+CLOSE_WITHIN_S = 60.0
+STALE_S = 30.0
+"""How old the newest look at the mesh may be for the server to be ready."""
+NEWEST_LOOKED_AT = 5
+LEASE_MARGIN_S = 3.0
+
+_log = logging.getLogger("luff.web")
+
+
+class Clockwork(Protocol):
+    """This is what will fire experiments by the calendar. The server needs to know no more of it than this."""
+
+    async def run(self) -> None:
+        """Tick until cancelled."""
+
+    def trouble(self) -> str | None:
+        """Return why the clock cannot be relied on, or ``None``: then the server is not ready."""
+
+
+@dataclass
+class Service:
+    """This is the server. *local_user* is who asks where no token is needed, *open_* whether that may be."""
+
+    world: World
+    store: Store
+    definitions: Definitions
+    rails: Rails
+    local_user: str
+    open_: bool
+    schedule: Clockwork | None = None
+    metrics: Metrics = field(default_factory=Metrics)
+    ready: bool = False
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.door = Door(self.store.access, open_=self.open_, local_user=self.local_user)
+        self.faults = Faults(self.world.mesh, self.world.clock, namespaces=self.namespaces, metrics=self.metrics)
+        self.jobs = Jobs(
+            self.world,
+            self.store,
+            namespace=self.rails.namespace,
+            bounds=self.rails.bounds(),
+            ended=self.metrics.ended,
+        )
+
+    def namespaces(self) -> list[str]:
+        """Return the namespaces that the definitions are about."""
+        return sorted({self.rails.namespace_of(each) for each in self.experiments()})
+
+    def experiments(self) -> Sequence[Experiment]:
+        """Return every experiment, by name. Blocks on the disk when files have changed."""
+        found = self.definitions.all()
+        self.metrics.know(found)
+        return [found[name] for name in sorted(found)]
+
+    async def start(self) -> int:
+        """Restore what a dead server left, begin to look after faults, and return how much was left."""
+        await asyncio.to_thread(self._remember)
+        left = await self._restore_leftovers()
+        await self.faults.look()
+        self._tasks = [asyncio.create_task(self.faults.keep_looking())]
+        if self.schedule is not None:
+            self._tasks.append(asyncio.create_task(self.schedule.run()))
+        self.ready = True
+        return left
+
+    async def close(self, why: RunAborted) -> bool:
+        """Start no more runs, stop and restore all, and return whether that was done in time."""
+        self.ready = False
+        ended = await self.jobs.close(why, within_s=CLOSE_WITHIN_S)
+        await self.faults.settle(within_s=CLOSE_WITHIN_S)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        return ended
+
+    def begin_closing(self, why: RunAborted) -> None:
+        """Start no more runs and stop all, without waiting: who watches sees them end."""
+        self.ready = False
+        self.jobs.closing = why
+        self.jobs.stop_all(why)
+
+    def unready(self) -> str | None:
+        """Return why the server is not ready, or ``None``. Blocks on the store."""
+        if not self.ready:
+            return "it is starting, or leaving"
+        seen = self.faults.seen
+        if self.world.clock.monotonic_s() - seen.looked_s > STALE_S:
+            return f"the mesh was not seen for a while: {seen.error}"
+        try:
+            self.store.access.any_tokens()
+        except StoreError as error:
+            return error.message
+        return None if self.schedule is None else self.schedule.trouble()
+
+    async def audit(self, person: Person, action: str, object_: str, note: str | None = None) -> None:
+        """Write down what *person* does; raises `StoreError`, and then it must not be done."""
+        await asyncio.to_thread(
+            self.store.access.audit,
+            action,
+            object_,
+            actor=person.name,
+            role=person.role,
+            address=person.address,
+            note=note,
+        )
+
+    async def audit_after(self, person: Person, action: str, object_: str, note: str | None = None) -> None:
+        """Write down what *person* did. A stop waits for no database, so it is only logged when that fails."""
+        try:
+            await self.audit(person, action, object_, note)
+        except StoreError as error:
+            _log.error("not in the audit: %s by %s on %s: %s", action, person.name, object_, error)
+
+    async def _restore_leftovers(self) -> int:
+        try:
+            intents = await asyncio.to_thread(self.store.open_intents, self.world.identity)
+        except StoreError as error:
+            # Restoring never needs the store.
+            _log.error("the journal cannot be read: %s", error)
+            intents = []
+        mine = {each.intent.run for each in intents}
+        until_s = self.world.clock.monotonic_s() + LEASE_S + LEASE_MARGIN_S
+        left = 0
+        while True:
+            removed, live = await self.faults.restore_leftovers()
+            left += removed
+            # A Lease outlives its holder for a while; one that is still renewed then is another process's, and stays.
+            if not mine & live or self.world.clock.monotonic_s() > until_s:
+                break
+            await self.world.clock.sleep(1.0)
+        for run in sorted(mine - live):
+            await self._settle(run)
+        return left
+
+    async def _settle(self, run: str) -> None:
+        """Bring the journal of *run*, whose routes are proven back, to its end."""
+        try:
+            for phase in (Phase.WITHDRAWING, Phase.CLEAN):
+                await self.world.journal.mark(run, phase, note="found when the server started")
+        except (StoreError, ValueError) as error:
+            _log.error("the journal of run %s cannot be brought to its end: %s", run, error)
+
+    def _remember(self) -> None:
+        for each in self.experiments():
+            try:
+                rows = self.store.runs(RunFilter(experiment=each.name), limit=NEWEST_LOOKED_AT)
+                proof = self.store.last_pass(each.name)
+            except LuffError as error:
+                _log.error("history cannot be read: %s", error)
+                return
+            newest = next((row.verdict for row in rows if row.verdict is not None), None)
+            self.metrics.remember(each.name, newest, None if proof is None else proof.ended_at)
+
+    def check_run(self, experiment: Experiment) -> None:
+        """Raise `Problem` when *experiment* may not run now."""
+        self.jobs.check_open()
+        if not self.ready:
+            raise Problem("closing", "the server is starting, or leaving")
+        self.rails.check(experiment, self.experiments(), now=datetime.now(UTC))
