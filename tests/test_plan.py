@@ -190,6 +190,14 @@ def test_what_the_fault_cannot_exercise_is_said() -> None:
     assert "outlier detection" in said
 
 
+def test_what_cannot_be_seen_on_a_cluster_is_said_beforehand() -> None:
+    thing = virtual_service("stock", route())
+
+    assert any("fault_not_observed" in said for said in planned("", thing).warnings)
+    assert not any("fault_not_observed" in said for said in planned("", thing, kind="lab").warnings)
+    assert not any("fault_not_observed" in said for said in planned("spec.subject=stock", thing).warnings)
+
+
 def test_every_check_has_its_method_and_what_it_tolerates() -> None:
     plan = planned("spec.expect=[{latency: {p90: 1s}}, {recovery: {within: 10s}}]", virtual_service("stock", route()))
 

@@ -112,6 +112,7 @@ def make_plan(experiment: Experiment, view: MeshView, stamp: Stamp, *, bounds: B
     timeout_s = spec.timeout_s
     rate_hz, held, inferred = _load(experiment, timeout_s, bounds)
     subject, why_subject = _subject(experiment, view)
+    dependency = _dependency(spec.target, leaf)
     injection = inject(
         leaf,
         selection,
@@ -138,12 +139,12 @@ def make_plan(experiment: Experiment, view: MeshView, stamp: Stamp, *, bounds: B
         checks=plan_checks(experiment, rate_hz=rate_hz, timeout_s=timeout_s),
         subject=subject,
         caller=_caller(spec.target),
-        dependency=_dependency(spec.target, leaf),
+        dependency=dependency,
         rate_hz=rate_hz,
         timeout_s=timeout_s,
         held=held,
         inferred=tuple(inferred),
-        warnings=(*injection.notes, *_warnings(leaf, selection, experiment)),
+        warnings=(*injection.notes, *_warnings(leaf, selection, experiment), *_unseen(view, subject, dependency)),
     )
 
 
@@ -283,6 +284,15 @@ def _warnings(leaf: Object, selection: Selection, experiment: Experiment) -> lis
             "an injected abort never reaches the dependency, so outlier detection and connection pools see nothing of it"
         )
     return said
+
+
+def _unseen(view: MeshView, subject: str, dependency: str) -> list[str]:
+    if view.kind == "lab" or subject == dependency:
+        return []
+    return [
+        f"on a cluster luff sees the fault only in answers of {dependency} itself, and the traffic goes to {subject}: "
+        "the run will end as inconclusive(fault_not_observed); try it with --lab, or send traffic to the hop itself"
+    ]
 
 
 def _check_grpc(experiment: Experiment, leaf: Object, view: MeshView) -> None:

@@ -259,6 +259,11 @@ def _exposed(samples: Samples, evidence: Evidence) -> tuple[int, int, int]:
 
 def _explain(facts: _Facts, verdict: Verdict, reason: str | None, rule: str, seen: GiveUp | None) -> str:
     if reason == "fault_not_observed" and facts.exposure < facts.experiment.spec.evidence.at_least_percent / 100:
+        if facts.evidence.source == "response-header":
+            return (
+                f"{facts.exposed} of {facts.sent} answers came from the twin; on a cluster luff sees that only in answers "
+                "of the broken hop itself, so its traffic has to call that hop directly"
+            )
         lost = facts.evidence.lost_at.most_common(1)
         where = f": every carrier of the scope was lost at {lost[0][0]}" if lost else ""
         return f"{facts.exposed} of {facts.sent} requests reached the fault{where}"

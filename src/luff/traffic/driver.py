@@ -72,6 +72,7 @@ class Health:
 class _Arm:
     recent: deque[tuple[float, float | None]] = field(default_factory=deque)
     sent: int = 0
+    began_s: float = 0.0
     errors: int = 0
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -146,7 +147,7 @@ class Driver:
             state.recent.popleft()
         latencies = sorted(latency for _, latency in state.recent if latency is not None)
         return Snapshot(
-            rate_hz=len(state.recent) / WINDOW_S,
+            rate_hz=len(state.recent) / min(WINDOW_S, max(0.5, self.now_ns() / 1e9 - state.began_s)),
             p50_ms=quantile(latencies, 0.5) * 1000 if latencies else None,
             p99_ms=quantile(latencies, 0.99) * 1000 if latencies else None,
             sent=state.sent,
@@ -173,6 +174,8 @@ class Driver:
 
     def _start(self, number: int, arrival: Arrival) -> None:
         state = self._arms[arrival.arm]
+        if not state.sent:
+            state.began_s = self.now_ns() / 1e9
         state.sent += 1
         task = asyncio.create_task(self._send(number, arrival))
         state.tasks.add(task)
