@@ -290,8 +290,10 @@ def _unseen(view: MeshView, subject: str, dependency: str) -> list[str]:
     if view.kind == "lab" or subject == dependency:
         return []
     return [
-        f"on a cluster luff sees the fault only in answers of {dependency} itself, and the traffic goes to {subject}: "
-        "the run will end as inconclusive(fault_not_observed); try it with --lab, or send traffic to the hop itself"
+        (
+            f"on a cluster luff sees the fault only in answers of {dependency} itself, and the traffic goes to {subject}: "
+            "the run will end as inconclusive(fault_not_observed); try it with --lab, or send traffic to the hop itself"
+        )
     ]
 
 
