@@ -5,7 +5,8 @@ Everything is pure Python on logarithms, so nothing is imported that costs half
 a second. Sources: Clopper and Pearson 1934 for the bounds; Ville's inequality
 for the e-processes, which are mixtures (Beta(1/4, 1/p0) cut to rates below the
 threshold, Beta(1/2, 1/2) cut to rates above it) against the threshold itself,
-so that they hold at any stopping time.
+so that they hold at any stopping time. Counts that cannot be, and thresholds
+outside of 0 to 1, are a `ValueError`: nonsense must not come out as a number.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from typing import Literal
 
 __all__ = [
     "ALPHA_FAIL", "FAIL_FLOOR", "Decision", "decide_sequentially", "design_effect", "fewest_requests", "guard_log_e", "holm", "log_e_fail",
-    "log_e_pass", "log_incomplete_beta", "lower_bound", "most_violations", "quantile", "smallest_visible_excess", "upper_bound",
-    "within_dose",
+    "log_e_pass", "log_incomplete_beta", "lower_bound", "most_log_e_fail", "most_violations", "quantile", "smallest_visible_excess",
+    "upper_bound", "within_dose",
 ]  # fmt: skip
 
 ALPHA_FAIL = 0.005
@@ -43,7 +44,7 @@ def log_incomplete_beta(x: float, a: float, b: float) -> float:
         return 0.0
     if x > (a + 1.0) / (a + b + 2.0):
         other = log_incomplete_beta(1.0 - x, b, a)
-        return math.log1p(-math.exp(other)) if other < 0.0 else -math.inf
+        return math.log(-math.expm1(other)) if other < 0.0 else -math.inf
     front = a * math.log(x) + b * math.log1p(-x) - math.log(a) - _log_beta(a, b)
     return front + math.log(_continued_fraction(x, a, b))
 
@@ -81,8 +82,17 @@ def _beta_quantile(share: float, a: float, b: float) -> float:
     return (low + high) / 2
 
 
+def _check(violations: int, requests: int, share: float) -> None:
+    """Refuse counts that cannot be, and a *share* (an alpha, a threshold) that says nothing. NaN fails every comparison."""
+    if not 0 <= violations <= requests:
+        raise ValueError(f"{violations} of {requests} requests cannot be")
+    if not 0.0 < share < 1.0:
+        raise ValueError(f"{share} is not between 0 and 1")
+
+
 def upper_bound(violations: int, requests: int, *, alpha: float) -> float:
     """Return the one-sided Clopper-Pearson upper bound on the rate, at confidence 1 - *alpha*; 1 without requests."""
+    _check(violations, requests, alpha)
     if violations >= requests:
         return 1.0
     return _beta_quantile(1.0 - alpha, violations + 1, requests - violations)
@@ -90,6 +100,7 @@ def upper_bound(violations: int, requests: int, *, alpha: float) -> float:
 
 def lower_bound(violations: int, requests: int, *, alpha: float) -> float:
     """Return the one-sided Clopper-Pearson lower bound on the rate; 0 without violations."""
+    _check(violations, requests, alpha)
     if violations == 0:
         return 0.0
     return _beta_quantile(alpha, violations, requests - violations + 1)
@@ -97,6 +108,7 @@ def lower_bound(violations: int, requests: int, *, alpha: float) -> float:
 
 def log_e_pass(violations: int, requests: int, threshold: float) -> float:
     """Return ln of the evidence that the violation rate is below *threshold*."""
+    _check(violations, requests, threshold)
     k, good = violations, requests - violations
     a, b = _MIX_A, 1.0 / threshold
     mixed = _log_beta(k + a, good + b) + log_incomplete_beta(threshold, k + a, good + b)
@@ -106,6 +118,7 @@ def log_e_pass(violations: int, requests: int, threshold: float) -> float:
 
 def log_e_fail(violations: int, requests: int, threshold: float) -> float:
     """Return ln of the evidence that the violation rate is above *threshold*."""
+    _check(violations, requests, threshold)
     k, good = violations, requests - violations
     above = 1.0 - threshold
     mixed = _log_beta(k + 0.5, good + 0.5) + log_incomplete_beta(above, good + 0.5, k + 0.5)
@@ -148,6 +161,26 @@ def fails_until(violations: int, threshold: float, alpha: float) -> int:
         else:
             high = middle - 1
     return low
+
+
+_LOOKS_MOST = 500
+"""How many violations are looked at for the strongest moment: after more, the evidence at the end has no need of it."""
+
+
+def most_log_e_fail(positions: Sequence[int], requests: int, threshold: float) -> float:
+    """
+    Return ln of the strongest evidence that there ever was against *threshold*, among *requests* in due order.
+
+    By Ville's inequality its inverse is a p-value. Evidence grows with
+    violations alone, so only the moments just after one are looked at.
+    """
+    strongest = log_e_fail(len(positions), requests, threshold) if requests >= FAIL_FLOOR else 0.0
+    for count, position in enumerate(positions[:_LOOKS_MOST], start=1):
+        if requests >= FAIL_FLOOR:
+            at = max(position, FAIL_FLOOR)
+            among = count if at == position else sum(each <= at for each in positions[:FAIL_FLOOR])
+            strongest = max(strongest, log_e_fail(among, at, threshold))
+    return strongest
 
 
 Decision = tuple[Literal["passed", "failed"], int, int]
@@ -257,7 +290,9 @@ def within_dose(fired: int, requests: int, percent: float, *, alpha: float = 0.0
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
-    """Return the quantile of sorted values by nearest rank; ValueError without any."""
+    """Return the quantile of sorted values by nearest rank; ValueError without any, or with one that is no number."""
     if not ordered:
         raise ValueError("no values have no quantile")
+    if any(map(math.isnan, ordered)):
+        raise ValueError("what is no number has no place in an order")
     return ordered[min(len(ordered) - 1, max(0, math.ceil(share * len(ordered)) - 1))]
