@@ -23,6 +23,11 @@ lint: $(VENV)/.dev ## Check style, types and the import contracts.
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
+PROVE_MINUTES ?= 30
+prove: $(VENV)/.dev ## Prove the restore protocol: every schedule, every mutant, 200 kills; writes build/proof.
+	@$(BIN)/python -m tests.crash.prove --minutes $(PROVE_MINUTES) --out build/proof
+	@LUFF_TEST_KILLS=200 LUFF_TEST_PROOF=$(CURDIR)/build/proof $(BIN)/python -m pytest -q tests/story/test_kills.py
+
 bench: $(VENV)/.dev ## Measure, and print the figures side by side.
 	@$(BIN)/python bench/all.py
 
