@@ -8,18 +8,10 @@ from typing import Any
 import pytest
 import yaml
 
+from luff.clusters import clusters
 from luff.decide import Proxy
-from luff.translate import (
-    HTTP_PROXY,
-    Endpoint,
-    MeshState,
-    Service,
-    clusters,
-    gateway_routes,
-    inbound_routes,
-    peer_routes,
-    sidecar_routes,
-)
+from luff.mesh_state import Endpoint, MeshState, Service
+from luff.translate import HTTP_PROXY, gateway_routes, inbound_routes, peer_routes, sidecar_routes
 from tests.lab.one_envoy import one_envoy
 
 Object = dict[str, Any]

@@ -3,28 +3,24 @@ VirtualServices, DestinationRules and Gateways to Envoy routes and clusters, lai
 
 Each proxy gets its own: ``sourceLabels``, ``sourceNamespace``, ``gateways`` and
 ``port`` are decided here and never at run time. The rules are those of Istio's
-``pilot/pkg/networking/core/route/route.go`` and ``cluster_traffic_policy.go``;
+``pilot/pkg/networking/core/route/route.go``;
 what is left out is listed in docs/limits.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from luff.decide import Proxy
 from luff.delegates import merged_routes
-from luff.hosts import DOMAIN, MESH, covers, matches, qualify, qualify_gateway
+from luff.hosts import MESH, covers, matches, qualify, qualify_gateway
+from luff.mesh_state import MeshState, Service, age, imported, namespace_of, protobuf_seconds
 from luff.units import parse_duration_s
 from luff.words import Object
 
 __all__ = [
     "HTTP_PROXY",
-    "Endpoint",
-    "MeshState",
-    "Service",
-    "clusters",
     "gateway_routes",
     "inbound_routes",
     "peer_routes",
@@ -33,8 +29,6 @@ __all__ = [
 
 HTTP_PROXY = "http_proxy"
 """The route configuration of the listener that takes any host, as pilot calls it."""
-ROOT_NAMESPACE = "istio-system"
-_UNBOUNDED = 4294967295
 _REDIRECTS = {
     301: "MOVED_PERMANENTLY",
     302: "FOUND",
@@ -53,70 +47,12 @@ _CORS_FILTER = "envoy.filters.http.cors"
 _TYPES = "type.googleapis.com/envoy.extensions"
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """This is one replica's inbound address, and the labels that subsets select it by."""
-
-    host: str
-    port: int
-    labels: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Service:
-    """This is one service with one port."""
-
-    name: str
-    namespace: str
-    port: int
-    endpoints: tuple[Endpoint, ...] = ()
-
-    @property
-    def host(self) -> str:
-        """Return its full name."""
-        return f"{self.name}.{self.namespace}.{DOMAIN}"
-
-
-@dataclass(frozen=True, slots=True)
-class MeshState:
-    """This is all that configuration is made from; the objects are raw, in any order."""
-
-    services: tuple[Service, ...] = ()
-    virtual_services: tuple[Object, ...] = ()
-    destination_rules: tuple[Object, ...] = ()
-    gateways: tuple[Object, ...] = ()
-
-
 # Which VirtualService a proxy uses for what.
-
-
-def _namespace(thing: Object) -> str:
-    return str(thing["metadata"].get("namespace") or "default")
-
-
-def _age(thing: Object) -> tuple[str, str, str]:
-    metadata = thing["metadata"]
-    return str(metadata.get("creationTimestamp") or ""), str(metadata["name"]), _namespace(thing)
-
-
-def _imported(objects: Iterable[Object], namespace: str) -> list[Object]:
-    """Return what *namespace* sees, in pilot's order: private to it, exported to it, public; each the oldest first."""
-    groups: tuple[list[Object], list[Object], list[Object]] = ([], [], [])
-    for thing in sorted(objects, key=_age):
-        exported = (thing.get("spec") or {}).get("exportTo") or ["*"]
-        own = _namespace(thing)
-        if "*" in exported:
-            groups[2].append(thing)
-        elif own == namespace and ("." in exported or own in exported):
-            groups[0].append(thing)
-        elif namespace in exported:
-            groups[1].append(thing)
-    return [thing for group in groups for thing in group]
 
 
 def _at_gateway(virtual_service: Object, gateway: str) -> bool:
     named = virtual_service["spec"].get("gateways") or [MESH]
-    return any(qualify_gateway(name, _namespace(virtual_service)) == gateway for name in named)
+    return any(qualify_gateway(name, namespace_of(virtual_service)) == gateway for name in named)
 
 
 def _claim(service: Service, seen: Sequence[Object]) -> Object | None:
@@ -124,7 +60,7 @@ def _claim(service: Service, seen: Sequence[Object]) -> Object | None:
     best: tuple[int, Object] | None = None
     for candidate in seen:
         for written in candidate["spec"].get("hosts") or []:
-            pattern = qualify(str(written), _namespace(candidate))
+            pattern = qualify(str(written), namespace_of(candidate))
             if not matches(pattern, service.host):
                 continue
             rank = 10_000 if not pattern.startswith("*") else len(pattern)
@@ -140,7 +76,7 @@ def sidecar_routes(state: MeshState, proxy: Proxy) -> dict[str, Object]:
     """Return the outbound route configurations of a sidecar, by name: one a port, and `HTTP_PROXY` for all of them."""
     seen = [
         each
-        for each in _imported(state.virtual_services, proxy.namespace)
+        for each in imported(state.virtual_services, proxy.namespace)
         if each["spec"].get("hosts") and _at_gateway(each, MESH)
     ]
     by_port: dict[int, list[Object]] = {}
@@ -226,8 +162,8 @@ def inbound_routes(port: int) -> Object:
 def gateway_routes(state: MeshState, namespace: str) -> Object:
     """Return the route configuration of the ingress, which serves every HTTP server of every Gateway on one port."""
     hosts: dict[str, list[Object]] = {}
-    for gateway in sorted(state.gateways, key=_age):
-        name = f"{_namespace(gateway)}/{gateway['metadata']['name']}"
+    for gateway in sorted(state.gateways, key=age):
+        name = f"{namespace_of(gateway)}/{gateway['metadata']['name']}"
         proxy = Proxy(namespace=namespace, gateway=name)
         served = [
             host.split("/", 1)[-1]
@@ -235,11 +171,11 @@ def gateway_routes(state: MeshState, namespace: str) -> Object:
             if str(server.get("port", {}).get("protocol", "HTTP")).upper() in ("HTTP", "HTTP2", "GRPC")
             for host in server.get("hosts") or []
         ]
-        for candidate in _imported(state.virtual_services, namespace):
+        for candidate in imported(state.virtual_services, namespace):
             if not candidate["spec"].get("hosts") or not _at_gateway(candidate, name):
                 continue
             for written in candidate["spec"]["hosts"]:
-                host = qualify(str(written), _namespace(candidate))
+                host = qualify(str(written), namespace_of(candidate))
                 if any(covers(pattern, host) or covers(host, pattern) for pattern in served):
                     routes = hosts.setdefault(host, [])
                     routes += _translated(candidate, state, proxy, port=80)
@@ -262,7 +198,7 @@ def _translated(virtual_service: Object, state: MeshState, proxy: Proxy, *, port
     """Yield one Envoy route per match, in order, and stop at the first that takes everything."""
     for route in merged_routes(virtual_service, state.virtual_services):
         for match in route.get("match") or [None]:
-            if match is not None and not _generated(match, proxy, port=port, namespace=_namespace(virtual_service)):
+            if match is not None and not _generated(match, proxy, port=port, namespace=namespace_of(virtual_service)):
                 continue
             made = _route(route, match, virtual_service, state, port=port)
             if made is not None:
@@ -291,7 +227,7 @@ def _is_catch_all(route: Object) -> bool:
 def _route(
     route: Object, match: Object | None, virtual_service: Object, state: MeshState, *, port: int
 ) -> Object | None:
-    namespace = _namespace(virtual_service)
+    namespace = namespace_of(virtual_service)
     name = route.get("name") or ""
     if match and match.get("name"):
         name = f"{name}.{match['name']}"
@@ -398,7 +334,10 @@ def _direct_response(answer: Object) -> Object:
 
 
 def _action(route: Object, namespace: str, state: MeshState, *, port: int) -> Object:
-    action: Object = {"timeout": _seconds(route.get("timeout")) or "0s", "retry_policy": _retries(route.get("retries"))}
+    action: Object = {
+        "timeout": protobuf_seconds(route.get("timeout")) or "0s",
+        "retry_policy": _retries(route.get("retries")),
+    }
     if action["retry_policy"] is None:
         del action["retry_policy"]
     destinations = route["route"]
@@ -515,20 +454,12 @@ def _retries(retries: Object | None) -> Object | None:
             if "retriable-status-codes" not in words:
                 policy["retry_on"] = ",".join(filter(None, [policy["retry_on"], "retriable-status-codes"]))
     if retries.get("perTryTimeout"):
-        policy["per_try_timeout"] = _seconds(retries["perTryTimeout"])
+        policy["per_try_timeout"] = protobuf_seconds(retries["perTryTimeout"])
     if retries.get("backoff"):
-        policy["retry_back_off"] = {"base_interval": _seconds(retries["backoff"])}
+        policy["retry_back_off"] = {"base_interval": protobuf_seconds(retries["backoff"])}
     if retries.get("retryIgnorePreviousHosts") is False:
         del policy["retry_host_predicate"]
     return policy
-
-
-def _seconds(text: Any) -> str | None:
-    """Return an Istio duration such as ``1m30s`` as protobuf's JSON has it: ``90s``."""
-    if text is None:
-        return None
-    value_s = 0.0 if text in ("0", "0s") else parse_duration_s(text)
-    return f"{value_s:.9f}".rstrip("0").rstrip(".") + "s"
 
 
 def _authority(headers: Object | None) -> str | None:
@@ -572,7 +503,7 @@ def _fault(fault: Object | None) -> Object:
     delay = (fault or {}).get("delay")
     if delay and delay.get("fixedDelay"):
         share = _fraction(_percent(delay.get("percentage"), float(delay.get("percent") or 0)))
-        made["delay"] = {"fixed_delay": _seconds(delay["fixedDelay"]), "percentage": share}
+        made["delay"] = {"fixed_delay": protobuf_seconds(delay["fixedDelay"]), "percentage": share}
     abort = (fault or {}).get("abort")
     if abort:
         part: Object = {}
@@ -605,146 +536,4 @@ def _cors(policy: Object) -> Object:
         made["allow_credentials"] = bool(policy["allowCredentials"])
     if policy.get("unmatchedPreflights") == "IGNORE":
         made["forward_not_matching_preflights"] = False
-    return made
-
-
-# Clusters.
-
-
-def clusters(state: MeshState, namespace: str) -> list[Object]:
-    """Return the outbound clusters of a proxy in *namespace*: one a service, and one for each of its subsets."""
-    made = []
-    for service in state.services:
-        spec = _rule(service, state, namespace)
-        policy = _at_port(spec.get("trafficPolicy") or {}, service.port)
-        made.append(_cluster_of(service, "", service.endpoints, policy))
-        for subset in spec.get("subsets") or []:
-            wanted: Mapping[str, str] = subset.get("labels") or {}
-            chosen = tuple(
-                each
-                for each in service.endpoints
-                if all(each.labels.get(key) == value for key, value in wanted.items())
-            )
-            own = {**policy, **_at_port(subset.get("trafficPolicy") or {}, service.port)}
-            made.append(_cluster_of(service, str(subset["name"]), chosen, own))
-    return made
-
-
-def _at_port(policy: Object, port: int) -> Object:
-    """Return what *policy* says of *port*: its settings for the port alone, if there are any, or else all the others."""
-    for each in policy.get("portLevelSettings") or []:
-        if (each.get("port") or {}).get("number") == port:
-            return {key: value for key, value in each.items() if key != "port"}
-    return {key: value for key, value in policy.items() if key != "portLevelSettings"}
-
-
-def _rule(service: Service, state: MeshState, namespace: str) -> Object:
-    """
-    Return the spec of the DestinationRule for *service*, empty without one.
-
-    The client's namespace is looked in first, then the service's own, then the
-    mesh's root; in each the most specific host counts, and the rules for that
-    host are one: the oldest, and what the others add.
-    """
-    imported = _imported(state.destination_rules, namespace)
-    for place in dict.fromkeys((namespace, service.namespace, ROOT_NAMESPACE)):
-        # What is in a namespace is always seen from there.
-        rules = state.destination_rules if place == namespace else imported
-        found: dict[str, list[Object]] = {}
-        for each in sorted(rules, key=_age):
-            host = qualify(str(each["spec"].get("host") or ""), _namespace(each))
-            if _namespace(each) == place and matches(host, service.host):
-                found.setdefault(host, []).append(each["spec"])
-        if found:
-            return _as_one(found[max(found, key=lambda host: (not host.startswith("*"), len(host)))])
-    return {}
-
-
-def _as_one(rules: Sequence[Object]) -> Object:
-    subsets: dict[str, Object] = {}
-    for rule in rules:
-        for subset in rule.get("subsets") or []:
-            subsets.setdefault(str(subset["name"]), subset)
-    policy: Object = next((rule["trafficPolicy"] for rule in rules if rule.get("trafficPolicy")), {})
-    return {"subsets": list(subsets.values()), "trafficPolicy": policy}
-
-
-def _cluster_of(service: Service, subset: str, endpoints: Sequence[Endpoint], policy: Object) -> Object:
-    name = f"outbound|{service.port}|{subset}|{service.host}"
-    pool = policy.get("connectionPool") or {}
-    made: Object = {
-        "name": name,
-        "type": "STATIC",
-        "connect_timeout": _seconds((pool.get("tcp") or {}).get("connectTimeout")) or "10s",
-        "lb_policy": _balancer(policy),
-        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
-        "circuit_breakers": {"thresholds": [_thresholds(pool)]},
-        "load_assignment": {
-            "cluster_name": name,
-            "endpoints": [
-                {
-                    "lb_endpoints": [
-                        {"endpoint": {"address": {"socket_address": {"address": each.host, "port_value": each.port}}}}
-                        for each in endpoints
-                    ]
-                }
-            ],
-        },
-        "typed_extension_protocol_options": _protocols(pool.get("http") or {}),
-    }
-    outlier = policy.get("outlierDetection")
-    if outlier:
-        made["outlier_detection"] = _outliers(outlier)
-        made["common_lb_config"] = {"healthy_panic_threshold": {"value": outlier.get("minHealthPercent") or 0}}
-    return made
-
-
-def _balancer(policy: Object) -> str:
-    simple = (policy.get("loadBalancer") or {}).get("simple")
-    known = {"ROUND_ROBIN": "ROUND_ROBIN", "RANDOM": "RANDOM", "LEAST_CONN": "LEAST_REQUEST"}
-    return known.get(str(simple), "LEAST_REQUEST")
-
-
-def _thresholds(pool: Object) -> Object:
-    http = pool.get("http") or {}
-    return {
-        "max_connections": (pool.get("tcp") or {}).get("maxConnections") or _UNBOUNDED,
-        "max_pending_requests": http.get("http1MaxPendingRequests") or _UNBOUNDED,
-        "max_requests": http.get("http2MaxRequests") or _UNBOUNDED,
-        "max_retries": http.get("maxRetries") or _UNBOUNDED,
-        "track_remaining": True,
-    }
-
-
-def _protocols(http: Object) -> Object:
-    """Return options that speak to the next what the caller spoke to us, as pilot does for ports without a protocol."""
-    common: Object = {}
-    if http.get("maxRequestsPerConnection"):
-        common["max_requests_per_connection"] = http["maxRequestsPerConnection"]
-    if http.get("idleTimeout"):
-        common["idle_timeout"] = _seconds(http["idleTimeout"])
-    return {
-        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-            "@type": f"{_TYPES}.upstreams.http.v3.HttpProtocolOptions",
-            "common_http_protocol_options": common,
-            "use_downstream_protocol_config": {"http_protocol_options": {}, "http2_protocol_options": {}},
-        }
-    }
-
-
-def _outliers(outlier: Object) -> Object:
-    # What is not written keeps Envoy's default: five 5xx in a row, and gateway errors alone never.
-    made: Object = {"enforcing_success_rate": 0}
-    for theirs, ours in (
-        ("consecutive5xxErrors", "consecutive_5xx"),
-        ("consecutiveGatewayErrors", "consecutive_gateway_failure"),
-    ):
-        if outlier.get(theirs) is not None:
-            made[ours] = outlier[theirs]
-            made[f"enforcing_{ours}"] = 100 if outlier[theirs] else 0
-    for theirs, ours in (("interval", "interval"), ("baseEjectionTime", "base_ejection_time")):
-        if outlier.get(theirs):
-            made[ours] = _seconds(outlier[theirs])
-    if outlier.get("maxEjectionPercent"):
-        made["max_ejection_percent"] = outlier["maxEjectionPercent"]
     return made

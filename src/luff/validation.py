@@ -13,174 +13,19 @@ by Envoy when it is sent to it: `envoy_problems`.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from fractions import Fraction
 from itertools import combinations
 from typing import Any
 
 from luff import regex
+from luff.crd import DESTINATION_RULE, TRAFFIC_POLICY, UNIT_NS, VIRTUAL_SERVICE, misshapen, nanoseconds
 from luff.hosts import MESH, covers, is_ip
+from luff.reachability import unreachable
 from luff.words import Object
 
 __all__ = ["envoy_problems", "problems", "warnings"]
 
-# The schema: an object by its fields, [x] a list of x, {"*": x} a map with any keys, a word a scalar.
-_STRING_MATCH = {"exact": "string", "prefix": "string", "regex": "string"}
-_MATCHES = {"*": _STRING_MATCH}
-_DESTINATION = {"host": "string", "subset": "string", "port": {"number": "uint32"}}
-_HEADER_OPERATIONS = {"set": {"*": "string"}, "add": {"*": "string"}, "remove": ["string"]}
-_HEADERS = {"request": _HEADER_OPERATIONS, "response": _HEADER_OPERATIONS}
-_PERCENT = {"value": "number"}
-_LABELS = {"*": "string"}
-_MATCH = {
-    "name": "string",
-    "uri": _STRING_MATCH,
-    "scheme": _STRING_MATCH,
-    "method": _STRING_MATCH,
-    "authority": _STRING_MATCH,
-    "headers": _MATCHES,
-    "withoutHeaders": _MATCHES,
-    "queryParams": _MATCHES,
-    "port": "uint32",
-    "sourceLabels": _LABELS,
-    "sourceNamespace": "string",
-    "gateways": ["string"],
-    "ignoreUriCase": "boolean",
-    "statPrefix": "string",
-}
-_ROUTE = {
-    "name": "string",
-    "match": [_MATCH],
-    "route": [{"destination": _DESTINATION, "weight": "int32", "headers": _HEADERS}],
-    "redirect": {
-        "uri": "string",
-        "authority": "string",
-        "port": "uint32",
-        "derivePort": "string",
-        "scheme": "string",
-        "redirectCode": "uint32",
-    },
-    "directResponse": {"status": "uint32", "body": {"string": "string", "bytes": "string"}},
-    "delegate": {"name": "string", "namespace": "string"},
-    "rewrite": {
-        "uri": "string",
-        "authority": "string",
-        "uriRegexRewrite": {"match": "string", "rewrite": "string"},
-    },
-    "timeout": "duration",
-    "retries": {
-        "attempts": "int32",
-        "perTryTimeout": "duration",
-        "retryOn": "string",
-        "retryRemoteLocalities": "boolean",
-        "retryIgnorePreviousHosts": "boolean",
-        "backoff": "duration",
-    },
-    "fault": {
-        "delay": {
-            "percent": "int32",
-            "percentage": _PERCENT,
-            "fixedDelay": "duration",
-            "exponentialDelay": "duration",
-        },
-        "abort": {"percentage": _PERCENT, "httpStatus": "int32", "grpcStatus": "string", "http2Error": "string"},
-    },
-    "mirror": _DESTINATION,
-    "mirrorPercent": "uint32",
-    "mirror_percent": "uint32",
-    "mirrorPercentage": _PERCENT,
-    "mirrors": [{"destination": _DESTINATION, "percentage": _PERCENT}],
-    "corsPolicy": {
-        "allowOrigin": ["string"],
-        "allowOrigins": [_STRING_MATCH],
-        "allowMethods": ["string"],
-        "allowHeaders": ["string"],
-        "exposeHeaders": ["string"],
-        "maxAge": "duration",
-        "allowCredentials": "boolean",
-        "unmatchedPreflights": "string",
-    },
-    "headers": _HEADERS,
-}
-_L4_ROUTE = [{"destination": _DESTINATION, "weight": "int32"}]
-_L4_MATCH = {
-    "destinationSubnets": ["string"],
-    "port": "uint32",
-    "sourceLabels": _LABELS,
-    "sourceNamespace": "string",
-    "gateways": ["string"],
-}
-_METADATA = {"name": "string", "namespace": "string", "labels": _LABELS, "annotations": _LABELS}
-_VIRTUAL_SERVICE = {
-    "metadata": _METADATA,
-    "spec": {
-        "hosts": ["string"],
-        "gateways": ["string"],
-        "http": [_ROUTE],
-        "tls": [{"match": [{**_L4_MATCH, "sniHosts": ["string"]}], "route": _L4_ROUTE}],
-        "tcp": [{"match": [_L4_MATCH], "route": _L4_ROUTE}],
-        "exportTo": ["string"],
-    },
-}
-_TRAFFIC_POLICY = {
-    "connectionPool": {
-        "tcp": {"maxConnections": "int32", "connectTimeout": "duration"},
-        "http": {
-            "http1MaxPendingRequests": "int32",
-            "http2MaxRequests": "int32",
-            "maxRequestsPerConnection": "int32",
-            "maxRetries": "int32",
-            "idleTimeout": "duration",
-        },
-    },
-    "outlierDetection": {
-        "consecutive5xxErrors": "uint32",
-        "consecutiveGatewayErrors": "uint32",
-        "interval": "duration",
-        "baseEjectionTime": "duration",
-        "maxEjectionPercent": "int32",
-        "minHealthPercent": "int32",
-    },
-    "loadBalancer": {"simple": "string", "consistentHash": {}},
-    "tls": {"mode": "string", "clientCertificate": "string", "privateKey": "string", "caCertificates": "string"},
-    "portLevelSettings": [{}],
-    "tunnel": {},
-    "proxyProtocol": {},
-}
-_DESTINATION_RULE = {
-    "metadata": _METADATA,
-    "spec": {
-        "host": "string",
-        "trafficPolicy": _TRAFFIC_POLICY,
-        "subsets": [{"name": "string", "labels": _LABELS, "trafficPolicy": _TRAFFIC_POLICY}],
-        "exportTo": ["string"],
-        "workloadSelector": {"matchLabels": _LABELS},
-    },
-}
-
-_RANGES = {"int32": (-(1 << 31), (1 << 31) - 1), "uint32": (0, (1 << 32) - 1)}
-_ONE_OF = (
-    (_STRING_MATCH, ("exact", "prefix", "regex")),
-    (_ROUTE["fault"]["delay"], ("fixedDelay", "exponentialDelay")),  # type: ignore[index]  # the table has every depth
-    (_ROUTE["fault"]["abort"], ("httpStatus", "grpcStatus", "http2Error")),  # type: ignore[index]  # the same
-    (_ROUTE["redirect"], ("port", "derivePort")),
-    (_ROUTE["directResponse"]["body"], ("string", "bytes")),  # type: ignore[index]  # the same
-)
-_DURATION = re.compile(r"\+?(?:0|(?:(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:ns|us|µs|μs|ms|s|m|h))+)")
-_DURATION_PART = re.compile(r"([0-9]*\.?[0-9]*)(ns|us|µs|μs|ms|s|m|h)")
-_UNIT_NS = {
-    "ns": 1,
-    "us": 1000,
-    "µs": 1000,
-    "μs": 1000,
-    "ms": 10**6,
-    "s": 10**9,
-    "m": 60 * 10**9,
-    "h": 3600 * 10**9,
-}
-_DURATION_LONGEST = 64
 _DNS_LABEL = re.compile(r"[a-zA-Z0-9](?:[-a-zA-Z0-9]{0,61}[a-zA-Z0-9])?")
 _WILDCARD_LABEL = re.compile(r"\*|(?:\*|\*-)?[a-zA-Z0-9](?:[-a-zA-Z0-9]{0,61}[a-zA-Z0-9])?")
 _LABEL_NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
@@ -219,7 +64,7 @@ def problems(object_: Any) -> list[str]:
         return [f"{object_.get('kind')!r} is neither a VirtualService nor a DestinationRule"]
     if not isinstance(object_.get("spec"), dict):
         return ["spec: must be of type object"]
-    wrong = list(_misshapen(object_, schema, ""))
+    wrong = list(misshapen(object_, schema, ""))
     return wrong or list(rules(object_))
 
 
@@ -231,7 +76,7 @@ def warnings(object_: Any) -> list[str]:
     said = list(_legacy_gateways(spec.get("gateways") or [], "spec.gateways"))
     for number, route in enumerate(spec.get("http") or []):
         said += [f"spec.http[{number}]: {text}" for text in _route_warnings(route)]
-    return said + list(_unreachable(spec.get("http") or []))
+    return said + list(unreachable(spec.get("http") or []))
 
 
 def envoy_problems(object_: Any) -> list[str]:
@@ -253,59 +98,7 @@ def envoy_problems(object_: Any) -> list[str]:
 
 def _is_shaped(virtual_service: Object) -> bool:
     spec = virtual_service.get("spec")
-    return isinstance(spec, dict) and not any(_misshapen(virtual_service, _VIRTUAL_SERVICE, ""))
-
-
-def _misshapen(value: Any, schema: Any, where: str) -> Iterator[str]:
-    """Say where *value* is not of *schema*, as the API server would."""
-    here = where or "the object"
-    if isinstance(schema, str):
-        yield from _wrong_scalar(value, schema, here)
-    elif isinstance(schema, list):
-        if not isinstance(value, list):
-            yield f"{here}: must be of type array"
-            return
-        for number, inner in enumerate(value):
-            yield from _misshapen(inner, schema[0], f"{where}[{number}]")
-    elif not isinstance(value, dict):
-        yield f"{here}: must be of type object"
-    else:
-        for key, inner in value.items():
-            known = schema.get("*", schema.get(key))
-            if known is not None:
-                yield from _misshapen(inner, known, f"{where}.{key}" if where else str(key))
-        for one, names in _ONE_OF:
-            if schema is one and sum(name in value for name in names) > 1:
-                yield f"{here}: must have at most one of {', '.join(names)}"
-        if schema is _DESTINATION and "host" not in value:
-            yield f"{here}.host: Required value"
-        if schema is _ROUTE["directResponse"] and "status" not in value:
-            yield f"{here}.status: Required value"
-
-
-def _wrong_scalar(value: Any, kind: str, where: str) -> Iterator[str]:
-    if kind in _RANGES:
-        least, most = _RANGES[kind]
-        if isinstance(value, bool) or not isinstance(value, int | float) or value != value or value % 1:
-            yield f"{where}: must be of type integer"
-        elif not least <= value <= most:
-            yield f"{where}: must be from {least} to {most}"
-    elif kind == "number":
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            yield f"{where}: must be of type number"
-    elif kind == "boolean":
-        if not isinstance(value, bool):
-            yield f"{where}: must be of type boolean"
-    elif not isinstance(value, str):
-        yield f"{where}: must be of type string"
-    elif kind == "duration" and (_nanoseconds(value) or 0) < _UNIT_NS["ms"]:
-        yield f"{where}: must be a valid duration greater than 1ms"
-
-
-def _nanoseconds(text: str) -> Fraction | None:
-    if len(text) > _DURATION_LONGEST or not text.isprintable() or not _DURATION.fullmatch(text):
-        return None
-    return sum((Fraction(number) * _UNIT_NS[unit] for number, unit in _DURATION_PART.findall(text)), Fraction(0))
+    return isinstance(spec, dict) and not any(misshapen(virtual_service, VIRTUAL_SERVICE, ""))
 
 
 def _virtual_service_problems(object_: Object) -> Iterator[str]:
@@ -527,7 +320,7 @@ def _cors(policy: Object) -> Iterator[str]:
         for name in policy.get(key) or []:
             yield from _header_name(name)
     yield from _whole_milliseconds(policy, "maxAge")
-    if "maxAge" in policy and (_nanoseconds(policy["maxAge"]) or 0) % _UNIT_NS["s"]:
+    if "maxAge" in policy and (nanoseconds(policy["maxAge"]) or 0) % UNIT_NS["s"]:
         yield "max_age duration is accurate only to seconds precision"
 
 
@@ -689,7 +482,7 @@ def _labels(labels: Mapping[str, str]) -> Iterator[str]:
 
 
 def _whole_milliseconds(object_: Object, key: str) -> Iterator[str]:
-    if key in object_ and (_nanoseconds(object_[key]) or 0) % _UNIT_NS["ms"]:
+    if key in object_ and (nanoseconds(object_[key]) or 0) % UNIT_NS["ms"]:
         yield f"{key}: only durations to ms precision are supported"
 
 
@@ -730,7 +523,7 @@ def _destination_rule_problems(object_: Object) -> Iterator[str]:
 def _traffic_policy(policy: Object | None) -> Iterator[str]:
     if policy is None:
         return
-    if not policy.keys() & _TRAFFIC_POLICY.keys():
+    if not policy.keys() & TRAFFIC_POLICY.keys():
         yield "traffic policy must have at least one field"
     pool, outlier = policy.get("connectionPool"), policy.get("outlierDetection") or {}
     if pool is not None and not pool.keys() & {"tcp", "http"}:
@@ -753,8 +546,8 @@ def _traffic_policy(policy: Object | None) -> Iterator[str]:
 
 
 _KINDS: Mapping[str, tuple[Any, Callable[[Object], Iterator[str]]]] = {
-    "VirtualService": (_VIRTUAL_SERVICE, _virtual_service_problems),
-    "DestinationRule": (_DESTINATION_RULE, _destination_rule_problems),
+    "VirtualService": (VIRTUAL_SERVICE, _virtual_service_problems),
+    "DestinationRule": (DESTINATION_RULE, _destination_rule_problems),
 }
 
 
@@ -778,87 +571,3 @@ def _legacy_gateways(names: list[str], where: str) -> Iterator[str]:
                 f"{where}: using legacy gatewayName format {name!r}; "
                 f'prefer the <namespace>/<name> format: "{namespace}/{short}"'
             )
-
-
-def _unreachable(routes: list[Object]) -> Iterator[str]:
-    """Say which rules and matches others hide (IST0130, IST0131), by the same rough rules as istiod."""
-    seen: dict[str, str] = {}
-    prefixes: list[tuple[str, str, Mapping[str, Any]]] = []
-    without_match = False
-    for number, route in enumerate(routes):
-        called = json.dumps(route["name"]) if route.get("name") else f"#{number}"
-        matches = route.get("match") or []
-        if not matches:
-            if without_match:
-                yield f"virtualService rule {called} not used (only the last rule can have no matches)"
-            without_match = True
-        doubles = 0
-        for place, match in enumerate(matches):
-            which = json.dumps(match["name"]) if match.get("name") else f"#{place}"
-            text = json.dumps(_compared(match, _MATCH), sort_keys=True)
-            if text in seen:
-                doubles += 1
-                yield (
-                    f"virtualService rule {called} match {which} is not used "
-                    f"(duplicate/overlapping match in rule {seen[text]})"
-                )
-                continue
-            seen[text] = called
-            if (match.get("uri") or {}).get("prefix"):
-                prefixes.append((called, which, _overlap(match)))
-        if matches and doubles == len(matches):
-            yield f"virtualService rule {called} not used (all matches used by prior rules)"
-    yield from _overlapping(prefixes)
-
-
-def _overlapping(prefixes: list[tuple[str, str, Mapping[str, Any]]]) -> Iterator[str]:
-    # By prefix, so that thousands of routes need no comparison of each with each.
-    before: dict[str, list[tuple[str, str, Mapping[str, Any]]]] = {}
-    for called, which, other in prefixes:
-        text = other["prefix"]
-        for length in range(1, len(text)):
-            for earlier, its, one in before.get(text[:length], ()):
-                if _is_covered(one, other):
-                    yield (
-                        f"virtualService rule {called} match {which} of prefix {text} is not used "
-                        f"(duplicate/overlapping match in rule {its} of prefix {one['prefix']} on {earlier})"
-                    )
-        before.setdefault(text, []).append((called, which, other))
-
-
-def _compared(value: Any, schema: Any) -> Any:
-    """Return what istiod compares of a match: known fields only, without its name and without what is empty."""
-    if not isinstance(value, dict):
-        return value
-    kept = {}
-    for key, inner in value.items():
-        known = schema.get("*", schema.get(key))
-        if known is not None and not (schema is _MATCH and (key == "name" or inner in ("", 0, [], False))):
-            kept[key] = _compared(inner, known)
-    empty = [key for key in ("headers", "withoutHeaders", "queryParams", "sourceLabels") if kept.get(key) == {}]
-    return {key: inner for key, inner in kept.items() if schema is not _MATCH or key not in empty}
-
-
-def _overlap(match: Object) -> Mapping[str, Any]:
-    def text(wanted: Object | None) -> str:
-        # An expression counts as nothing.
-        exact, prefix = (wanted or {}).get("exact"), (wanted or {}).get("prefix")
-        return f"exact {exact}" if exact else f"prefix {prefix}" if prefix else ""
-
-    maps = {
-        key: {name: text(wanted) for name, wanted in (match.get(key) or {}).items()}
-        for key in ("headers", "queryParams", "withoutHeaders")
-    }
-    method = text(match.get("method")) or "exact GET"
-    plain = {"method": method, "authority": text(match.get("authority"))}
-    return {"prefix": match["uri"]["prefix"], "port": match.get("port", 0), "plain": plain, **maps}
-
-
-def _is_covered(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Return whether *other*, with a longer prefix, comes too late after *one*; of two values, as istiod has it."""
-    if one["port"] != other["port"]:
-        return False
-    return all(
-        one[key].keys() == other[key].keys() and all(one[key][name].startswith(other[key][name]) for name in one[key])
-        for key in ("plain", "headers", "queryParams", "withoutHeaders")
-    )

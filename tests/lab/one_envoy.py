@@ -19,8 +19,8 @@ from luff.lab import find_envoy
 from luff.lab.envoy import ProxyPlan, bootstrap, write_files
 from luff.lab.ports import LOOPBACK, Ports
 from luff.lab.processes import clean_environment, end_all, spawn, tail
+from luff.mesh_state import MeshState
 from luff.model import Object
-from luff.translate import MeshState
 
 __all__ = ["OneEnvoy", "one_envoy", "plan_for"]
 

@@ -20,10 +20,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from luff.decide import JOINED, Proxy, RequestFacts, decide
+from luff.mesh_state import MeshState, Service
 from luff.model import Delay, Fault, Object, Target
 from luff.routes import apply, inject, select, withdrawal
 from luff.scope import Scope
-from luff.translate import MeshState, Service
 from tests.lab.one_envoy import NOTHING, OneEnvoy, one_envoy
 from tests.strategies import CARRIER_SETS, RUN, SCOPE, cases, requests, virtual_services
 

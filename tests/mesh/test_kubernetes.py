@@ -143,7 +143,7 @@ def test_cancelling_a_write_does_not_take_it_back(
 
     async def story() -> Object:
         task = asyncio.create_task(adapter.create(virtual_service))
-        while server.misbehaviour.left():
+        while server.misbehaviour.left():  # noqa: ASYNC110  # it is another thread that takes the rule
             await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

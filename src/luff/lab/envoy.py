@@ -16,19 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from luff.clusters import clusters
 from luff.decide import Proxy
 from luff.lab.ports import LOOPBACK
+from luff.mesh_state import MeshState, Service
 from luff.model import Object
-from luff.translate import (
-    HTTP_PROXY,
-    MeshState,
-    Service,
-    clusters,
-    gateway_routes,
-    inbound_routes,
-    peer_routes,
-    sidecar_routes,
-)
+from luff.translate import HTTP_PROXY, gateway_routes, inbound_routes, peer_routes, sidecar_routes
 
 __all__ = ["Inbound", "Peer", "ProxyPlan", "bootstrap", "resources", "write_files"]
 

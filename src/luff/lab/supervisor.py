@@ -39,8 +39,8 @@ from luff.lab.processes import clean_environment, end_all, spawn, tail
 from luff.lab.state import LOCK, STATE, LabState, WorkloadState, labs_folder
 from luff.lab.statuses import ApiError
 from luff.lab.workloads import INGRESS, LUFF, Replica, Topology, expand, lay_out, program_environment
+from luff.mesh_state import MeshState
 from luff.model import LabWorkload, Object
-from luff.translate import MeshState
 from luff.validation import problems, warnings
 
 __all__ = ["main"]

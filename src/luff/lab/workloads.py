@@ -17,8 +17,8 @@ from luff.hosts import meanings
 from luff.lab.envoy import Inbound, Peer, ProxyPlan
 from luff.lab.ports import LOOPBACK, Ports
 from luff.lab.processes import clean_environment
+from luff.mesh_state import Endpoint, Service
 from luff.model import LabWorkload
-from luff.translate import Endpoint, Service
 
 __all__ = ["INGRESS", "LUFF", "Replica", "Topology", "lay_out", "program_environment"]
 

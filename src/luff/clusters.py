@@ -1,0 +1,158 @@
+"""
+Services and DestinationRules to Envoy clusters, named and filled in as pilot does.
+
+The rules are those of Istio's ``pilot/pkg/networking/core/cluster_traffic_policy.go``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from luff.hosts import matches, qualify
+from luff.mesh_state import Endpoint, MeshState, Service, age, imported, namespace_of, protobuf_seconds
+from luff.words import Object
+
+__all__ = ["clusters"]
+
+ROOT_NAMESPACE = "istio-system"
+_UNBOUNDED = 4294967295
+_TYPES = "type.googleapis.com/envoy.extensions"
+
+
+def clusters(state: MeshState, namespace: str) -> list[Object]:
+    """Return the outbound clusters of a proxy in *namespace*: one a service, and one for each of its subsets."""
+    made = []
+    for service in state.services:
+        spec = _rule(service, state, namespace)
+        policy = _at_port(spec.get("trafficPolicy") or {}, service.port)
+        made.append(_cluster_of(service, "", service.endpoints, policy))
+        for subset in spec.get("subsets") or []:
+            wanted: Mapping[str, str] = subset.get("labels") or {}
+            chosen = tuple(
+                each
+                for each in service.endpoints
+                if all(each.labels.get(key) == value for key, value in wanted.items())
+            )
+            own = {**policy, **_at_port(subset.get("trafficPolicy") or {}, service.port)}
+            made.append(_cluster_of(service, str(subset["name"]), chosen, own))
+    return made
+
+
+def _at_port(policy: Object, port: int) -> Object:
+    """Return what *policy* says of *port*: its settings for the port alone, if there are any, or else all the others."""
+    for each in policy.get("portLevelSettings") or []:
+        if (each.get("port") or {}).get("number") == port:
+            return {key: value for key, value in each.items() if key != "port"}
+    return {key: value for key, value in policy.items() if key != "portLevelSettings"}
+
+
+def _rule(service: Service, state: MeshState, namespace: str) -> Object:
+    """
+    Return the spec of the DestinationRule for *service*, empty without one.
+
+    The client's namespace is looked in first, then the service's own, then the
+    mesh's root; in each the most specific host counts, and the rules for that
+    host are one: the oldest, and what the others add.
+    """
+    seen = imported(state.destination_rules, namespace)
+    for place in dict.fromkeys((namespace, service.namespace, ROOT_NAMESPACE)):
+        # What is in a namespace is always seen from there.
+        rules = state.destination_rules if place == namespace else seen
+        found: dict[str, list[Object]] = {}
+        for each in sorted(rules, key=age):
+            host = qualify(str(each["spec"].get("host") or ""), namespace_of(each))
+            if namespace_of(each) == place and matches(host, service.host):
+                found.setdefault(host, []).append(each["spec"])
+        if found:
+            return _as_one(found[max(found, key=lambda host: (not host.startswith("*"), len(host)))])
+    return {}
+
+
+def _as_one(rules: Sequence[Object]) -> Object:
+    subsets: dict[str, Object] = {}
+    for rule in rules:
+        for subset in rule.get("subsets") or []:
+            subsets.setdefault(str(subset["name"]), subset)
+    policy: Object = next((rule["trafficPolicy"] for rule in rules if rule.get("trafficPolicy")), {})
+    return {"subsets": list(subsets.values()), "trafficPolicy": policy}
+
+
+def _cluster_of(service: Service, subset: str, endpoints: Sequence[Endpoint], policy: Object) -> Object:
+    name = f"outbound|{service.port}|{subset}|{service.host}"
+    pool = policy.get("connectionPool") or {}
+    made: Object = {
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": protobuf_seconds((pool.get("tcp") or {}).get("connectTimeout")) or "10s",
+        "lb_policy": _balancer(policy),
+        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        "circuit_breakers": {"thresholds": [_thresholds(pool)]},
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [
+                {
+                    "lb_endpoints": [
+                        {"endpoint": {"address": {"socket_address": {"address": each.host, "port_value": each.port}}}}
+                        for each in endpoints
+                    ]
+                }
+            ],
+        },
+        "typed_extension_protocol_options": _protocols(pool.get("http") or {}),
+    }
+    outlier = policy.get("outlierDetection")
+    if outlier:
+        made["outlier_detection"] = _outliers(outlier)
+        made["common_lb_config"] = {"healthy_panic_threshold": {"value": outlier.get("minHealthPercent") or 0}}
+    return made
+
+
+def _balancer(policy: Object) -> str:
+    simple = (policy.get("loadBalancer") or {}).get("simple")
+    known = {"ROUND_ROBIN": "ROUND_ROBIN", "RANDOM": "RANDOM", "LEAST_CONN": "LEAST_REQUEST"}
+    return known.get(str(simple), "LEAST_REQUEST")
+
+
+def _thresholds(pool: Object) -> Object:
+    http = pool.get("http") or {}
+    return {
+        "max_connections": (pool.get("tcp") or {}).get("maxConnections") or _UNBOUNDED,
+        "max_pending_requests": http.get("http1MaxPendingRequests") or _UNBOUNDED,
+        "max_requests": http.get("http2MaxRequests") or _UNBOUNDED,
+        "max_retries": http.get("maxRetries") or _UNBOUNDED,
+        "track_remaining": True,
+    }
+
+
+def _protocols(http: Object) -> Object:
+    """Return options that speak to the next what the caller spoke to us, as pilot does for ports without a protocol."""
+    common: Object = {}
+    if http.get("maxRequestsPerConnection"):
+        common["max_requests_per_connection"] = http["maxRequestsPerConnection"]
+    if http.get("idleTimeout"):
+        common["idle_timeout"] = protobuf_seconds(http["idleTimeout"])
+    return {
+        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+            "@type": f"{_TYPES}.upstreams.http.v3.HttpProtocolOptions",
+            "common_http_protocol_options": common,
+            "use_downstream_protocol_config": {"http_protocol_options": {}, "http2_protocol_options": {}},
+        }
+    }
+
+
+def _outliers(outlier: Object) -> Object:
+    # What is not written keeps Envoy's default: five 5xx in a row, and gateway errors alone never.
+    made: Object = {"enforcing_success_rate": 0}
+    for theirs, ours in (
+        ("consecutive5xxErrors", "consecutive_5xx"),
+        ("consecutiveGatewayErrors", "consecutive_gateway_failure"),
+    ):
+        if outlier.get(theirs) is not None:
+            made[ours] = outlier[theirs]
+            made[f"enforcing_{ours}"] = 100 if outlier[theirs] else 0
+    for theirs, ours in (("interval", "interval"), ("baseEjectionTime", "base_ejection_time")):
+        if outlier.get(theirs):
+            made[ours] = protobuf_seconds(outlier[theirs])
+    if outlier.get("maxEjectionPercent"):
+        made["max_ejection_percent"] = outlier["maxEjectionPercent"]
+    return made
