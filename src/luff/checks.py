@@ -32,7 +32,7 @@ __all__ = ["Method", "PlannedCheck", "can_fail", "late_most_s", "plan_checks", "
 
 NO_WORSE_FACTOR = 1.5
 LATE_LEAST_S = 0.02
-LATE_ANYWAY_S = 0.1
+LATE_ANYWAY_S = 0.25
 
 Method = Literal["sequential", "fixed", "comparison", "windows"]
 
@@ -113,14 +113,14 @@ def late_most_s(checks: Sequence[PlannedCheck]) -> float:
     Return the p99 lateness of the generator beyond which its samples cannot carry *checks*.
 
     Lateness only ever makes a service look slower, so it has to be small
-    beside what is claimed: a twentieth of the tightest latency limit, and 20 ms
+    beside what is claimed: a tenth of the tightest latency limit, and 20 ms
     where arms are compared by their own usual latency. Without any claim about
     latency it is the offered load that has to be right: 100 ms.
     """
     if any(check.method == "comparison" for check in checks):
         return LATE_LEAST_S
     limits_s = [c.expectation.limit_s for c in checks if isinstance(c.expectation, LatencyExpectation)]
-    return min(LATE_ANYWAY_S, max(LATE_LEAST_S, min(limits_s, default=math.inf) / 20))
+    return min(LATE_ANYWAY_S, max(LATE_LEAST_S, min(limits_s, default=math.inf) / 10))
 
 
 def _claim(expectation: Expectation) -> tuple[float, Method]:
