@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 
 from luff.errors import UsageError
 from luff.model import Verdict
-from luff.units import parse_duration_s
+from luff.units import parse_duration_s, show_duration, show_percent
 
 __all__ = [
     "STALE_AFTER",
@@ -40,6 +40,7 @@ __all__ = [
     "place_of",
     "sparkline",
     "thinned",
+    "value_words",
 ]
 
 STALE_AFTER = timedelta(days=30)
@@ -274,21 +275,36 @@ def limit_in_unit(expression: str, unit: str | None) -> float | None:
 _BARS = "▁▂▃▄▅▆▇█"
 
 
-def sparkline(values: Sequence[float], *, most: int, limit: float | None = None) -> str:
-    """Return *values* as at most *most* bars from zero up; each bar is the largest of its share of them."""
-    drawn = thinned(values, most)
+def sparkline(
+    values: Sequence[float],
+    *,
+    most: int,
+    limit: float | None = None,
+    worst: Callable[[Sequence[float]], float] = max,
+) -> str:
+    """Return *values* as at most *most* bars from zero up; each bar is the *worst* of its share of them."""
+    drawn = thinned(values, most, worst=worst)
     top = max([*drawn, *([] if limit is None else [limit])], default=0.0)
     if not drawn or top <= 0:
         return _BARS[0] * len(drawn)
     return "".join(_BARS[min(len(_BARS) - 1, int(max(value, 0.0) / top * len(_BARS)))] for value in drawn)
 
 
-def thinned(values: Sequence[float], most: int) -> list[float]:
-    """Return at most *most* of *values* in their order, the largest of each share of them."""
+def thinned(values: Sequence[float], most: int, *, worst: Callable[[Sequence[float]], float] = max) -> list[float]:
+    """Return at most *most* of *values* in their order, the *worst* of each share of them."""
     if len(values) <= most:
         return list(values)
     edges = [round(place * len(values) / most) for place in range(most + 1)]
-    return [max(values[low:high]) for low, high in itertools.pairwise(edges)]
+    return [worst(values[low:high]) for low, high in itertools.pairwise(edges)]
+
+
+def value_words(value: float, unit: str | None) -> str:
+    """Return *value* as a person would write it: ``912 ms``, ``99.8 %``."""
+    if unit is not None and unit in _UNIT_SIZE:
+        return show_duration(value * _UNIT_SIZE[unit])
+    if unit in ("%", "percent"):
+        return show_percent(value)
+    return f"{value:.4g}" + (f" {unit}" if unit else "")
 
 
 def age_words(at: datetime | None, now: datetime) -> str:
