@@ -231,6 +231,13 @@ class Occurrences:
                     update(t.occurrence).where(mine).values(claimed_until=now + timedelta(seconds=LEASE_S))
                 )
 
+    def release(self, occurrence: str, *, who: str, now: datetime) -> None:
+        """Give up *who*'s claim on *occurrence*, which has not begun: whoever reaps next has it."""
+        o = t.occurrence.c
+        mine = (o.id == occurrence) & (o.claimed_by == key(who)) & (o.state == State.CLAIMED)
+        with self._database.write() as connection:
+            connection.execute(update(t.occurrence).where(mine).values(claimed_until=now - timedelta(seconds=1)))
+
     def reap(self, *, who: str, now: datetime) -> list[Occurrence]:
         """
         Settle what a dead replica had: running becomes lost; what never began is claimed by *who*, and returned.
