@@ -52,6 +52,8 @@ DENIED_PATIENCE_S = 15.0
 """The same when the API server says no: that rarely changes by itself."""
 PAUSE_MOST_S = 5.0
 PAUSE_FIRST_S = 0.05
+MISSED_LEAST = 3
+"""So many 404s in a row are believed where nothing else can be asked."""
 CONFLICTS_MOST = 50
 """After so many conflicts in a row somebody fights us, and trying at once helps nobody."""
 FENCE_ANNOTATION = "luff.dev/fence"
@@ -185,6 +187,7 @@ async def _attempt(effort: _Effort, *, sent: bool) -> tuple[bool, Object | None]
 
 async def _attempt_on_what_is_there(effort: _Effort, *, sent: bool) -> tuple[bool, Object | None]:
     now = await effort.mesh.read(effort.ref)
+    effort.missed = 0
     left = remaining(now, effort.run)
     if left:
         _raise_floor(effort, _after(_version(now)))
@@ -210,12 +213,15 @@ async def _attempt_on_what_is_there(effort: _Effort, *, sent: bool) -> tuple[boo
 
 
 async def _is_gone(effort: _Effort) -> bool:
-    """Return whether a list says as well that the object is not there; without a role for lists, a second 404 must do."""
+    """Return whether a list says as well that the object is not there; without a role for lists, several 404s must do."""
     try:
         found = await effort.mesh.list(effort.ref.kind, effort.ref.namespace)
     except MeshDenied:
-        return effort.missed > 1
-    return all(Ref.of(each) != effort.ref for each in found)
+        return effort.missed >= MISSED_LEAST
+    if all(Ref.of(each) != effort.ref for each in found):
+        return True
+    effort.missed = 0
+    return False
 
 
 def _operations(effort: _Effort, now: Object) -> tuple[Operation, ...]:
