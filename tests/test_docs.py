@@ -36,3 +36,11 @@ def test_every_command_in_a_page_exists(page: Path) -> None:
     named |= set(re.findall(r"`luff ([a-z]+)", page.read_text()))
 
     assert named <= set(COMMANDS)
+
+
+def test_the_map_has_every_module() -> None:
+    code = " ".join(re.findall(r"`([^`]*)`", (ROOT / "ARCHITECTURE.md").read_text()))
+    words = set(re.findall(r"[a-z_]+", code))
+    modules = {path.stem for path in (ROOT / "src" / "luff").glob("*") if path.suffix == ".py" or path.is_dir()}
+
+    assert modules - words - {"__init__", "__pycache__", "__main__", "py"} == set()
