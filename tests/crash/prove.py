@@ -53,7 +53,11 @@ class Part:
 
 
 def _work(number: int, of: int, seed: int, end_s: float) -> list[Part]:
-    parts = [_play(kind, itertools.islice(make(), number, None, of), seed, end_s) for kind, make in KINDS.items()]
+    parts = []
+    for left, (kind, make) in zip(range(len(KINDS) + 1, 1, -1), KINDS.items(), strict=True):
+        # Each kind has its share of what is left, so that a short proof looks at all of them.
+        now_s = time.monotonic()
+        parts.append(_play(kind, itertools.islice(make(), number, None, of), seed, now_s + (end_s - now_s) / left))
     deeper_seed = seed * 1000 + number
     return [*parts, _play(DEEPER, every.deeper(seed=deeper_seed), deeper_seed, end_s)]
 
