@@ -49,8 +49,7 @@ def main() -> None:
     tripped = 0
     for _ in range(RUNS):
         places = positions(rng, CONTROL_ERRORS, CAP)
-        most = max((stats.guard_log_e(k, n, CONTROL_ERRORS) for k, n in enumerate(places, start=1)), default=0.0)
-        tripped += most >= math.log(1000)
+        tripped += any(n <= stats.fails_until(k, CONTROL_ERRORS, 0.001) for k, n in enumerate(places, start=1))
     print(f"the tripwire at its own rate of {CONTROL_ERRORS:.0%}: {tripped / RUNS:.3%} of runs stopped for nothing")
     print(f"{time.monotonic() - began_s:.0f} s")
 

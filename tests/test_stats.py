@@ -275,14 +275,20 @@ def test_simulated_runs_end_as_worked_out(rate: float, size: float, passes: floa
         assert failed <= 0.005
 
 
+@LAW
+@given(violations=st.integers(1, 300), threshold=st.sampled_from([0.01, 0.05, 0.2]))
+def test_the_boundary_of_failing_is_where_the_evidence_ends(violations: int, threshold: float) -> None:
+    until = stats.fails_until(violations, threshold, 0.001)
+    assert stats.log_e_fail(violations, max(violations, until + 1), threshold) < math.log(1000)
+    assert until == 0 or stats.log_e_fail(violations, until, threshold) >= math.log(1000)
+
+
 def test_the_tripwire_on_control_is_seldom_wrong() -> None:
     rng = random.Random(11)
     tripped = 0
     for _ in range(RUNS):
         positions = list(_positions(rng, 0.05, CAP))
-        tripped += any(
-            stats.guard_log_e(count, place, 0.05) >= math.log(1000) for count, place in enumerate(positions, start=1)
-        )
+        tripped += any(place <= stats.fails_until(count, 0.05, 0.001) for count, place in enumerate(positions, start=1))
     assert tripped / RUNS <= 0.004
 
 

@@ -79,7 +79,7 @@ def plan_checks(experiment: Experiment, *, rate_hz: float, timeout_s: float) -> 
             if isinstance(expectation, AnswerExpectation | FallbackExpectation)
             else None
         )
-        binomial = method in ("sequential", "fixed")
+        binomial = method in ("sequential", "fixed") and threshold < 1.0
         planned.append(
             PlannedCheck(
                 id=expectation.id,
@@ -115,9 +115,9 @@ def late_most_s(checks: Sequence[PlannedCheck]) -> float:
     Lateness only ever makes a service look slower, so it has to be small
     beside what is claimed: a tenth of the tightest latency limit, and 20 ms
     where arms are compared by their own usual latency. Without any claim about
-    latency it is the offered load that has to be right: 100 ms.
+    latency it is the offered load that has to be right: 250 ms.
     """
-    if any(check.method == "comparison" for check in checks):
+    if any(isinstance(check.expectation, NoWorseThanExpectation) for check in checks):
         return LATE_LEAST_S
     limits_s = [c.expectation.limit_s for c in checks if isinstance(c.expectation, LatencyExpectation)]
     return min(LATE_ANYWAY_S, max(LATE_LEAST_S, min(limits_s, default=math.inf) / 10))
@@ -132,6 +132,9 @@ def _claim(expectation: Expectation) -> tuple[float, Method]:
     if isinstance(expectation, AnswerExpectation | FallbackExpectation | AttemptsExpectation):
         return max(1e-4, 1.0 - expectation.at_least_percent / 100), "sequential"
     if isinstance(expectation, NoWorseThanExpectation):
+        if expectation.than is expectation.arm:
+            # Compared with its own warm-up: that much of it may be worse.
+            return max(1e-4, expectation.by_percent / 100), "sequential"
         return expectation.by_percent / 100, "comparison"
     return 0.0, "windows"
 
@@ -146,7 +149,8 @@ def _expression(expectation: Expectation) -> str:
     if isinstance(expectation, AnswerExpectation | FallbackExpectation):
         return f"{expectation.kind} ≥ {show_percent(expectation.at_least_percent)}"
     if isinstance(expectation, NoWorseThanExpectation):
-        return f"no worse than {expectation.than} by {show_percent(expectation.by_percent)}"
+        than = "before" if expectation.than is expectation.arm else expectation.than
+        return f"no worse than {than} by {show_percent(expectation.by_percent)}"
     return f"recovers within {show_duration(expectation.within_s)}"
 
 
@@ -184,6 +188,8 @@ def can_fail(check: PlannedCheck) -> bool:
     """Return whether samples that violate everything would be seen as violations: law 4."""
     if check.method == "windows":
         return True
+    if check.threshold >= 1.0:
+        return False
     listed = check.expectation.status[0] if isinstance(check.expectation, ErrorsExpectation) else "500"
     return _is_violation(
         check,

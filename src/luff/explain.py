@@ -104,6 +104,8 @@ def sentence_for(
             f"normal again {value} after the removal"
             if verdict is Verdict.PASSED
             else "it was not back to normal in time"
+            if verdict is Verdict.FAILED
+            else "it was not watched for that long"
         )
     if reason == "not_discriminating":
         return f"{check.expression} holds without the fault as well, so it proves nothing"
@@ -119,7 +121,7 @@ def sentence_for(
 
 def _value(measured: float | None, unit: str | None) -> str:
     if measured is None:
-        return "nothing"
+        return "no answer"
     if unit == "ms":
         return show_duration(measured / 1000)
     if unit == "s":

@@ -17,14 +17,15 @@ from luff.model import (
     AttemptsExpectation,
     FallbackExpectation,
     LatencyExpectation,
+    NoWorseThanExpectation,
     RecoveryExpectation,
 )
 from luff.outcome import CheckResult
 from luff.samples import Evidence, Failure, Samples
-from luff.tallies import Judge, Tally, recovery_time_ns
+from luff.tallies import Judge, Tally, recovery_time_ns, recovery_watched
 from luff.words import Arm, Phase, Verdict
 
-__all__ = ["CHECK_RULES", "result_of"]
+__all__ = ["CHECK_RULES", "p_value", "result_of"]
 
 DEPENDENT_FROM = 2.0
 """A design effect above this makes every sample size claim twice too good."""
@@ -40,6 +41,7 @@ class _Counted:
     verdict: Literal["passed", "failed"] | None
     recovery_ns: int | None
     attempts_known: bool
+    baseline_known: bool
 
 
 CheckRule = tuple[str, Callable[[_Counted], bool], Verdict, str | None]
@@ -56,6 +58,12 @@ CHECK_RULES: tuple[CheckRule, ...] = (
         lambda c: not c.attempts_known,
         Verdict.INCONCLUSIVE,
         "fault_not_observed",
+    ),
+    (
+        "there was no warm-up to compare with",
+        lambda c: not c.baseline_known,
+        Verdict.INCONCLUSIVE,
+        "not_enough_samples",
     ),
     (
         "no request was judged",
@@ -98,10 +106,12 @@ def _holds_anyway(counted: _Counted) -> bool:
 
 
 def _count_verdict(
-    check: PlannedCheck, tally: Tally, other: Tally, recovery_ns: int | None
+    check: PlannedCheck, tally: Tally, other: Tally, recovery_ns: int | None, *, watched: bool
 ) -> Literal["passed", "failed"] | None:
+    if check.threshold >= 1.0:
+        return None
     if check.method == "windows":
-        return "passed" if recovery_ns is not None else "failed"
+        return "passed" if recovery_ns is not None else "failed" if watched else None
     k, n = len(tally.positions), tally.n
     if check.method == "comparison":
         return _compared(check, tally, other)
@@ -126,10 +136,39 @@ def _compared(check: PlannedCheck, tally: Tally, other: Tally) -> Literal["passe
     )
     if worst <= check.threshold:
         return "passed"
-    best = stats.lower_bound(k, tally.n, alpha=check.alpha_fail / 2) - stats.upper_bound(
-        m, other.n, alpha=check.alpha_fail / 2
-    )
-    return "failed" if best > check.threshold else None
+    return "failed" if _shown_worse(check, tally, other, check.alpha_fail) else None
+
+
+def _shown_worse(check: PlannedCheck, tally: Tally, other: Tally, alpha: float) -> bool:
+    least = stats.lower_bound(len(tally.positions), tally.n, alpha=alpha / 2)
+    return least - stats.upper_bound(len(other.positions), other.n, alpha=alpha / 2) > check.threshold
+
+
+_ALPHA_LEAST = 1e-9
+
+
+def p_value(check: PlannedCheck, judge: Judge) -> float:
+    """Return how likely a service that keeps *check* would look at least as bad: what Holm's procedure orders."""
+    tally = judge.tallies.get(check.id, Tally())
+    if check.method == "windows":
+        # No sample stands for anything here: either it was back in time or it was not.
+        return 0.0
+    k, n = len(tally.positions), tally.n
+    if not k:
+        return 1.0
+    if check.method == "sequential":
+        return math.exp(-max(0.0, stats.most_log_e_fail(tally.positions, n, check.threshold)))
+    if check.method == "fixed":
+        return math.exp(stats.log_incomplete_beta(check.threshold, k, n - k + 1))
+    other = judge.controls.get(check.id, Tally())
+    low, high = math.log(_ALPHA_LEAST), 0.0
+    for _ in range(30):
+        middle = (low + high) / 2
+        if _shown_worse(check, tally, other, math.exp(middle)):
+            high = middle
+        else:
+            low = middle
+    return math.exp(high)
 
 
 def result_of(
@@ -137,23 +176,24 @@ def result_of(
 ) -> CheckResult:
     tally = judge.tallies.get(check.id, Tally())
     other = judge.controls.get(check.id, Tally())
-    recovery_ns = None
+    recovery_ns, watched = None, False
     if isinstance(check.expectation, RecoveryExpectation) and removed_ns is not None:
-        recovery_ns = recovery_time_ns(samples, removed_ns=removed_ns, within_s=check.expectation.within_s)
-    decided = _count_verdict(check, tally, other, recovery_ns)
-    known = not isinstance(check.expectation, AttemptsExpectation) or evidence.per == "request"
-    counted = _Counted(check, tally, other, decided, recovery_ns, known)
+        within_s = check.expectation.within_s
+        recovery_ns = recovery_time_ns(samples, removed_ns=removed_ns, within_s=within_s)
+        watched = recovery_watched(samples, removed_ns=removed_ns, within_s=within_s)
+    decided = _count_verdict(check, tally, other, recovery_ns, watched=watched)
+    # Only what takes the twin is counted by attempts, and control does not.
+    countable = evidence.per == "request" and check.arm is Arm.FAULT
+    known = countable or not isinstance(check.expectation, AttemptsExpectation)
+    warm = not isinstance(check.expectation, NoWorseThanExpectation) or _has_baseline(check.expectation, samples)
+    counted = _Counted(check, tally, other, decided, recovery_ns, known, warm)
     rule, verdict, reason = next((text, v, r) for text, holds, v, r in CHECK_RULES if holds(counted))
     k, n = len(tally.positions), tally.n
     failed = verdict is Verdict.FAILED
     alpha = check.alpha_fail if failed else check.alpha_pass
-    binomial = check.method in ("sequential", "fixed") and n > 0
+    binomial = check.method in ("sequential", "fixed") and n > 0 and check.threshold < 1.0
     bound = (stats.lower_bound if failed else stats.upper_bound)(k, n, alpha=alpha) if binomial else None
-    log_e = (
-        (stats.log_e_fail if failed else stats.log_e_pass)(k, n, check.threshold)
-        if binomial and check.method == "sequential"
-        else None
-    )
+    log_e = _log_e(check, tally, failed=failed) if binomial and check.method == "sequential" else None
     measured, unit = _measured(check, samples, evidence, tally, recovery_ns)
     return CheckResult(
         id=check.id,
@@ -179,6 +219,26 @@ def result_of(
     )
 
 
+def _log_e(check: PlannedCheck, tally: Tally, *, failed: bool) -> float:
+    """Return ln of the evidence that decided, which later requests may have weakened but not undone."""
+    if failed:
+        return stats.most_log_e_fail(tally.positions, tally.n, check.threshold)
+    decided = stats.decide_sequentially(
+        tally.positions, tally.n, check.threshold, alpha_pass=check.alpha_pass, alpha_fail=check.alpha_fail
+    )
+    at_end = stats.log_e_pass(len(tally.positions), tally.n, check.threshold)
+    if decided is None or decided[0] == "failed":
+        return at_end
+    return max(at_end, stats.log_e_pass(decided[2], decided[1], check.threshold))
+
+
+def _has_baseline(expectation: NoWorseThanExpectation, samples: Samples) -> bool:
+    return all(
+        any(samples.failure[n] == Failure.NONE for n in samples.rows(arm=arm, phase=Phase.WARMUP) if samples.decided(n))
+        for arm in {expectation.arm, expectation.than}
+    )
+
+
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 6)
 
@@ -192,7 +252,8 @@ def _measured(
         return None, None
     if isinstance(check.expectation, LatencyExpectation):
         latencies = sorted(_latencies_ms(samples, evidence, check.arm))
-        return (round(stats.quantile(latencies, check.expectation.quantile), 3), "ms") if latencies else (None, None)
+        found = stats.quantile(latencies, check.expectation.quantile) if latencies else math.inf
+        return (None, None) if math.isinf(found) else (round(found, 3), "ms")
     if isinstance(check.expectation, AttemptsExpectation):
         counts = sorted(float(a) for a in evidence.attempts if a)
         return (counts[-1], "attempts") if counts else (None, None)
@@ -202,9 +263,15 @@ def _measured(
 
 
 def _latencies_ms(samples: Samples, evidence: Evidence, arm: Arm) -> list[float]:
-    """Return the latencies of judged requests. One without an answer took at least until it was given up."""
+    """
+    Return the latencies of judged requests.
+
+    One given up at its deadline took at least that long; one that was refused
+    or broken off, however soon, has no time in which it was answered.
+    """
+    timed = (Failure.NONE, Failure.DEADLINE)
     return [
-        (samples.done_ns[n] - samples.due_ns[n]) / 1e6
+        (samples.done_ns[n] - samples.due_ns[n]) / 1e6 if samples.failure[n] in timed else math.inf
         for n in samples.rows(arm=arm, phase=Phase.FAULT)
         if samples.decided(n)
         and not Failure(samples.failure[n]).ours

@@ -15,7 +15,7 @@ from luff.model import FallbackExpectation, NoWorseThanExpectation, RecoveryExpe
 from luff.samples import ARMS, PHASES, Evidence, Failure, Samples
 from luff.words import Arm, Phase
 
-__all__ = ["Judge", "Tally", "comparison_size", "recovery_time_ns"]
+__all__ = ["Judge", "Tally", "comparison_size", "recovery_time_ns", "recovery_watched"]
 
 BREACH_ALPHA = 0.001
 """The tripwire on control is wrong once in a thousand runs at most."""
@@ -119,10 +119,15 @@ class Judge:
         if check.method == "comparison":
             enough = comparison_size(check)
             return min(tally.n, self.controls.get(check.id, Tally()).n) >= enough
-        if check.method == "fixed":
+        if check.method == "fixed" or check.threshold >= 1.0:
             return False
+        # A failure has to stand among all the checks (Holm), so it is waited for until it would stand alone.
         decided = stats.decide_sequentially(
-            tally.positions, tally.n, check.threshold, alpha_pass=check.alpha_pass, alpha_fail=check.alpha_fail
+            tally.positions,
+            tally.n,
+            check.threshold,
+            alpha_pass=check.alpha_pass,
+            alpha_fail=check.alpha_fail / len(self.checks),
         )
         return decided is not None
 
@@ -142,21 +147,45 @@ def comparison_size(check: PlannedCheck) -> int:
 
 
 def recovery_time_ns(samples: Samples, *, removed_ns: int, within_s: float) -> int | None:
-    """Return how long after *removed_ns* three windows in a row began to be like control, or ``None``."""
+    """
+    Return how long after *removed_ns* three windows in a row began to be like control, or ``None``.
+
+    A window counts when it is over and everything in it is answered or given
+    up: a request that still hangs is what a service that does not recover
+    looks like.
+    """
     windows: dict[int, dict[int, list[int | None]]] = {}
+    unknown: set[int] = set()
+    newest = -1
     for number in samples.rows(phase=Phase.RECOVERY):
         since_ns = samples.due_ns[number] - removed_ns
-        if not samples.decided(number) or since_ns < 0 or samples.failure[number] == Failure.CUT:
+        if since_ns < 0:
             continue
-        failed = samples.failure[number] != Failure.NONE or samples.status[number] >= 500
+        index = newest = since_ns // RECOVERY_WINDOW_NS
+        failure = Failure(samples.failure[number])
+        if not samples.decided(number) or failure is Failure.CUT:
+            unknown.add(index)
+            continue
+        if failure.ours:
+            continue
+        failed = failure is not Failure.NONE or samples.status[number] >= 500
         latency = None if failed else samples.done_ns[number] - samples.due_ns[number]
-        windows.setdefault(since_ns // RECOVERY_WINDOW_NS, {}).setdefault(samples.arm[number], []).append(latency)
+        windows.setdefault(index, {}).setdefault(samples.arm[number], []).append(latency)
     good = 0
-    for index in range(math.ceil(within_s)):
-        good = good + 1 if _like_control(windows.get(index, {})) else 0
+    for index in range(min(newest, math.floor(within_s))):
+        good = good + 1 if index not in unknown and _like_control(windows.get(index, {})) else 0
         if good == RECOVERY_WINDOWS:
             return (index + 1 - RECOVERY_WINDOWS) * RECOVERY_WINDOW_NS
     return None
+
+
+def recovery_watched(samples: Samples, *, removed_ns: int, within_s: float) -> bool:
+    """Return whether recovery was watched for all of its time: only then can it be said that it did not come."""
+    ends_ns = removed_ns + math.floor(within_s) * RECOVERY_WINDOW_NS
+    rows = list(samples.rows(phase=Phase.RECOVERY))
+    inside = [number for number in rows if removed_ns <= samples.due_ns[number] < ends_ns]
+    over = bool(rows) and samples.due_ns[rows[-1]] >= ends_ns
+    return over and all(samples.decided(n) and samples.failure[n] != Failure.CUT for n in inside)
 
 
 def _like_control(window: dict[int, list[int | None]]) -> bool:

@@ -17,8 +17,8 @@ from luff.errors import LockHeld, LuffError, NoGuard, NotFound, PlanRefused, Run
 from luff.explain import GiveUp, give_up
 from luff.model import ControlTripwire, Experiment
 from luff.outcome import CheckResult, Generator, Next, Who
-from luff.results import result_of
-from luff.samples import Evidence, Failure, Flag, Samples
+from luff.results import p_value, result_of
+from luff.samples import Evidence, Failure, Samples
 from luff.tallies import Judge
 from luff.words import Arm, Phase, Verdict
 
@@ -70,7 +70,7 @@ class _Facts:
     generator: Generator | None
     sent: int
     exposed: int
-    fired: int
+    hurt: bool
     checks: tuple[CheckResult, ...]
 
     @property
@@ -90,7 +90,8 @@ def _off_dose(facts: _Facts) -> bool:
     doses = [part.percent for part in (fault.delay, fault.abort) if part is not None]
     if len(doses) != 1 or doses[0] >= 100 or facts.evidence.per != "request" or not facts.exposed:
         return False
-    return not stats.within_dose(facts.fired, facts.exposed, doses[0])
+    # Each attempt draws for itself: who retries is hit more often, and that is not the dose's doing.
+    return not stats.within_dose(facts.evidence.fired_total, facts.evidence.attempts_total, doses[0])
 
 
 RULES: tuple[RunRule, ...] = (
@@ -107,7 +108,7 @@ RULES: tuple[RunRule, ...] = (
         "control_unhealthy",
     ),
     ("requests that should not took the twin", lambda f: f.evidence.breaches > 0, Verdict.FAILED, "isolation_breach"),
-    ("bystanders were hurt", lambda f: f.situation.isolation_breach, Verdict.FAILED, "isolation_breach"),
+    ("bystanders were hurt", lambda f: f.hurt, Verdict.FAILED, "isolation_breach"),
     ("somebody else took the twins out", lambda f: f.situation.fault_removed, Verdict.INCONCLUSIVE, "fault_removed"),
     ("no request was sent", lambda f: not f.sent, Verdict.INCONCLUSIVE, "not_enough_samples"),
     (
@@ -197,10 +198,12 @@ def judge(
     final.feed(samples, evidence)
     evidence.settled_through = settled
     results = _after_holm(
-        tuple(result_of(check, final, samples, evidence, removed_ns=situation.removed_ns) for check in checks)
+        tuple(result_of(check, final, samples, evidence, removed_ns=situation.removed_ns) for check in checks),
+        tuple(p_value(check, final) if check.threshold < 1.0 else 1.0 for check in checks),
     )
-    sent, exposed, fired = _exposed(samples, evidence)
-    facts = _Facts(experiment, situation, evidence, generator, sent, exposed, fired, results)
+    sent, exposed = _exposed(samples, evidence)
+    hurt = situation.isolation_breach or final.breached
+    facts = _Facts(experiment, situation, evidence, generator, sent, exposed, hurt, results)
     rule, verdict, reason = next((text, v, r) for text, holds, v, r in RULES if holds(facts))
     if reason == "of the check":
         reason = _first_reason(facts)
@@ -215,15 +218,12 @@ def control_errors_most(experiment: Experiment) -> float:
     return max(1e-3, min(shares, default=0.05))
 
 
-def _after_holm(results: tuple[CheckResult, ...]) -> tuple[CheckResult, ...]:
+def _after_holm(results: tuple[CheckResult, ...], p_values: tuple[float, ...]) -> tuple[CheckResult, ...]:
     """Let a failure stand only if it stands among all the checks that were looked at (Holm). Passing needs no correction."""
-    p_values = [
-        1.0 / max(r.e_value, 1.0)
-        if r.verdict is Verdict.FAILED and r.e_value
-        else (0.0 if r.verdict is Verdict.FAILED else 1.0)
-        for r in results
-    ]
-    standing = stats.holm(p_values, alpha=max(stats.ALPHA_FAIL, stats.ALPHA_FAIL * len(results)))
+    standing = stats.holm(
+        [p if r.verdict is Verdict.FAILED else 1.0 for r, p in zip(results, p_values, strict=True)],
+        alpha=stats.ALPHA_FAIL,
+    )
     return tuple(
         r
         if r.verdict is not Verdict.FAILED or stands
@@ -232,15 +232,16 @@ def _after_holm(results: tuple[CheckResult, ...]) -> tuple[CheckResult, ...]:
                 "verdict": Verdict.INCONCLUSIVE,
                 "reason": "not_enough_samples",
                 "rule": "among this many checks it may be chance",
+                "explanation": f"{r.explanation}; among {len(results)} checks that may be chance",
             }
         )
         for r, stands in zip(results, standing, strict=True)
     )
 
 
-def _exposed(samples: Samples, evidence: Evidence) -> tuple[int, int, int]:
-    """Return how many requests of the fault arm were sent, took the twin, and were hit by the fault."""
-    sent = exposed = fired = 0
+def _exposed(samples: Samples, evidence: Evidence) -> tuple[int, int]:
+    """Return how many requests of the fault arm were sent and took the twin."""
+    sent = exposed = 0
     for number in samples.rows(arm=Arm.FAULT, phase=Phase.FAULT):
         if (
             samples.failure[number] == Failure.CUT
@@ -251,10 +252,9 @@ def _exposed(samples: Samples, evidence: Evidence) -> tuple[int, int, int]:
         sent += 1
         if number < len(evidence.attempts) and evidence.attempts[number]:
             exposed += 1
-            fired += bool(evidence.fired[number] & (Flag.DELAY_INJECTED | Flag.FAULT_INJECTED))
     if evidence.per == "aggregate":
-        exposed, fired = min(sent, evidence.attempts_total), evidence.fired_total
-    return sent, exposed, fired
+        exposed = min(sent, evidence.attempts_total)
+    return sent, exposed
 
 
 def _explain(facts: _Facts, verdict: Verdict, reason: str | None, rule: str, seen: GiveUp | None) -> str:

@@ -1,0 +1,185 @@
+"""What a violation is, by kind of expectation, and what a plan makes of each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from luff import stats
+from luff.checks import PlannedCheck, can_fail, plan_checks, violates
+from luff.model import Experiment
+from luff.samples import Failure, Samples
+from luff.words import Arm, Phase
+
+MS = 1_000_000
+ANSWER = {"status": ["200"], "json": {"path": "$.stock", "equals": "unknown"}}
+EXPECTATIONS: dict[str, dict[str, Any]] = {
+    "latency": {"kind": "latency", "quantile": 0.99, "limit_s": 1.0},
+    "errors": {"kind": "errors", "at_most_percent": 1.0},
+    "answer": {"kind": "answer", "answer": ANSWER},
+    "fallback": {"kind": "fallback", "answer": ANSWER},
+    "attempts": {"kind": "attempts", "of": "inventory", "at_most": 2},
+    "noWorseThan": {"kind": "noWorseThan"},
+    "recovery": {"kind": "recovery", "within_s": 5.0},
+}
+
+
+def _experiment(*expect: dict[str, Any], **spec: Any) -> Experiment:
+    return Experiment.model_validate(
+        {
+            "metadata": {"name": "cart", "namespace": "shop"},
+            "spec": {
+                "target": {"host": "inventory"},
+                "fault": {"delay": {"duration": "3s"}},
+                "traffic": {"requests": [{"url": "http://checkout/cart/42"}]},
+                "expect": [{"id": f"check-{place}", **each} for place, each in enumerate(expect)],
+                **spec,
+            },
+        }
+    )
+
+
+def _check(expectation: dict[str, Any], **spec: Any) -> PlannedCheck:
+    return plan_checks(_experiment(expectation, **spec), rate_hz=20.0, timeout_s=11.0)[0]
+
+
+def _violates(
+    kind: str, *, latency_ms: int = 10, attempts: int = 1, baseline_ms: int = 100, change: Any = None, **row: Any
+) -> bool:
+    samples = Samples()
+    number = samples.open(Arm.FAULT, Phase.FAULT, 0, 5 * MS)
+    samples.close(number, done_ns=(5 + latency_ms) * MS, **({"status": 200, "holds": 1} | row))
+    return violates(_check({**EXPECTATIONS[kind], **(change or {})}), samples, number, attempts, baseline_ms * MS)
+
+
+JUDGED = [kind for kind in EXPECTATIONS if kind not in ("recovery", "attempts")]
+
+
+@pytest.mark.parametrize("kind", [*JUDGED, "attempts"])
+def test_a_quick_good_answer_violates_nothing(kind: str) -> None:
+    assert not _violates(kind)
+
+
+@pytest.mark.parametrize("kind", JUDGED)
+@pytest.mark.parametrize("failure", [f for f in Failure if f is not Failure.NONE and not f.ours])
+def test_errors_and_timeouts_are_violations(kind: str, failure: Failure) -> None:
+    assert _violates(kind, failure=failure, status=0, holds=0)
+    # Whatever is in the other columns.
+    assert _violates(kind, failure=failure, status=200, holds=1)
+
+
+VIOLATIONS: list[tuple[str, str, dict[str, Any], bool]] = [
+    ("latency is counted from the due time to the end", "latency", {"latency_ms": 1001}, True),
+    ("latency at the limit is within it", "latency", {"latency_ms": 1000}, False),
+    ("a fast error is an answer in time", "latency", {"status": 503}, False),
+    ("a status that is listed", "errors", {"status": 500}, True),
+    ("a status of the class that is listed", "errors", {"status": 504}, True),
+    ("a status that is not listed", "errors", {"status": 404}, False),
+    ("a slow answer is no error", "errors", {"latency_ms": 60_000}, False),
+    ("a status that was listed by hand", "errors", {"status": 404, "change": {"status": ["404", "5xx"]}}, True),
+    ("an answer that is not the one", "answer", {"holds": 0}, True),
+    ("an answer with another's bit", "answer", {"holds": 2}, True),
+    ("a slow answer is an answer", "answer", {"latency_ms": 60_000}, False),
+    ("an answer that is no fallback", "fallback", {"holds": 0}, True),
+    ("as many attempts as allowed", "attempts", {"attempts": 2}, False),
+    ("more attempts than allowed", "attempts", {"attempts": 3}, True),
+    ("attempts of a request that failed", "attempts", {"failure": Failure.DEADLINE, "status": 0}, False),
+    ("an answer within one and a half of the baseline", "noWorseThan", {"latency_ms": 150}, False),
+    ("an answer beyond one and a half of the baseline", "noWorseThan", {"latency_ms": 151}, True),
+    ("a server's error", "noWorseThan", {"status": 500}, True),
+    ("a client's error", "noWorseThan", {"status": 404}, False),
+]
+
+
+@pytest.mark.parametrize(("what", "kind", "row", "expected"), VIOLATIONS, ids=[what for what, *_ in VIOLATIONS])
+def test_violations(what: str, kind: str, row: dict[str, Any], *, expected: bool) -> None:
+    assert _violates(kind, **row) is expected
+
+
+PLANNED = [
+    ("latency", {}, "p99 ≤ 1 s", "sequential", 0.01),
+    ("latency", {"quantile": 0.999}, "p999 ≤ 1 s", "sequential", 0.001),
+    ("errors", {}, "errors ≤ 1 %", "sequential", 0.01),
+    ("errors", {"at_most_percent": 0.0}, "errors ≤ 0 %", "sequential", 1e-4),
+    ("answer", {"at_least_percent": 95.0}, "answer ≥ 95 %", "sequential", 0.05),
+    ("fallback", {}, "fallback ≥ 99 %", "sequential", 0.01),
+    ("attempts", {}, "attempts on inventory ≤ 2", "sequential", 0.01),
+    ("noWorseThan", {}, "no worse than control by 5 %", "comparison", 0.05),
+    ("noWorseThan", {"arm": "control"}, "no worse than before by 5 %", "sequential", 0.05),
+    ("recovery", {}, "recovers within 5 s", "windows", 0.0),
+]
+
+
+@pytest.mark.parametrize(("kind", "change", "expression", "method", "threshold"), PLANNED)
+def test_plans(kind: str, change: dict[str, Any], expression: str, method: str, threshold: float) -> None:
+    check = _check({**EXPECTATIONS[kind], **change})
+    assert (check.expression, check.method, check.kind) == (expression, method, kind)
+    assert check.threshold == pytest.approx(threshold)
+    assert check.alpha_pass == pytest.approx(0.05)
+    assert check.alpha_fail == stats.ALPHA_FAIL
+    assert check.sample_most == 1200
+
+
+def test_a_fixed_sample_is_asked_for() -> None:
+    assert _check(EXPECTATIONS["latency"], stop_early=False).method == "fixed"
+    assert _check(EXPECTATIONS["noWorseThan"], stop_early=False).method == "comparison"
+    assert _check(EXPECTATIONS["recovery"], stop_early=False).method == "windows"
+
+
+def test_a_plan_says_how_many_violations_it_tolerates() -> None:
+    assert _check(EXPECTATIONS["latency"]).tolerated == 3
+    assert _check(EXPECTATIONS["latency"], stop_early=False).tolerated == 6
+    assert _check(EXPECTATIONS["recovery"]).tolerated == 0
+
+
+def test_equal_answers_share_a_bit() -> None:
+    other = {"kind": "answer", "answer": {"status": ["404"]}}
+    checks = plan_checks(
+        _experiment(EXPECTATIONS["fallback"], other, EXPECTATIONS["answer"], EXPECTATIONS["latency"]),
+        rate_hz=20.0,
+        timeout_s=11.0,
+    )
+    assert [check.bit for check in checks] == [0, 1, 0, None]
+
+
+@pytest.mark.parametrize("kind", EXPECTATIONS)
+def test_samples_that_violate_everything_are_seen(kind: str) -> None:
+    assert can_fail(_check(EXPECTATIONS[kind]))
+
+
+@pytest.mark.parametrize("status", ["404", "4xx", "5XX"])
+def test_so_are_those_with_a_status_listed_by_hand(status: str) -> None:
+    check = _check(EXPECTATIONS["errors"])
+    changed = check.expectation.model_copy(update={"status": (status,)})
+    assert can_fail(PlannedCheck(**{**{f: getattr(check, f) for f in check.__slots__}, "expectation": changed}))
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("errors", {"at_most_percent": 100.0}),
+        ("answer", {"at_least_percent": 0.0}),
+        ("attempts", {"at_least_percent": 0.0}),
+        ("noWorseThan", {"by_percent": 100.0}),
+    ],
+)
+def test_a_claim_that_holds_whatever_happens_cannot_fail(kind: str, change: dict[str, Any]) -> None:
+    assert not can_fail(_check({**EXPECTATIONS[kind], **change}))
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    latencies_ms=st.lists(st.integers(0, 5000), min_size=1, max_size=30),
+    limit_ms=st.integers(1, 5000),
+)
+def test_latency_violations_are_those_above_the_limit(latencies_ms: list[int], limit_ms: int) -> None:
+    check = _check({**EXPECTATIONS["latency"], "limit_s": limit_ms / 1000})
+    samples = Samples()
+    for latency_ms in latencies_ms:
+        number = samples.open(Arm.FAULT, Phase.FAULT, 0, 0)
+        samples.close(number, done_ns=latency_ms * MS, status=200)
+    found = sum(violates(check, samples, number, 1, 0) for number in range(len(samples)))
+    assert found == sum(latency_ms > limit_ms for latency_ms in latencies_ms)
