@@ -7,11 +7,12 @@ Fast answers come back first, so judging by completion would pass broken service
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from luff import stats
 from luff.checks import PlannedCheck, violates
-from luff.model import FallbackExpectation, NoWorseThanExpectation, RecoveryExpectation
+from luff.model import FallbackExpectation, RecoveryExpectation
 from luff.samples import ARMS, PHASES, Evidence, Failure, Samples
 from luff.words import Arm, Phase
 
@@ -83,7 +84,7 @@ class Judge:
         for check in self.checks:
             if check.method == "windows":
                 continue
-            compared = isinstance(check.expectation, NoWorseThanExpectation | FallbackExpectation)
+            compared = check.method == "comparison" or isinstance(check.expectation, FallbackExpectation)
             if arm is check.arm and exposed:
                 self._count(self.tallies, check, samples, number, attempts)
             elif compared and arm is not check.arm:
@@ -147,14 +148,34 @@ def comparison_size(check: PlannedCheck) -> int:
 
 
 def recovery_time_ns(samples: Samples, *, removed_ns: int, within_s: float) -> int | None:
-    """
-    Return how long after *removed_ns* three windows in a row began to be like control, or ``None``.
+    """Return how long after *removed_ns* three windows in a row began to be like control, or ``None``."""
+    return _three_in_a_row([bool(good) for good in _windows(samples, removed_ns, within_s)])
 
-    A window counts when it is over and everything in it is answered or given
+
+def recovery_watched(samples: Samples, *, removed_ns: int, within_s: float) -> bool:
+    """Return whether it would be known if it had recovered: three windows in a row that nobody saw could be anything."""
+    return _three_in_a_row([good is not False for good in _windows(samples, removed_ns, within_s)]) is None
+
+
+def _three_in_a_row(windows: Sequence[bool]) -> int | None:
+    good = 0
+    for index, like_control in enumerate(windows):
+        good = good + 1 if like_control else 0
+        if good == RECOVERY_WINDOWS:
+            return (index + 1 - RECOVERY_WINDOWS) * RECOVERY_WINDOW_NS
+    return None
+
+
+def _windows(samples: Samples, removed_ns: int, within_s: float) -> list[bool | None]:
+    """
+    Return for each window whether it is like control; ``None`` where that is not known.
+
+    A window is known when it is over and everything in it is answered or given
     up: a request that still hangs is what a service that does not recover
     looks like.
     """
-    windows: dict[int, dict[int, list[int | None]]] = {}
+    count = math.floor(within_s)
+    rows: list[dict[int, list[int | None]]] = [{} for _ in range(count)]
     unknown: set[int] = set()
     newest = -1
     for number in samples.rows(phase=Phase.RECOVERY):
@@ -165,33 +186,18 @@ def recovery_time_ns(samples: Samples, *, removed_ns: int, within_s: float) -> i
         failure = Failure(samples.failure[number])
         if not samples.decided(number) or failure is Failure.CUT:
             unknown.add(index)
-            continue
-        if failure.ours:
-            continue
-        failed = failure is not Failure.NONE or samples.status[number] >= 500
-        latency = None if failed else samples.done_ns[number] - samples.due_ns[number]
-        windows.setdefault(index, {}).setdefault(samples.arm[number], []).append(latency)
-    good = 0
-    for index in range(min(newest, math.floor(within_s))):
-        good = good + 1 if index not in unknown and _like_control(windows.get(index, {})) else 0
-        if good == RECOVERY_WINDOWS:
-            return (index + 1 - RECOVERY_WINDOWS) * RECOVERY_WINDOW_NS
-    return None
-
-
-def recovery_watched(samples: Samples, *, removed_ns: int, within_s: float) -> bool:
-    """Return whether recovery was watched for all of its time: only then can it be said that it did not come."""
-    ends_ns = removed_ns + math.floor(within_s) * RECOVERY_WINDOW_NS
-    rows = list(samples.rows(phase=Phase.RECOVERY))
-    inside = [number for number in rows if removed_ns <= samples.due_ns[number] < ends_ns]
-    over = bool(rows) and samples.due_ns[rows[-1]] >= ends_ns
-    return over and all(samples.decided(n) and samples.failure[n] != Failure.CUT for n in inside)
+        elif index < count and not failure.ours:
+            failed = failure is not Failure.NONE or samples.status[number] >= 500
+            latency = None if failed else samples.done_ns[number] - samples.due_ns[number]
+            rows[index].setdefault(samples.arm[number], []).append(latency)
+    return [
+        None if index in unknown or index >= newest or len(window) < len(ARMS) else _like_control(window)
+        for index, window in enumerate(rows)
+    ]
 
 
 def _like_control(window: dict[int, list[int | None]]) -> bool:
-    fault, control = window.get(ARMS.index(Arm.FAULT), []), window.get(ARMS.index(Arm.CONTROL), [])
-    if not fault or not control:
-        return False
+    fault, control = window[ARMS.index(Arm.FAULT)], window[ARMS.index(Arm.CONTROL)]
     errors = sum(x is None for x in fault) / len(fault) - sum(x is None for x in control) / len(control)
     fast, normal = sorted(x for x in fault if x is not None), sorted(x for x in control if x is not None)
     if errors > RECOVERY_ERRORS or not fast or not normal:
