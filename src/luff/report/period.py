@@ -13,6 +13,7 @@ What must stay true:
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import itertools
 from collections import Counter
@@ -20,7 +21,7 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from luff import __version__
 from luff.model import Arm, Verdict
@@ -53,6 +54,7 @@ POINTS_ON_PAGE = 40_000
 POINTS_MOST, POINTS_LEAST = 240, 40
 FAILS_DRAWN = 60
 BUCKETS_MOST = 8
+TICK_APART = 12.0
 TURNS_LISTED = 40
 PLOT_WIDTH, PLOT_HEIGHT = 460.0, 128.0
 LEFT, RIGHT, TOP, BOTTOM = 62.0, 10.0, 10.0, 24.0
@@ -97,12 +99,13 @@ class _Turn:
 
 @dataclass(frozen=True, slots=True)
 class _Plot:
-    """This is one check over time, as coordinates. *said* is the same in words."""
+    """This is one check over time, as coordinates. *said* is the same in words; what is *flat* needs no picture."""
 
     name: str
     expression: str
     said: str
     label: str
+    flat: bool
     line: str
     crosses: str
     limit: float | None
@@ -447,19 +450,23 @@ def _plot(line: CheckLine, span: tuple[datetime, datetime], points_most: int) ->
     crosses = list(dict.fromkeys(failed))
     crosses = crosses[:: max(1, -(-len(crosses) // FAILS_DRAWN))]
     said = f"{value_words(values[-1], line.unit)} in the newest run, {value_words(worst(values), line.unit)} at worst"
-    ticks = [0.0, line.limit if line.limit is not None else max(values)]
-    if line.limit is not None and max(values) > 1.5 * line.limit:
-        ticks.append(max(values))
+    ticks: list[tuple[float, str]] = []
+    for value in dict.fromkeys([max(values) if line.limit is None else line.limit, max(values), 0.0]):
+        if all(abs(y(value) - other) >= TICK_APART for other, _ in ticks):
+            ticks.append((y(value), value_words(value, line.unit) if value else "0"))
+    within_days = last - first < timedelta(days=2)
+    ends = [f"{at:%Y-%m-%d %H:%M}" if within_days else _day(at) for at in span]
     return _Plot(
         name=line.id + (" (control arm)" if line.arm == Arm.CONTROL else ""),
         expression=line.expression,
         said=said,
         label=f"{line.id} over time, {line.expression}: {said}",
+        flat=not any(values) and not crosses,
         line="M" + "L".join(f"{left:g} {down:g}" for left, down in drawn) + ("h.1" if len(drawn) == 1 else ""),
         crosses="".join(f"M{left - 3:g} {down - 3:g}l6 6m0-6l-6 6" for left, down in crosses),
         limit=None if line.limit is None else y(line.limit),
-        y_ticks=tuple((y(value), value_words(value, line.unit) if value else "0") for value in dict.fromkeys(ticks)),
-        x_ticks=((LEFT, "start", _day(first)), (PLOT_WIDTH - RIGHT, "end", _day(last))),
+        y_ticks=tuple(ticks),
+        x_ticks=((LEFT, "start", ends[0]), (PLOT_WIDTH - RIGHT, "end", ends[1])),
     )  # fmt: skip
 
 
@@ -493,16 +500,25 @@ def _listed(points: Sequence[TrendPoint]) -> list[TrendPoint]:
     return sorted(chosen, key=lambda point: (point.started_at, point.run), reverse=True)
 
 
-def _run_row(point: TrendPoint) -> tuple[str, str, str, str, str, str, str]:
-    return (
-        f"{point.started_at:%Y-%m-%d %H:%M}",
+def _run_row(point: TrendPoint) -> tuple[Markup, ...]:
+    place = "lab" if point.mesh_kind == "lab" else point.mesh_name
+    when = f"{point.started_at:%Y-%m-%d %H:%M}"
+    texts = (
+        when,
         point.verdict,
         words.MARKS[point.verdict],
         point.experiment,
-        "lab" if point.mesh_kind == "lab" else point.mesh_name,
+        place,
         point.run,
         (point.commit or "")[:8],
     )
+    return tuple(_escaped(text) for text in texts)
+
+
+@functools.lru_cache(maxsize=4096)
+def _escaped(text: str) -> Markup:
+    """Return *text* as the page shows it; a long list says the same words again and again."""
+    return escape(words.visible(text))
 
 
 def _day(at: datetime) -> str:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, select
+from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, literal_column, select
 
 from luff.model import Verdict
 from luff.report.trend import CheckPoint, Coverage, Series, Standing, TrendPoint
@@ -71,12 +71,13 @@ def _points(connection: Connection, *where: ColumnElement[bool], limit: int) -> 
         .limit(limit)
         .subquery()
     )
+    verdicts = {verdict.value: verdict for verdict in Verdict}
     checks: dict[str, list[CheckPoint]] = {}
     of_chosen = select(*(t.check_result.c[name] for name in _CHECK)).join(chosen, t.check_result.c.run == chosen.c.id)
     for run, name, kind, arm, expression, verdict, *numbers in connection.execute(
         of_chosen.order_by(t.check_result.c.run, t.check_result.c.position)
     ):
-        checks.setdefault(run, []).append(CheckPoint(name, kind, arm, expression, Verdict(verdict), *numbers))
+        checks.setdefault(run, []).append(CheckPoint(name, kind, arm, expression, verdicts[verdict], *numbers))
     return [
         TrendPoint(
             run=row.id,
@@ -102,6 +103,8 @@ def standings(
     """Return where each series stands, of *experiment* alone where given, after the runs that began before *until*."""
     r = t.run.c
     place = case((r.mesh_kind == "cluster", r.mesh_name), else_="lab").label("place")
+    # An expression and not the column: by an index, SQLite would look up each row of the whole history one by one.
+    name = (r.experiment + literal_column("''")).label("experiment")
     passed, failed = (r.verdict == verdict for verdict in (Verdict.PASSED, Verdict.FAILED))
     where: list[ColumnElement[bool]] = [r.verdict.is_not(None)]
     if experiment is not None:
@@ -110,7 +113,7 @@ def standings(
         where.append(r.started_at < until)
     asked = (
         select(
-            r.experiment,
+            name,
             r.mesh_kind,
             place,
             r.spec_sha256,
@@ -123,8 +126,8 @@ def standings(
             func.max(case((failed, r.started_at))).label("last_fail_at"),
         )
         .where(*where)
-        .group_by(r.experiment, r.mesh_kind, place, r.spec_sha256)
-        .order_by(r.experiment, r.mesh_kind, place, r.spec_sha256)
+        .group_by(name, r.mesh_kind, place, r.spec_sha256)
+        .order_by(name, r.mesh_kind, place, r.spec_sha256)
     )
     return [_standing(connection, row, until) for row in connection.execute(asked).all()]
 
