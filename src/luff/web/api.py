@@ -20,7 +20,7 @@ from luff.web import finding, reports
 from luff.web.access import Person
 from luff.web.asking import Admin, Operator, Serving, Viewer
 from luff.web.jobs import Job
-from luff.web.problems import CODES, MEDIA_TYPE, Problem, ProblemDocument
+from luff.web.problems import Problem, documented
 from luff.web.reports import Format
 from luff.web.service import Service
 from luff.web.shapes import (
@@ -54,26 +54,8 @@ EVENT_MOST = 2**53
 RETRY_MS = 2000
 
 
-def _problems(*codes: str) -> dict[int | str, dict[str, Any]]:
-    found: dict[int | str, dict[str, Any]] = {}
-    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}}
-    for code in (
-        "bad_request",
-        "not_signed_in",
-        "role_too_weak",
-        "misdirected",
-        "invalid",
-        "internal",
-        "store",
-        *codes,
-    ):
-        status, title = CODES[code]
-        found[status] = {"model": ProblemDocument, "description": title, "content": content}
-    return found
-
-
 CHANGES = ("body_too_large", "wrong_content_type")
-router = APIRouter(prefix="/api/v1", responses=_problems())
+router = APIRouter(prefix="/api/v1", responses=documented())
 
 Id = Annotated[
     str, Path(pattern=r"^[0-9a-zA-Z][0-9a-zA-Z_.-]{0,63}$", description="The id of a run, or of the request for one.")
@@ -92,13 +74,13 @@ async def list_experiments(service: Serving, _: Viewer) -> ExperimentList:
     )
 
 
-@router.get("/experiments/{experiment}", responses=_problems("not_found"))
+@router.get("/experiments/{experiment}", responses=documented("not_found"))
 async def get_experiment(service: Serving, _: Viewer, experiment: ExperimentName) -> ExperimentSummary:
     """Return one experiment."""
     return of_experiment(await run_in_threadpool(service.definitions.get, experiment))
 
 
-@router.post("/plans", responses=_problems("not_found", "mesh", "host_not_allowed", *CHANGES))
+@router.post("/plans", responses=documented("not_found", "mesh", "host_not_allowed", *CHANGES))
 async def make_plan(service: Serving, _: Viewer, body: Named) -> PlanSummary:
     """Return what a run would do now. Nothing is changed, and nothing is kept."""
     experiment = await run_in_threadpool(service.definitions.get, body.experiment)
@@ -120,7 +102,7 @@ async def make_plan(service: Serving, _: Viewer, body: Named) -> PlanSummary:
     )
 
 
-@router.get("/runs", responses=_problems("not_found"))
+@router.get("/runs", responses=documented("not_found"))
 async def list_runs(
     service: Serving,
     _: Viewer,
@@ -158,7 +140,7 @@ async def list_runs(
     "/runs",
     status_code=202,
     responses={
-        **_problems("not_found", "host_not_allowed", "queue_full", "closing", *CHANGES),
+        **documented("not_found", "host_not_allowed", "queue_full", "closing", *CHANGES),
         202: {"headers": {"Location": {"description": "The run.", "schema": {"type": "string"}}}},
     },
 )
@@ -202,14 +184,14 @@ async def start_run(
     return asked.id, await service.jobs.submit(experiment, asked)
 
 
-@router.post("/runs/{run}:stop", status_code=202, responses=_problems("not_found", "conflict", "mesh"))
+@router.post("/runs/{run}:stop", status_code=202, responses=documented("not_found", "conflict", "mesh"))
 async def stop_run(service: Serving, person: Operator, run: Id) -> dict[str, str]:
     """Stop a run, wherever it runs; its routes are restored. Comes back before that is done."""
     await finding.stop(service, run, person)
     return {"state": "stopping"}
 
 
-@router.get("/runs/{run}", responses=_problems("not_found"))
+@router.get("/runs/{run}", responses=documented("not_found"))
 async def get_run(service: Serving, _: Viewer, run: Id) -> RunSummary:
     """Return one run, with its whole outcome once it has ended."""
     return (await finding.find(service, run)).summary()
@@ -218,7 +200,7 @@ async def get_run(service: Serving, _: Viewer, run: Id) -> RunSummary:
 @router.get(
     "/runs/{run}/events",
     response_class=StreamingResponse,
-    responses={**_problems("not_found"), 200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    responses={**documented("not_found"), 200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
 )
 async def run_events(
     service: Serving, _: Viewer, run: Id, last_event_id: Annotated[str | None, Header(max_length=20)] = None
@@ -243,7 +225,7 @@ async def run_events(
     "/runs/{run}/report.{format}",
     response_class=Response,
     responses={
-        **_problems("not_found", "conflict"),
+        **documented("not_found", "conflict"),
         200: {"content": {kind.partition(";")[0]: {} for kind in reports.TYPES.values()}},
     },
 )
@@ -260,7 +242,7 @@ async def run_report(
 @router.post(
     "/outcomes",
     status_code=201,
-    responses={**_problems("conflict", *CHANGES), 200: {"description": "It was here already"}},
+    responses={**documented("conflict", *CHANGES), 200: {"description": "It was here already"}},
     openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}},
 )
 async def post_outcomes(
@@ -313,7 +295,7 @@ async def list_faults(service: Serving, _: Viewer) -> FaultList:
     return fault_list(await service.faults.look())
 
 
-@router.get("/lever", responses=_problems("mesh"))
+@router.get("/lever", responses=documented("mesh"))
 async def get_lever(service: Serving, _: Viewer) -> LeverList:
     """Return every lever that is on, everywhere or in the namespaces of the definitions."""
     namespaces = await run_in_threadpool(service.namespaces)
@@ -321,7 +303,7 @@ async def get_lever(service: Serving, _: Viewer) -> LeverList:
     return LeverList(levers=[LeverShown(namespace=p.namespace, who=p.who, why=p.why, when=p.when) for p in pulled])
 
 
-@router.post("/lever", responses=_problems("mesh", *CHANGES))
+@router.post("/lever", responses=documented("mesh", *CHANGES))
 async def change_lever(service: Serving, person: Operator, body: LeverChange) -> LeverList:
     """Pull the lever: every run stops and restores, new ones are refused; or put it back."""
     where = body.namespace or SYSTEM_NAMESPACE

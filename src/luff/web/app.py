@@ -6,7 +6,6 @@ from pathlib import Path
 
 from fastapi import APIRouter, FastAPI, Response
 from fastapi.staticfiles import StaticFiles
-from starlette.concurrency import run_in_threadpool
 
 from luff import __version__
 from luff.metrics import CONTENT_TYPE
@@ -20,7 +19,7 @@ from luff.web.service import Service
 
 __all__ = ["create_app"]
 
-health = APIRouter()
+health = APIRouter(responses=problems.documented())
 
 
 @health.get("/healthz")
@@ -29,10 +28,10 @@ async def healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@health.get("/readyz", responses={503: {"model": problems.ProblemDocument, "description": "It is not ready"}})
+@health.get("/readyz", responses=problems.documented("closing"))
 async def readyz(service: Serving) -> dict[str, str]:
     """Return that runs can be started: the store answers, and the mesh was seen lately."""
-    why = await run_in_threadpool(service.unready)
+    why = await service.unready()
     if why is not None:
         raise Problem("closing", why)
     return {"status": "ready"}

@@ -30,7 +30,7 @@ from luff.errors import (
     UsageError,
 )
 
-__all__ = ["CODES", "MEDIA_TYPE", "Problem", "ProblemDocument", "install", "response"]
+__all__ = ["CODES", "MEDIA_TYPE", "Problem", "ProblemDocument", "documented", "install", "response"]
 
 MEDIA_TYPE = "application/problem+json"
 ERRORS_SHOWN = 10
@@ -101,6 +101,25 @@ class ProblemDocument(BaseModel):
     detail: str
     next_step: str | None = None
     errors: list[dict[str, Any]] | None = None
+
+
+def documented(*codes: str) -> dict[int | str, dict[str, Any]]:
+    """Return how OpenAPI says that a route answers with *codes*, and with those that every route may."""
+    found: dict[int | str, dict[str, Any]] = {}
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}}
+    for code in (
+        "bad_request",
+        "not_signed_in",
+        "role_too_weak",
+        "misdirected",
+        "invalid",
+        "internal",
+        "store",
+        *codes,
+    ):
+        status, title = CODES[code]
+        found[status] = {"model": ProblemDocument, "description": title, "content": content}
+    return found
 
 
 class Problem(Exception):

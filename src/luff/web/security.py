@@ -60,15 +60,19 @@ class Protection:
         if refused is not None:
             await response(refused)(scope, receive, _with_headers(send))
             return
+        body = _Body(receive)
         begun = False
 
         async def watched(message: Message) -> None:
             nonlocal begun
-            begun = begun or message["type"] == "http.response.start"
+            # Whatever was made of the error that the body ended with: the answer is that it is too large.
+            if not begun and body.too_large:
+                raise _TooLarge
+            begun = True
             await send(message)
 
         try:
-            await self._app(scope, _bounded(receive), _with_headers(watched))
+            await self._app(scope, body.receive, _with_headers(watched))
         except _TooLarge:
             if not begun:
                 await response(_too_large())(scope, receive, _with_headers(send))
@@ -105,18 +109,22 @@ def _name_of(host: str) -> str:
         return ""
 
 
-def _bounded(receive: Receive) -> Receive:
-    read = 0
+class _Body:
+    """This is a body that is read no further than it may be long."""
 
-    async def bounded() -> Message:
-        nonlocal read
-        message = await receive()
-        read += len(message.get("body", b""))
-        if read > BODY_MOST_BYTES:
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._read = 0
+        self.too_large = False
+
+    async def receive(self) -> Message:
+        """Return the next message; raises `_TooLarge`."""
+        message = await self._receive()
+        self._read += len(message.get("body", b""))
+        if self._read > BODY_MOST_BYTES:
+            self.too_large = True
             raise _TooLarge
         return message
-
-    return bounded
 
 
 def _with_headers(send: Send) -> Send:

@@ -112,15 +112,15 @@ class Service:
         self.jobs.closing = why
         self.jobs.stop_all(why)
 
-    def unready(self) -> str | None:
-        """Return why the server is not ready, or ``None``. Blocks on the store."""
+    async def unready(self) -> str | None:
+        """Return why the server is not ready, or ``None``."""
         if not self.ready:
             return "it is starting, or leaving"
         seen = self.faults.seen
         if self.world.clock.monotonic_s() - seen.looked_s > STALE_S:
             return f"the mesh was not seen for a while: {seen.error}"
         try:
-            self.store.access.any_tokens()
+            await asyncio.to_thread(self.store.access.any_tokens)
         except StoreError as error:
             return error.message
         return None if self.schedule is None else self.schedule.trouble()

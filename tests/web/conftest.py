@@ -1,0 +1,177 @@
+"""A server over a simulated mesh and a real store, asked through ASGI."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from luff.errors import RunAborted
+from luff.evidence.response_header import ResponseHeader
+from luff.model import Object, PolicySpec
+from luff.outcome import MeshIdentity
+from luff.parse import parse_documents
+from luff.run import World
+from luff.store import Role, Store
+from luff.testing import Cluster, NoWatcher, SimClock, SimMesh
+from luff.web import Definitions, Rails, Service, create_app
+
+EXPERIMENT = """\
+apiVersion: luff.dev/v1alpha1
+kind: Experiment
+metadata: {{name: {name}, namespace: shop}}
+spec:
+  target: {{host: {target}}}
+  fault: {{abort: 503}}
+  traffic:
+    requests: [GET {url}]
+    rate: 20/s
+    duration: {duration}
+    warmup: 1s
+  expect:
+    - {{id: answers, errors: {{atMost: 40%}}}}
+"""
+IDENTITY = MeshIdentity(kind="cluster", name="simulated")
+
+
+def experiment(name: str, *, target: str = "stock", url: str = "http://front.shop/cart", duration: str = "3s") -> str:
+    """Return the document of an experiment; one of 3 s ends quickly, whatever comes of it."""
+    return EXPERIMENT.format(name=name, target=target, url=url, duration=duration)
+
+
+def virtual_service(name: str) -> Object:
+    """Return the VirtualService that routes to *name* in shop."""
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "VirtualService",
+        "metadata": {"name": name, "namespace": "shop"},
+        "spec": {"hosts": [name], "http": [{"name": "main", "route": [{"destination": {"host": name}}]}]},
+    }
+
+
+DOCUMENTS = "---\n".join(
+    [
+        experiment("quick"),
+        experiment("long", duration="300s"),
+        experiment("other-long", target="prices", duration="300s"),
+        experiment("outside", url="http://example.com/"),
+        experiment("nowhere", target="nothing"),
+    ]
+)
+
+
+async def _never() -> int:
+    await asyncio.Event().wait()
+    return 0
+
+
+def world_on(cluster: Cluster, store: Store) -> World:
+    """Return everything that a run needs, on *cluster*; every request is answered with 200."""
+    mesh = SimMesh(cluster)
+    return World(
+        mesh=mesh,
+        identity=IDENTITY,
+        journal=store.journal(IDENTITY),
+        watcher=NoWatcher(),
+        watcher_died=_never,
+        clock=SimClock(),
+        transport=lambda _: httpx.MockTransport(lambda _: httpx.Response(200, json={"stock": 1})),
+        source=lambda _plan, _zero: ResponseHeader(),
+        plane=None,
+    )
+
+
+@dataclass
+class Server:
+    """This is a server that runs, and who asks it."""
+
+    service: Service
+    cluster: Cluster
+    store: Store
+    client: httpx.AsyncClient
+    app: Any
+
+    def token(self, role: Role = Role.OPERATOR) -> dict[str, str]:
+        """Make a token and return the headers that show it."""
+        _, secret = self.store.access.create_token(role.value, role)
+        return {"authorization": f"Bearer {secret}"}
+
+    def browser(self) -> httpx.AsyncClient:
+        """Return a client of its own cookies that reads pages."""
+        transport = httpx.ASGITransport(app=self.app, raise_app_exceptions=False)
+        headers = {"accept": "text/html", "sec-fetch-site": "same-origin"}
+        return httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers)
+
+    async def until_ended(self, location: str, *, headers: dict[str, str] | None = None) -> dict[str, Any]:
+        """Return the run at *location* once it has ended."""
+        async with asyncio.timeout(30):
+            while True:
+                found: dict[str, Any] = (await self.client.get(location, headers=headers)).json()
+                if found["state"] == "ended":
+                    return found
+                await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def serving(
+    store: Store, cluster: Cluster, *, policy: PolicySpec | None = None, open_: bool = True, documents: str = DOCUMENTS
+) -> AsyncIterator[Server]:
+    """Start a server, yield it, and close it again."""
+    read = list(parse_documents([("shop.yaml", documents)]).experiments)
+    service = Service(
+        world_on(cluster, store),
+        store,
+        Definitions(lambda: None, lambda: read),
+        Rails(policy, "cluster", "shop"),
+        local_user="me@here",
+        open_=open_,
+    )
+    service.definitions.load()
+    await service.start()
+    app = create_app(service)
+    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        try:
+            yield Server(service, cluster, store, client, app)
+        finally:
+            await service.close(RunAborted("operator", "the test is over"))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Any:
+    """Open a new store."""
+    with Store.open(f"sqlite:///{tmp_path / 'luff.db'}") as opened:
+        yield opened
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    """Return a simulated API server with a shop."""
+    made = Cluster()
+    made.add({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}})
+    for name in ("stock", "prices"):
+        made.add(virtual_service(name))
+    return made
+
+
+Story = Callable[[Server], Coroutine[Any, Any, None]]
+
+
+@pytest.fixture
+def play(store: Store, cluster: Cluster) -> Callable[..., None]:
+    """Return what plays a story on a new server."""
+
+    def played(story: Story, **how: Any) -> None:
+        async def whole() -> None:
+            async with serving(store, cluster, **how) as server:
+                await story(server)
+
+        asyncio.run(whole())
+
+    return played
