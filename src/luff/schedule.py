@@ -458,13 +458,15 @@ class Scheduler:
         self._synced = False
         game_days = dict(self.definitions.all)
         rules = {name: Rule(each.spec.schedule.cron, each.spec.schedule.time_zone) for name, each in game_days.items()}
-        known = await self._in_thread(self._store.sync, rules, now)
+        # A file that has changed may have done so directly after the last look: what fires since is not lost.
+        since = now if self.last_tick is None else min(self.last_tick, now)
+        known = await self._in_thread(self._store.sync, rules, since)
         skipped: list[New] = []
         lines: dict[str, _Line] = {}
         for name, game_day in game_days.items():
             former = known[name].former
             if former is not None:
-                skipped += _former(game_day, former[0], former[1], now)
+                skipped += _former(game_day, former[0], former[1], since)
             lines[name] = _Line(game_day, firings(game_day.spec.schedule, known[name].settled_until))
         await self._in_thread(lambda: self._store.settle(skipped, who=self.name, now=now))
         self._lines, self._open = lines, set()

@@ -27,6 +27,7 @@ NEXT_MOST = 1000
 FIRINGS_MOST = 10_000
 SIMULATED_DAYS = 30
 YEARS_MOST = 10
+YEAR_FIRST, YEAR_LAST = 1970, 9000
 YEAR = timedelta(days=366)
 
 
@@ -192,11 +193,14 @@ def _first(read: GameDays, game_day: GameDay, now: datetime) -> Planned | None:
 def _instant(flag: str, text: str) -> datetime:
     try:
         at = datetime.fromisoformat(text.strip())
-        return (at.replace(tzinfo=UTC) if at.tzinfo is None else at).astimezone(UTC)
+        found = (at.replace(tzinfo=UTC) if at.tzinfo is None else at).astimezone(UTC)
     except (ValueError, OverflowError):
         raise UsageError(
             f"{flag} {text[:40]!r} is no date or time", next_step="such as 2026-12-01 or 2026-12-01T09:00+01:00"
         ) from None
+    if not YEAR_FIRST <= found.year <= YEAR_LAST:
+        raise UsageError(f"{flag} {text[:40]!r} is not between the years {YEAR_FIRST} and {YEAR_LAST}")
+    return found
 
 
 def _rules(game_day: GameDay) -> str:
