@@ -20,16 +20,15 @@ from datetime import UTC, datetime
 
 from luff.clock import Clock
 from luff.errors import Conflict, LuffError, MeshError, NotFound
+from luff.heartbeat import HEARTBEAT, HEARTBEAT_S
 from luff.lock import RUN_ANNOTATION, lease_ref
 from luff.mesh import Kind, Mesh, Ref
 from luff.names import http_routes, is_newer, our_run, ours, parse_name, suspects, tampered
 from luff.withdraw import FENCE_ANNOTATION, NAMELESS, tidy, withdraw
 from luff.words import Object
 
-__all__ = ["HEARTBEAT", "ORPHAN_AFTER_S", "REASONS", "Reaper", "Sighted", "Sweep"]
+__all__ = ["ORPHAN_AFTER_S", "REASONS", "Reaper", "Sighted", "Sweep"]
 
-HEARTBEAT = "luff-reaper"
-HEARTBEAT_S = 30
 ORPHAN_AFTER_S = 15.0
 """How long a run's Lease may stand still before the run counts as dead."""
 TTL_MOST_S = 3600.0

@@ -25,8 +25,9 @@ from luff.checks import late_most_s
 from luff.clock import Clock
 from luff.errors import LuffError, MeshError, NotFound, RestoreNotVerified, RunAborted, StoreError, UsageError
 from luff.evidence import DataPlane, Source
+from luff.heartbeat import check_heartbeat
 from luff.inject import Hands, Live, Watcher, injected, shielded
-from luff.lever import check_lever
+from luff.lever import check_lever, pull_lever
 from luff.lifecycle import Journal, Phase
 from luff.lock import locked
 from luff.mesh import Kind, Mesh, Ref
@@ -99,13 +100,19 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """This is what the person who starts a run decides. *namespace* is used where the experiment names none."""
+    """
+    This is what the person who starts a run decides.
+
+    *namespace* is used where the experiment names none; *needs_reaper* says
+    that the guard may not outlive us, so that somebody else must be there.
+    """
 
     actor: str
     namespace: str | None = None
     seed: int | None = None
     bounds: Bounds | None = None
     context: Context = field(default_factory=Context)
+    needs_reaper: bool = False
 
 
 @dataclass(slots=True)
@@ -178,6 +185,8 @@ async def run_experiment(
     except LuffError as raised:
         error = run.stop.reason or raised
     error = await shielded(_see_it_gone(run)) or error
+    if isinstance(error, RestoreNotVerified):
+        await shielded(_stop_everything(run, error))
     outcome = run.record.outcome(_judgement(run, error), ended_s=world.clock.now_s())
     return outcome, run.record.samples
 
@@ -243,6 +252,8 @@ async def _prepare(run: _Run) -> Plan:
     plan = make_plan(run.experiment, view, stamp, bounds=run.options.bounds)
     run.plan = run.record.plan = plan
     await preflight(world.mesh, plan)
+    if run.options.needs_reaper:
+        await check_heartbeat(world.mesh)
     run.judge = Judge(plan.checks, control_errors_most=control_errors_most(run.experiment))
     return plan
 
@@ -424,6 +435,16 @@ async def _see_it_gone(run: _Run) -> RestoreNotVerified | None:
         f"{live.ref} is clean in the API, but {', '.join(run.record.gone.where)} still run the fault",
         next_step=f"check istiod, then `luff status -n {live.injection.namespace}`",
     )
+
+
+async def _stop_everything(run: _Run, error: RestoreNotVerified) -> None:
+    """Pull the lever where a fault may still be live: nothing more is to be injected before somebody has looked."""
+    assert run.live.ref is not None
+    namespace = run.live.ref.namespace
+    why = f"a restore is not verified: {error.message}"
+    with contextlib.suppress(MeshError):
+        await pull_lever(run.world.mesh, namespace, who=f"run {run.record.run}", why=why, clock=run.world.clock)
+        run.step("lever", f"pulled for {namespace}: `luff lever off -n {namespace}` once you have looked")
 
 
 async def _recover(run: _Run, plan: Plan, driver: Driver) -> None:

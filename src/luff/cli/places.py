@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import platformdirs
 
-__all__ = ["state_folder"]
+__all__ = ["guard_dies_with_us", "state_folder"]
+
+_SHIMS = frozenset({"tini", "dumb-init", "docker-init", "catatonit", "sh", "bash"})
+"""What stands before a container's own program and ends with it."""
 
 
 def state_folder() -> Path:
@@ -14,3 +18,19 @@ def state_folder() -> Path:
     folder = platformdirs.user_state_path("luff", appauthor=False)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def guard_dies_with_us(*, process: int | None = None, parent: int | None = None, first: str | None = None) -> bool:
+    """
+    Return whether a child of this process ends when it does: it is a container's first process, or behind a shim that is.
+
+    *process*, *parent* and *first* (the name of process 1) are this process's unless given.
+    """
+    process = os.getpid() if process is None else process
+    parent = os.getppid() if parent is None else parent
+    if first is None:
+        try:
+            first = Path("/proc/1/comm").read_text(encoding="utf-8").strip()
+        except OSError:
+            first = ""
+    return process == 1 or (parent == 1 and first in _SHIMS)

@@ -64,6 +64,7 @@ class RunFlags:
     parallel: int
     wait_for: float | None
     yes: bool
+    accept_inert_leftover: bool
 
 
 _FILE = click.Path(path_type=Path)
@@ -123,6 +124,11 @@ def run_options(command: F) -> F:
         "--wait-for", type=Duration(), metavar="D", help="Wait so long for an object that somebody else's run holds."
     )
     @consent("--yes", is_flag=True, help="Use the kubeconfig's current context.")
+    @consent(
+        "--accept-inert-leftover",
+        is_flag=True,
+        help="In a container without a reaper: run all the same, though a twin that hits nobody may stay behind.",
+    )
     @mesh_options
     @store_option
     @voice_options

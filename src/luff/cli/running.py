@@ -27,6 +27,7 @@ import click
 from luff.cli.mesh_choice import Chosen, chosen_mesh
 from luff.cli.options import MeshOptions, Voice
 from luff.cli.paint import console_for
+from luff.cli.places import guard_dies_with_us
 from luff.cli.progress import PlainProgress, SilentProgress, progress_for
 from luff.cli.restore import who_am_i
 from luff.cli.world import context_from_environment, open_world
@@ -75,6 +76,7 @@ class RunSettings:
     max_duration_s: float | None = None
     wait_for_s: float | None = None
     passes: Callable[[Outcome], bool] = _passed
+    accept_inert_leftover: bool = False
 
 
 @dataclass(slots=True)
@@ -253,7 +255,12 @@ class _Crew:
             namespace=self.settings.mesh.namespace,
             seed=self.settings.seed,
             context=context_from_environment(),
+            needs_reaper=self._needs_reaper(),
         )
+
+    def _needs_reaper(self) -> bool:
+        cluster = self.world.identity.kind == "cluster"
+        return cluster and not self.settings.accept_inert_leftover and guard_dies_with_us()
 
     def _progress(self, title: str) -> SilentProgress:
         """Return the progress of one run; blocks that redraw themselves would draw over one another."""

@@ -57,6 +57,7 @@ class Session:
             max_duration_s=flags.max_duration,
             wait_for_s=flags.wait_for,
             passes=self.passes,
+            accept_inert_leftover=flags.accept_inert_leftover,
         )
 
     def passes(self, outcome: Outcome) -> bool:
