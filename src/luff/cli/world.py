@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import os
 import ssl
+import subprocess
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -33,6 +35,9 @@ from luff.store import Store
 from luff.traffic import Address, Transport
 
 __all__ = ["context_from_environment", "open_world"]
+
+
+GIT_WITHIN_S = 2.0
 
 
 @asynccontextmanager
@@ -121,11 +126,21 @@ def _address(text: str) -> Address:
 
 
 def context_from_environment() -> Context:
-    """Return where this run comes from, as CI systems say it."""
+    """Return where this run comes from: as CI systems say it, else as git does in this folder."""
     env = os.environ
-    commit = env.get("GITHUB_SHA") or env.get("CI_COMMIT_SHA")
-    branch = env.get("GITHUB_REF_NAME") or env.get("CI_COMMIT_REF_NAME")
+    commit = env.get("GITHUB_SHA") or env.get("CI_COMMIT_SHA") or _git("rev-parse", "HEAD")
+    branch = env.get("GITHUB_REF_NAME") or env.get("CI_COMMIT_REF_NAME") or _git("rev-parse", "--abbrev-ref", "HEAD")
     ci_url = env.get("CI_JOB_URL")
     if env.get("GITHUB_RUN_ID"):
         ci_url = f"{env.get('GITHUB_SERVER_URL')}/{env.get('GITHUB_REPOSITORY')}/actions/runs/{env['GITHUB_RUN_ID']}"
     return Context(commit=commit, branch=branch, ci_url=ci_url)
+
+
+@cache
+def _git(*arguments: str) -> str | None:
+    """Return what git says in this folder, or ``None`` where there is no git or no repository."""
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=GIT_WITHIN_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
