@@ -483,7 +483,7 @@ def _buckets(points: Sequence[TrendPoint], lines: Sequence[CheckLine]) -> list[_
         for line, of_run in zip(lines, values, strict=True):
             measured = [value for point in part if (value := of_run.get(point.run)) is not None]
             worst.append(value_words(_worst_of(line)(measured), line.unit) if measured else "–")
-        when = _day(part[0].started_at)
+        when = f"{part[0].started_at:%Y-%m-%d}"
         if high - low == 1 or part[0].started_at.date() == part[-1].started_at.date():
             when = f"{part[0].started_at:%Y-%m-%d %H:%M}"
         rows.append(_Bucket(when, len(part), counts[Verdict.PASSED], counts[Verdict.FAILED], tuple(worst)))
