@@ -22,7 +22,7 @@ from luff.model import (
 )
 from luff.outcome import CheckResult
 from luff.samples import Evidence, Failure, Samples
-from luff.tallies import Judge, Tally, recovery_time_ns, recovery_watched
+from luff.tallies import Judge, Tally, recovery_time_ns, recovery_watched, sequential_verdict
 from luff.words import Arm, Phase, Verdict
 
 __all__ = ["CHECK_RULES", "p_value", "result_of"]
@@ -120,10 +120,7 @@ def _count_verdict(
             return "passed"
         failed = n >= stats.FAIL_FLOOR and stats.lower_bound(k, n, alpha=check.alpha_fail) > check.threshold
         return "failed" if failed else None
-    decided = stats.decide_sequentially(
-        tally.positions, n, check.threshold, alpha_pass=check.alpha_pass, alpha_fail=check.alpha_fail
-    )
-    return None if decided is None else decided[0]
+    return sequential_verdict(check, tally, alpha_fail=check.alpha_fail)
 
 
 def _compared(check: PlannedCheck, tally: Tally, other: Tally) -> Literal["passed", "failed"] | None:

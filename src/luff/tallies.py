@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from luff import stats
 from luff.checks import PlannedCheck, violates
@@ -16,7 +17,7 @@ from luff.model import FallbackExpectation, RecoveryExpectation
 from luff.samples import ARMS, PHASES, Evidence, Failure, Samples
 from luff.words import Arm, Phase
 
-__all__ = ["Judge", "Tally", "comparison_size", "recovery_time_ns", "recovery_watched"]
+__all__ = ["Judge", "Tally", "comparison_size", "recovery_time_ns", "recovery_watched", "sequential_verdict"]
 
 BREACH_ALPHA = 0.001
 """The tripwire on control is wrong once in a thousand runs at most."""
@@ -117,20 +118,15 @@ class Judge:
         if check.method == "windows":
             return True
         tally = self.tallies.get(check.id, Tally())
+        if check.threshold >= 1.0:
+            return False
         if check.method == "comparison":
             enough = comparison_size(check)
             return min(tally.n, self.controls.get(check.id, Tally()).n) >= enough
-        if check.method == "fixed" or check.threshold >= 1.0:
+        if check.method == "fixed":
             return False
         # A failure has to stand among all the checks (Holm), so it is waited for until it would stand alone.
-        decided = stats.decide_sequentially(
-            tally.positions,
-            tally.n,
-            check.threshold,
-            alpha_pass=check.alpha_pass,
-            alpha_fail=check.alpha_fail / len(self.checks),
-        )
-        return decided is not None
+        return sequential_verdict(check, tally, alpha_fail=check.alpha_fail / len(self.checks)) is not None
 
     def recovered(self, samples: Samples, *, removed_ns: int) -> bool:
         """Return whether every recovery check has what it waits for."""
@@ -139,6 +135,24 @@ class Judge:
             for c in self.checks
             if isinstance(c.expectation, RecoveryExpectation)
         )
+
+
+def sequential_verdict(check: PlannedCheck, tally: Tally, *, alpha_fail: float) -> Literal["passed", "failed"] | None:
+    """
+    Return what the e-processes say of *tally* as it is now.
+
+    The first decision counts, with one care for services that get worse while
+    other checks are still undecided: a pass does not outlive evidence enough
+    to fail, nor a share of violations above the threshold.
+    """
+    decided = stats.decide_sequentially(
+        tally.positions, tally.n, check.threshold, alpha_pass=check.alpha_pass, alpha_fail=alpha_fail
+    )
+    if decided is None or decided[0] == "failed":
+        return None if decided is None else "failed"
+    if stats.most_log_e_fail(tally.positions, tally.n, check.threshold) >= -math.log(alpha_fail):
+        return "failed"
+    return "passed" if len(tally.positions) <= check.threshold * tally.n else None
 
 
 def comparison_size(check: PlannedCheck) -> int:
