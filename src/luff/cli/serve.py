@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,6 @@ from luff.errors import RestoreNotVerified, RunAborted, UsageError
 if TYPE_CHECKING:
     from luff.cli.mesh_choice import Chosen
     from luff.model import Experiment, PolicySpec
-    from luff.parse import Documents
     from luff.store import Store
     from luff.web import Definitions
 
@@ -68,12 +68,19 @@ def serve(
                 next_step="make one with `luff token create NAME --role operator`, or --listen 127.0.0.1:8080",
             )
         with chosen_mesh(mesh, documents) as chosen:
-            return asyncio.run(_serve(definitions, documents, chosen, opened, rules, host, port, mesh, voice))
+            return _event_loop(_serve(definitions, chosen, opened, rules, host, port, mesh, voice))
+
+
+def _event_loop(work: Coroutine[Any, Any, int]) -> int:
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run(work)
+    return uvloop.run(work)
 
 
 async def _serve(
     folder: Path,
-    documents: Documents,
     chosen: Chosen,
     store: Store,
     policy: PolicySpec | None,

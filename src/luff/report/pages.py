@@ -7,6 +7,7 @@ table beside it says.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,8 +17,8 @@ from luff.report.words import MARKS
 
 __all__ = ["Bar", "Cell", "Dot", "Picture", "ago", "fault_head", "left", "picture"]
 
-WIDTH, HEIGHT = 760.0, 220.0
-LEFT, RIGHT, TOP, BOTTOM = 58.0, 12.0, 14.0, 26.0
+WIDTH, HEIGHT = 1040.0, 190.0
+LEFT, RIGHT, TOP, BOTTOM = 72.0, 12.0, 22.0, 14.0
 _STEPS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 STALE_AFTER = timedelta(days=30)
 """How old a proof may be before a page shows it as old."""
@@ -99,12 +100,24 @@ class Picture:
     dots: tuple[Dot, ...]
     line: str
     ticks: tuple[Bar, ...]
+    limit: Bar | None
 
 
-def picture(points: Sequence[tuple[str, datetime, Verdict, float]], *, unit: str) -> Picture:
-    """Return *points*, (run, when, verdict, measured value), oldest first, as a picture; by order, not by time."""
-    top = max((value for *_, value in points), default=0.0) or 1.0
-    top *= 1.1
+def _nice(value: float) -> float:
+    """Return the next round number that is not below *value*."""
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(step * power for step in (1, 2, 5, 10) if step * power >= value * (1 - 1e-9))
+
+
+def picture(
+    points: Sequence[tuple[str, datetime, Verdict, float]], *, unit: str, limit: tuple[float, str] | None = None
+) -> Picture:
+    """
+    Return *points*, (run, when, verdict, measured value), oldest first, as a picture; by order, not by time.
+
+    *limit* is a value that is drawn across, with what it says.
+    """
+    top = _nice(max(max((value for *_, value in points), default=0.0), limit[0] if limit else 0.0) or 1.0)
     across, down = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
     step = across / max(1, len(points) - 1)
 
@@ -121,6 +134,7 @@ def picture(points: Sequence[tuple[str, datetime, Verdict, float]], *, unit: str
         )
         for number, (run, when, verdict, value) in enumerate(points)
     )
-    ticks = tuple(Bar(y(top * share), f"{top * share:,.3g}") for share in (0.0, 0.5, 0.9))
+    ticks = tuple(Bar(y(top * share), f"{top * share:,.4g}") for share in (0.0, 0.5, 1.0))
     line = "M" + "L".join(f"{dot.x} {dot.y}" for dot in dots) if dots else ""
-    return Picture(WIDTH, HEIGHT, LEFT, WIDTH - RIGHT, dots, line, ticks)
+    across_at = None if limit is None else Bar(y(limit[0]), limit[1])
+    return Picture(WIDTH, HEIGHT, LEFT, WIDTH - RIGHT, dots, line, ticks, across_at)

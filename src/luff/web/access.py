@@ -114,7 +114,7 @@ class Door:
         hashed = _hash((secret or "")[:SECRET_MOST])
         session = self._sessions.get(hashed)
         if session is not None and session.until_s < time.monotonic():
-            del self._sessions[hashed]
+            self._sessions.pop(hashed, None)
             return None
         return session
 

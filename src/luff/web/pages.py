@@ -19,6 +19,7 @@ from starlette.concurrency import run_in_threadpool
 from luff import __version__
 from luff.model import Verdict
 from luff.report.pages import ago, left
+from luff.report.resolved import latency_limits_ms
 from luff.report.words import MARKS, visible
 from luff.store import Role, RunFilter
 from luff.web import finding, reports
@@ -213,7 +214,10 @@ async def trend(request: Request, service: Serving, person: Looking, experiment:
     known = experiment in await run_in_threadpool(service.definitions.all)
     if not points and not known:
         raise Problem("not_found", f"there is no experiment {experiment[:63]!r}")
-    view = trend_view(points, datetime.now(UTC))
+    limits_ms: dict[str, float] = {}
+    if points:
+        limits_ms = latency_limits_ms(await run_in_threadpool(service.store.outcome, points[-1].run))
+    view = trend_view(points, datetime.now(UTC), limits_ms)
     return await _page(request, service, person, "trend.html.j2", experiment=experiment, known=known, **view)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -40,8 +40,12 @@ def newest(store: Store, experiment: str, mesh_kind: str) -> TrendPoint | None:
     return found[-1] if found else None
 
 
-def trend_view(points: Sequence[TrendPoint], now: datetime) -> dict[str, Any]:
-    """Return what the page of a trend shows; pictures only of runs that asked the same question as the newest."""
+def trend_view(points: Sequence[TrendPoint], now: datetime, limits_ms: Mapping[str, float]) -> dict[str, Any]:
+    """
+    Return what the page of a trend shows; pictures only of runs that asked the same question as the newest.
+
+    *limits_ms* are the latencies that the newest run's checks allow, by their ids.
+    """
     decided = [each for each in points if each.verdict in (Verdict.PASSED, Verdict.FAILED)]
     passed = [each for each in decided if each.verdict is Verdict.PASSED]
     same = [each for each in points if each.spec_sha256 == points[-1].spec_sha256] if points else []
@@ -52,7 +56,7 @@ def trend_view(points: Sequence[TrendPoint], now: datetime) -> dict[str, Any]:
         "proof": ago(passed[-1].started_at, now) if passed else "never",
         "broken": _broken(decided),
         "other_questions": len(points) - len(same),
-        "pictures": _pictures(same),
+        "pictures": _pictures(same, limits_ms),
     }
 
 
@@ -66,7 +70,7 @@ def _broken(decided: Sequence[TrendPoint]) -> TrendPoint | None:
     return first
 
 
-def _pictures(points: Sequence[TrendPoint]) -> list[tuple[str, str, str, Any]]:
+def _pictures(points: Sequence[TrendPoint], limits_ms: Mapping[str, float]) -> list[tuple[str, str, str, Any]]:
     """Return (check, what is expected, unit, picture) for each check with measured values."""
     found: dict[str, list[tuple[str, datetime, Verdict, float]]] = {}
     said: dict[str, tuple[str, str]] = {}
@@ -76,4 +80,12 @@ def _pictures(points: Sequence[TrendPoint]) -> list[tuple[str, str, str, Any]]:
                 values = (point.run, point.started_at, check.verdict, check.measured)
                 found.setdefault(check.id, []).append(values)
                 said[check.id] = (check.expression, check.unit or "")
-    return [(id_, *said[id_], picture(values, unit=said[id_][1])) for id_, values in found.items()]
+    made = []
+    for id_, series in found.items():
+        expression, unit = said[id_]
+        limit = (limits_ms[id_], expression) if id_ in limits_ms and unit == "ms" else None
+        if unit == "%" and "≥" in expression:
+            # A share that must be large is seen against all.
+            limit = (100.0, "")
+        made.append((id_, expression, unit, picture(series, unit=unit, limit=limit)))
+    return made

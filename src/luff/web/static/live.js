@@ -2,7 +2,8 @@
 "use strict";
 
 const SVG = "http://www.w3.org/2000/svg";
-const WIDTH = 760, HEIGHT = 260, LEFT = 58, RIGHT = 10, TOP = 12, BOTTOM = 26;
+const HEIGHT = 260, LEFT = 58, RIGHT = 10, TOP = 12, BOTTOM = 26;
+const FLOOR_MS = 1;
 const POINTS_MOST = 2400;
 
 const live = document.getElementById("live");
@@ -23,9 +24,8 @@ function duration(ms) {
   return `${ms >= 100 ? Math.round(ms) : ms.toPrecision(2)} ms`;
 }
 
-function niceTop(value) {
-  const power = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 5, 10].map((step) => step * power).find((top) => top >= value);
+function axisWords(ms) {
+  return ms >= 1000 ? `${ms / 1000} s` : `${ms} ms`;
 }
 
 function draw() {
@@ -34,17 +34,21 @@ function draw() {
   const from = samples[0].t, until = Math.max(samples[samples.length - 1].t, from + 10);
   let most = 10;
   for (const sample of samples) for (const arm of Object.values(sample.arms)) most = Math.max(most, arm.p99_ms || 0);
-  const top = niceTop(most);
+  const WIDTH = Math.max(280, chart.clientWidth);
+  chart.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT}`);
+  // Logarithmic, so that a slow fault arm does not press the other one flat.
+  const decades = Math.ceil(Math.log10(most / FLOOR_MS));
   const x = (t) => LEFT + (WIDTH - LEFT - RIGHT) * (t - from) / (until - from);
-  const y = (ms) => TOP + (HEIGHT - TOP - BOTTOM) * (1 - ms / top);
+  const y = (ms) => TOP + (HEIGHT - TOP - BOTTOM) * (1 - Math.min(1, Math.max(0, Math.log10(Math.max(ms, FLOOR_MS) / FLOOR_MS) / decades)));
   const parts = [];
   if (liveFrom !== null) {
     const end = liveUntil === null ? samples[samples.length - 1].t : liveUntil;
     parts.push(element("rect", {class: "window", x: x(liveFrom).toFixed(1), y: TOP, width: Math.max(0, x(end) - x(liveFrom)).toFixed(1), height: HEIGHT - TOP - BOTTOM}));
   }
-  for (const share of [0, 0.5, 1]) {
-    parts.push(element("path", {class: "rule", d: `M${LEFT} ${y(top * share)}H${WIDTH - RIGHT}`}));
-    parts.push(element("text", {class: "tick", x: LEFT - 8, y: y(top * share) + 4, "text-anchor": "end"}, share ? duration(top * share) : "0"));
+  for (let decade = 0; decade <= decades; decade += 1) {
+    const ms = FLOOR_MS * 10 ** decade;
+    parts.push(element("path", {class: "rule", d: `M${LEFT} ${y(ms)}H${WIDTH - RIGHT}`}));
+    parts.push(element("text", {class: "tick", x: LEFT - 8, y: y(ms) + 4, "text-anchor": "end"}, axisWords(ms)));
   }
   for (const share of [0, 0.5, 1]) {
     const anchor = share === 0 ? "start" : share === 1 ? "end" : "middle";
