@@ -222,3 +222,32 @@ def test_twins_that_others_take_out_are_not_put_back() -> None:
     assert (outcome.verdict, outcome.reason) == (Verdict.INCONCLUSIVE, "fault_removed")
     assert setting.routes == ["all"]
     assert setting.journal.phases[outcome.run][-1] is Phase.CLEAN
+
+
+def test_who_else_may_write_is_in_the_runs_record_and_does_not_stop_it() -> None:
+    setting = Setting()
+    setting.cluster.edit(
+        REF, lambda thing: thing["metadata"].update(labels={"kustomize.toolkit.fluxcd.io/name": "apps"})
+    )
+
+    outcome = setting.run()
+
+    notes = [entry.note or "" for entry in outcome.timeline if entry.phase == "mind"]
+    assert any("flux suspend kustomization apps" in note for note in notes), notes
+    assert outcome.verdict is Verdict.FAILED
+
+
+def test_an_older_object_of_another_namespace_for_the_same_host_is_a_refusal() -> None:
+    setting = Setting()
+    older: Object = {
+        **OBJECT,
+        "metadata": {"name": "old", "namespace": "platform", "creationTimestamp": "2020-01-01T00:00:00Z"},
+        "spec": {**OBJECT["spec"], "hosts": ["stock.shop.svc.cluster.local"]},
+    }
+    setting.cluster.add(older)
+    setting.cluster.edit(REF, lambda thing: thing["metadata"].update(creationTimestamp="2021-01-01T00:00:00Z"))
+
+    outcome = setting.run()
+
+    assert outcome.reason == "plan_refused:shadowed_virtual_service"
+    assert setting.routes == ["all"]

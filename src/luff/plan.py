@@ -19,6 +19,7 @@ from luff.checks import PlannedCheck, plan_checks
 from luff.errors import PlanRefused
 from luff.hosts import DOMAIN, matches, meanings, qualify
 from luff.model import DEFAULT_RATE_HZ, Experiment, Object, Target
+from luff.others import Surroundings, find_others
 from luff.routes import Injection, Selection, inject, select
 from luff.scope import Scope
 from luff.units import RATE_MOST_HZ, istio_duration, parse_duration_s, show_duration, show_rate
@@ -31,13 +32,19 @@ HELD_IN_LABS = 2000.0
 
 @dataclass(frozen=True, slots=True)
 class MeshView:
-    """This is what plan needs to have read: the objects of the target's namespace, raw."""
+    """
+    This is what plan needs to have read: the objects of the target's namespace, raw.
+
+    *elsewhere* are the VirtualServices of other namespaces, as far as they may
+    be read: one of those may be the one that proxies use.
+    """
 
     kind: Literal["lab", "cluster"]
     namespace: str
     virtual_services: tuple[Object, ...]
     services: tuple[Object, ...] = ()
     namespace_exists: bool = True
+    elsewhere: tuple[Object, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +114,7 @@ def make_plan(experiment: Experiment, view: MeshView, stamp: Stamp, *, bounds: B
     spec = experiment.spec
     root = _find(spec.target, view)
     leaf, selection = _follow(root, spec.target, view)
+    others = _check_others(experiment, root, leaf, view)
     _check_mechanism(experiment, leaf, selection)
     _check_grpc(experiment, leaf, view)
     timeout_s = spec.timeout_s
@@ -144,7 +152,12 @@ def make_plan(experiment: Experiment, view: MeshView, stamp: Stamp, *, bounds: B
         timeout_s=timeout_s,
         held=held,
         inferred=tuple(inferred),
-        warnings=(*injection.notes, *_warnings(leaf, selection, experiment), *_unseen(view, subject, dependency)),
+        warnings=(
+            *injection.notes,
+            *others,
+            *_warnings(leaf, selection, experiment),
+            *_unseen(view, subject, dependency),
+        ),
     )
 
 
@@ -249,6 +262,25 @@ def _follow(root: Object, target: Target, view: MeshView) -> tuple[Object, Selec
         f"VirtualService {root['metadata']['name']} delegates to {namespace}/{name}, which is not there: Istio ignores that route",
         next_step=f"create {namespace}/{name}, or take the delegate out",
     )
+
+
+def _check_others(experiment: Experiment, root: Object, leaf: Object, view: MeshView) -> list[str]:
+    """Refuse where somebody else's work stands in the way, and return what to be warned of."""
+    spec = experiment.spec
+    full = [meanings(urlsplit(request.url).hostname or "", view.namespace)[0] for request in spec.traffic.requests]
+    around = Surroundings(
+        root,
+        leaf,
+        (*view.virtual_services, *view.elsewhere),
+        view.services,
+        callers=[host.split(".")[1] for host in full if host.endswith(f".{DOMAIN}")],
+        controllers=view.kind == "cluster",
+    )
+    found = find_others(around, spec.target)
+    for finding in found:
+        if finding.refuse:
+            raise PlanRefused(finding.rule, finding.message, next_step=finding.do)
+    return [str(finding) for finding in found]
 
 
 def _check_mechanism(experiment: Experiment, leaf: Object, selection: Selection) -> None:

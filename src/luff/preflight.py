@@ -14,7 +14,7 @@ from luff.lever import check_lever
 from luff.mesh import Kind, Mesh, Ref
 from luff.model import Experiment
 from luff.plan import MeshView, Plan
-from luff.routes import ours, suspects
+from luff.routes import ours
 
 __all__ = ["check_foreign", "namespace_of", "preflight", "read_view"]
 
@@ -24,12 +24,14 @@ def namespace_of(experiment: Experiment, default: str | None) -> str:
     return experiment.spec.target.namespace or experiment.metadata.namespace or default or "default"
 
 
-async def read_view(mesh: Mesh, namespace: str) -> MeshView:
+async def read_view(mesh: Mesh, namespace: str, *, everywhere: bool = True) -> MeshView:
     """
     Read what a plan needs: the VirtualServices and the Services of *namespace*.
 
-    A role that may not read Services or Namespaces is no obstacle: plan then
-    knows less. Raises `MeshError` when the VirtualServices cannot be read.
+    With *everywhere* those of other namespaces as well, since one of them may
+    claim the same host. A role that may not read those, Services or Namespaces
+    is no obstacle: plan then knows less. Raises `MeshError` when the
+    VirtualServices of *namespace* cannot be read.
     """
 
     async def exists() -> bool:
@@ -47,8 +49,19 @@ async def read_view(mesh: Mesh, namespace: str) -> MeshView:
         except MeshError:
             return ()
 
-    there, found, known = await asyncio.gather(exists(), mesh.list(Kind.VIRTUAL_SERVICE, namespace), services())
-    return MeshView(mesh.kind, namespace, tuple(found), known, namespace_exists=there)
+    async def elsewhere() -> tuple[dict[str, object], ...]:
+        if not everywhere:
+            return ()
+        try:
+            found = await mesh.list(Kind.VIRTUAL_SERVICE, None)
+        except MeshError:
+            return ()
+        return tuple(each for each in found if each["metadata"].get("namespace") != namespace)
+
+    there, found, known, others = await asyncio.gather(
+        exists(), mesh.list(Kind.VIRTUAL_SERVICE, namespace), services(), elsewhere()
+    )
+    return MeshView(mesh.kind, namespace, tuple(found), known, namespace_exists=there, elsewhere=others)
 
 
 def check_foreign(plan: Plan) -> None:
@@ -62,21 +75,6 @@ def check_foreign(plan: Plan) -> None:
             f"VirtualService {name} already carries {', '.join(left)}",
             next_step=f"see `luff status`, then `luff restore --all -n {plan.injection.namespace}`",
         )
-
-
-def strangers(plan: Plan) -> tuple[str, ...]:
-    """Return warnings about routes that look like ours and are not, and about faults that were there before."""
-    name = f"{plan.injection.namespace}/{plan.injection.virtual_service}"
-    said = [
-        f"{name} has a route {suspect}, which looks like ours and is not: it is left alone"
-        for suspect in suspects(plan.virtual_service)
-    ]
-    for index, route in enumerate(plan.virtual_service["spec"].get("http") or []):
-        if route.get("fault") and not ours(route):
-            said.append(
-                f"{name} has a fault of somebody else's on the route {route.get('name') or index}: control requests meet it too"
-            )
-    return tuple(said)
 
 
 async def preflight(mesh: Mesh, plan: Plan) -> None:

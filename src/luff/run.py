@@ -55,6 +55,7 @@ from luff.verdicts import (
     judge,
 )
 from luff.withdraw import remaining
+from luff.words import Object
 
 __all__ = ["Options", "Progress", "World", "plan_only", "run_experiment"]
 
@@ -143,6 +144,7 @@ class _Run:
     situation: Situation = field(default_factory=Situation)
     live: Live = field(default_factory=Live)
     plan: Plan | None = None
+    elsewhere: tuple[Object, ...] = ()
     judge: Judge | None = None
     source: Source | None = None
 
@@ -251,6 +253,9 @@ async def _prepare(run: _Run) -> Plan:
     view = await read_view(world.mesh, namespace_of(run.experiment, run.options.namespace))
     plan = make_plan(run.experiment, view, stamp, bounds=run.options.bounds)
     run.plan = run.record.plan = plan
+    run.elsewhere = view.elsewhere
+    for warning in plan.warnings:
+        run.record.step(world.clock.now_s(), "mind", plan.stamp.scope.redact(warning))
     await preflight(world.mesh, plan)
     if run.options.needs_reaper:
         await check_heartbeat(world.mesh)
@@ -261,7 +266,8 @@ async def _prepare(run: _Run) -> Plan:
 async def _plan_again(run: _Run) -> Injection:
     """Plan from the object as it is now: what the patch is pinned to must be what was looked at."""
     assert run.plan is not None
-    view = await read_view(run.world.mesh, run.plan.injection.namespace)
+    view = await read_view(run.world.mesh, run.plan.injection.namespace, everywhere=False)
+    view = replace(view, elsewhere=run.elsewhere)
     plan = make_plan(run.experiment, view, run.plan.stamp, bounds=run.options.bounds)
     check_foreign(plan)
     run.plan = run.record.plan = plan

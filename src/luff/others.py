@@ -1,0 +1,434 @@
+"""
+Who else writes a VirtualService, and which other VirtualServices stand in its way.
+
+Pure: from objects to findings. Each has a stable rule, says whether a run is
+refused or only warned, and what to do. Only what can be seen in the objects is
+said: a controller that leaves no mark on them is found out when it takes the
+twins away (``fault_removed``).
+
+Facts that decide: Flagger compares the whole object with what it would write,
+also when no canary runs, and one annotation too many resets a canary to 0 %.
+Argo Rollouts names an unnamed second route an invalid Rollout, at once. Argo CD
+and Flux put ``spec.http`` back whole. A sidecar uses one VirtualService for a
+host, the oldest, private ones before those exported to it before public ones;
+a gateway merges them in an order that Istio leaves open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from luff.hosts import MESH, matches, meanings, qualify, qualify_gateway
+from luff.names import http_routes, ours, suspects
+from luff.words import Object
+
+if TYPE_CHECKING:
+    from luff.model import Target
+
+__all__ = ["Finding", "Surroundings", "find_others"]
+
+FLAGGER_ANNOTATION = "flagger.kubernetes.io/original-configuration"
+ROLLOUTS_ANNOTATION = "argo-rollouts.argoproj.io/managed-by-rollouts"
+ROLLOUTS_MANAGERS = ("rollouts-controller", "argo-rollouts")
+ARGO_CD_ANNOTATION = "argocd.argoproj.io/tracking-id"
+ARGO_CD_LABELS = ("argocd.argoproj.io/instance", "app.kubernetes.io/instance")
+ARGO_CD_MANAGERS = ("argocd-controller", "argocd-application-controller")
+FLUX = "kustomize.toolkit.fluxcd.io"
+FLUX_HELM = "helm.toolkit.fluxcd.io"
+FLUX_LETS_GO = {"reconcile": "disabled", "ssa": "ignore"}
+"""Annotations by which Flux leaves an object alone."""
+WAYPOINT_LABEL = "istio.io/use-waypoint"
+NOBODY, OWN, EVERYBODY = "~", ".", "*"
+"""What ``exportTo`` may say besides the names of namespaces."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """This is one thing that somebody else has to do with the object. *refuse* says that there must be no run."""
+
+    rule: str
+    refuse: bool
+    message: str
+    do: str
+
+    def __str__(self) -> str:
+        return f"{self.message} ({self.rule}): {self.do}"
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """
+    This is what is in view around a target.
+
+    *root* is what proxies look up by host, *leaf* what gets the twins: the same
+    object unless *root* delegates. *virtual_services* are all that are in view,
+    *callers* the namespaces that the traffic is known to pass through.
+    *controllers* is false in a lab, where no controller is at work, whatever
+    an object copied from a cluster says.
+    """
+
+    root: Object
+    leaf: Object
+    virtual_services: Sequence[Object]
+    services: Sequence[Object] = ()
+    callers: Sequence[str] = ()
+    controllers: bool = True
+
+
+def find_others(around: Surroundings, target: Target) -> tuple[Finding, ...]:
+    """Return everything that others have to do with the target, refusals first."""
+    found = [
+        *_controllers(around),
+        *_shadowed(around, target),
+        *_gateway_merges(around, target),
+        *_hidden(around, target),
+        *_waypoints(around, target),
+        *_strangers(around.leaf),
+    ]
+    return tuple(sorted(found, key=lambda finding: not finding.refuse))
+
+
+def _controllers(around: Surroundings) -> list[Finding]:
+    each = [_flagger, _rollouts, _argo_cd, _flux]
+    found = [finding for find in each for finding in find(around)]
+    if around.controllers:
+        return found
+    return [
+        Finding(
+            finding.rule, False, f"in a lab this harms nothing, on a cluster it would: {finding.message}", finding.do
+        )
+        for finding in found
+    ]
+
+
+def _flagger(around: Surroundings) -> Iterator[Finding]:
+    owners = _metadata(around.leaf).get("ownerReferences") or []
+    canary = next((str(owner.get("name")) for owner in owners if owner.get("kind") == "Canary"), None)
+    if canary is None and FLAGGER_ANNOTATION not in _notes(around.leaf) and not _written_by(around.leaf, ["flagger"]):
+        return
+    who = f"Flagger (Canary {canary})" if canary else "Flagger"
+    yield Finding(
+        "flagger_owns_it",
+        True,
+        f"{who} writes {_name(around.leaf)}: it overwrites any other change at its next look, also when no canary runs, "
+        "sets the weights of a running canary back, and may keep the twins as the original to go back to",
+        "target a VirtualService that Flagger does not write, such as that of the next hop, or try it in a lab (--lab)",
+    )
+
+
+def _rollouts(around: Surroundings) -> Iterator[Finding]:
+    leaf = around.leaf
+    named = _notes(leaf).get(ROLLOUTS_ANNOTATION)
+    managed = {
+        (str(_metadata(service).get("name")), str(_metadata(service).get("namespace", "")))
+        for service in around.services
+        if ROLLOUTS_ANNOTATION in _notes(service)
+    }
+    sure = named is not None or _written_by(leaf, ROLLOUTS_MANAGERS)
+    # A Service alone may belong to a blue-green Rollout, which never looks at a VirtualService; a split is a canary's.
+    splits = [route for route in _theirs(leaf) if len(route.get("route") or []) > 1 and _leads_to(route, leaf, managed)]
+    if not sure and not splits:
+        return
+    who = f"Argo Rollouts ({named})" if named else "Argo Rollouts"
+    unnamed = [route for route in (_theirs(leaf) if sure else splits) if not route.get("name")]
+    if unnamed:
+        yield Finding(
+            "rollouts_without_named_routes",
+            True,
+            f"{who} sets the weights of {_name(leaf)}, and {len(unnamed)} of its routes have no name: "
+            "with a twin beside them the Rollout becomes invalid at once (InvalidSpec)",
+            "give each http route a name and list those in the Rollout's trafficRouting.istio.virtualService.routes",
+        )
+        return
+    yield Finding(
+        "rollouts_at_work",
+        False,
+        f"{who} sets the weights of {_name(leaf)}; twins keep the weights that were there when they were made",
+        "run while the Rollout is Healthy, and see that trafficRouting.istio.virtualService.routes lists the routes: "
+        "where it names none, a twin makes the Rollout invalid (InvalidSpec)",
+    )
+
+
+def _leads_to(route: Object, leaf: Object, services: set[tuple[str, str]]) -> bool:
+    namespace = str(_metadata(leaf).get("namespace", ""))
+    hosts = {
+        qualify(str((each.get("destination") or {}).get("host", "")), namespace) for each in route.get("route") or []
+    }
+    return any(qualify(name, of or namespace) in hosts for name, of in services)
+
+
+def _argo_cd(around: Surroundings) -> Iterator[Finding]:
+    leaf = around.leaf
+    tracked = _notes(leaf).get(ARGO_CD_ANNOTATION)
+    labels = _metadata(leaf).get("labels") or {}
+    label = next((str(labels[key]) for key in ARGO_CD_LABELS if key in labels), None)
+    application = str(tracked).split(":", 1)[0] if tracked else label
+    by_helm = labels.get("app.kubernetes.io/managed-by") == "Helm" and ARGO_CD_LABELS[0] not in labels
+    if tracked is None and not _written_by(leaf, ARGO_CD_MANAGERS) and (label is None or by_helm):
+        return
+    sure = tracked is not None or _written_by(leaf, ARGO_CD_MANAGERS)
+    who = f"Argo CD ({application})" if application else "Argo CD"
+    yield Finding(
+        "argo_cd_may_revert",
+        False,
+        f"{who} {'manages' if sure else 'may manage'} {_name(leaf)}: self-heal puts spec.http back within seconds, "
+        "and the run would end as inconclusive(fault_removed)",
+        "for the time of the run annotate the Application with argocd.argoproj.io/skip-reconcile=true, or give it "
+        'ignoreDifferences with jqPathExpressions [\'.spec.http[] | select((.name // "") | startswith("luff."))\'] '
+        "and the sync option RespectIgnoreDifferences=true",
+    )
+
+
+def _flux(around: Surroundings) -> Iterator[Finding]:
+    leaf = around.leaf
+    labels, notes = _metadata(leaf).get("labels") or {}, _notes(leaf)
+    for group, kind in ((FLUX, "kustomization"), (FLUX_HELM, "helmrelease")):
+        name = labels.get(f"{group}/name")
+        if name is None:
+            continue
+        if any(str(notes.get(f"{group}/{key}", "")).lower() == value for key, value in FLUX_LETS_GO.items()):
+            continue
+        where = f" -n {labels[f'{group}/namespace']}" if f"{group}/namespace" in labels else ""
+        yield Finding(
+            "flux_may_revert",
+            False,
+            f"Flux ({kind} {name}) manages {_name(leaf)} and puts spec.http back at its next round; "
+            "the run would end as inconclusive(fault_removed)",
+            f"`flux suspend {kind} {name}{where}` for the time of the run, and `flux resume {kind} {name}{where}` after it",
+        )
+
+
+def _shadowed(around: Surroundings, target: Target) -> Iterator[Finding]:
+    """Find the other objects for the same host on sidecars: one of them is used, the rest is not even looked at."""
+    root = around.root
+    if not _on_mesh(root) or (target.gateways and MESH not in target.gateways):
+        return
+    others = [each for each in around.virtual_services if _key(each) != _key(root) and _on_mesh(each)]
+    callers = list(dict.fromkeys([_key(root)[0], *around.callers]))
+    lost: dict[tuple[str, str], tuple[Object, list[str]]] = {}
+    beaten: dict[str, Object] = {}
+    for caller in callers:
+        for host in _wanted(root, target):
+            mine = _standing(root, host, caller)
+            for other in others:
+                theirs = _standing(other, host, caller)
+                if theirs is None or mine is None:
+                    continue
+                if theirs < mine:
+                    lost.setdefault((caller, host), (other, []))
+                else:
+                    beaten[host] = other
+    if lost:
+        (caller, host), (other, _) = next(iter(lost.items()))
+        everywhere = len(lost) == len(callers) * len(_wanted(root, target))
+        yield Finding(
+            "shadowed_virtual_service",
+            everywhere,
+            f"sidecars in {caller} use {_name(other)} for {host} and not {_name(root)}: {_why_first(other, root, host, caller)}",
+            f"name {_key(other)[1]} in target.virtualService"
+            + ("" if _key(other)[0] == _key(root)[0] else f" with target.namespace {_key(other)[0]}")
+            + ", or keep one VirtualService per host",
+        )
+        return
+    for host, other in beaten.items():
+        if host.startswith("*") or any(host == own for own in _hosts(other)):
+            yield Finding(
+                "second_virtual_service",
+                False,
+                f"{_name(other)} is for {host} as well; sidecars ignore it as long as {_name(root)} comes first",
+                "keep one VirtualService per host; until then never delete and create this one anew, it would lose its place",
+            )
+            return
+
+
+def _wanted(root: Object, target: Target) -> list[str]:
+    """Return the full names of the hosts that matter: the target's, else all that *root* claims."""
+    claimed = _hosts(root)
+    if target.host is None:
+        return claimed
+    meant = meanings(target.host, target.namespace or _key(root)[0])
+    return [host for host in meant if any(matches(own, host) for own in claimed)] or claimed
+
+
+def _standing(virtual_service: Object, host: str, caller: str) -> tuple[int, int, str, str, str] | None:
+    """Return the place of *virtual_service* in line for *host* as seen from *caller*, the smallest wins; ``None`` if not in line."""
+    fits = [own for own in _hosts(virtual_service) if (own == host if host.startswith("*") else matches(own, host))]
+    seen = _visibility(virtual_service, caller)
+    if not fits or seen is None:
+        return None
+    namespace, name = _key(virtual_service)
+    # An exact name, then the longest wildcard, wins whatever its age.
+    closest = min(0 if not own.startswith("*") else 1_000 - len(own) for own in fits)
+    return closest, seen, str(_metadata(virtual_service).get("creationTimestamp") or ""), name, namespace
+
+
+def _visibility(virtual_service: Object, caller: str) -> int | None:
+    """Return 0 for private to *caller*, 1 for exported to it by name, 2 for everybody; ``None`` when it does not see it."""
+    namespace = _key(virtual_service)[0]
+    to = _exported_to(virtual_service)
+    if not to or EVERYBODY in to:
+        return 2
+    if NOBODY in to:
+        return None
+    if caller == namespace and (OWN in to or namespace in to):
+        return 0
+    return 1 if caller in to else None
+
+
+def _why_first(other: Object, root: Object, host: str, caller: str) -> str:
+    theirs, mine = _standing(other, host, caller), _standing(root, host, caller)
+    if theirs is None or mine is None or theirs[0] != mine[0]:
+        return "its host is the more exact one"
+    if theirs[1] != mine[1]:
+        return "one exported to few comes before one for all"
+    return "the oldest wins, and they are not merged"
+
+
+def _gateway_merges(around: Surroundings, target: Target) -> Iterator[Finding]:
+    root = around.root
+    if target.from_:
+        return
+    shared_with: list[str] = []
+    mine = _gateways(root) & ({qualify_gateway(name, _key(root)[0]) for name in target.gateways} or _gateways(root))
+    for other in around.virtual_services:
+        if _key(other) == _key(root) or not mine & _gateways(other):
+            continue
+        if set(_hosts(root)) & set(_hosts(other)):
+            shared_with.append(_name(other))
+    if shared_with:
+        yield Finding(
+            "gateway_merge",
+            False,
+            f"the gateway {', '.join(sorted(mine))} merges {_name(root)} with {', '.join(shared_with)}, in an order that Istio leaves open: "
+            "requests that their routes take first never meet the twins",
+            "keep one VirtualService per host and gateway, or look at the run's exposure before you believe it",
+        )
+
+
+def _hidden(around: Surroundings, target: Target) -> Iterator[Finding]:
+    root, leaf = around.root, around.leaf
+    namespace = _key(root)[0]
+    for each in {_key(root): root, _key(leaf): leaf}.values():
+        if NOBODY in _exported_to(each):
+            yield Finding(
+                "exported_to_nobody",
+                True,
+                f"{_name(each)} has exportTo: ['~'], so no proxy has it",
+                "export it to the callers' namespace, or target the VirtualService that they do use",
+            )
+            return
+    if leaf is not root and _visibility(leaf, namespace) is None:
+        yield Finding(
+            "delegate_not_exported",
+            True,
+            f"{_name(root)} delegates to {_name(leaf)}, whose exportTo leaves out the namespace {namespace}: Istio ignores that route",
+            f"add {namespace} to its exportTo",
+        )
+    blind = [caller for caller in dict.fromkeys([namespace, *around.callers]) if _visibility(root, caller) is None]
+    if blind and _on_mesh(root) and not target.gateways:
+        yield Finding(
+            "hidden_from_callers",
+            False,
+            f"exportTo of {_name(root)} leaves out {', '.join(blind)}: callers there do not see it and are not faulted",
+            "if the callers are there, add their namespace to exportTo; otherwise look at the run's exposure",
+        )
+
+
+def _waypoints(around: Surroundings, target: Target) -> Iterator[Finding]:
+    wanted = set(_wanted(around.root, target))
+    for service in around.services:
+        metadata = _metadata(service)
+        waypoint = str((metadata.get("labels") or {}).get(WAYPOINT_LABEL) or "none")
+        name = str(metadata.get("name"))
+        if waypoint == "none" or qualify(name, str(metadata.get("namespace") or _key(around.root)[0])) not in wanted:
+            continue
+        if target.from_:
+            yield Finding(
+                "waypoint_ignores_from",
+                True,
+                f"requests to {name} are routed by the waypoint {waypoint}, which skips matches on the caller's labels: "
+                "the twins would hit nobody",
+                "leave target.from out; only requests with the scope are hit, whoever the caller is",
+            )
+        else:
+            yield Finding(
+                "waypoint",
+                False,
+                f"requests to {name} are routed by the waypoint {waypoint}, for all callers at once, and waypoints put "
+                "the routes of several VirtualServices together without an order",
+                "look at the run's exposure before you believe it",
+            )
+
+
+def _strangers(leaf: Object) -> Iterator[Finding]:
+    for name in suspects(leaf):
+        yield Finding(
+            "looks_like_ours",
+            False,
+            f"{_name(leaf)} has a route {name}, which looks like ours and is not",
+            "nothing: it is left alone",
+        )
+    for index, route in enumerate(http_routes(leaf)):
+        if isinstance(route, dict) and route.get("fault") and not ours(route):
+            yield Finding(
+                "foreign_fault",
+                False,
+                f"{_name(leaf)} has a fault of somebody else's on the route {route.get('name') or index}",
+                "take it out first if that is not meant: control requests meet it too, and scoped ones meet ours instead",
+            )
+
+
+def _metadata(object_: Object) -> Object:
+    return object_.get("metadata") or {}
+
+
+def _notes(object_: Object) -> Object:
+    return _metadata(object_).get("annotations") or {}
+
+
+def _key(virtual_service: Object) -> tuple[str, str]:
+    metadata = _metadata(virtual_service)
+    return str(metadata.get("namespace", "")), str(metadata.get("name", ""))
+
+
+def _name(virtual_service: Object) -> str:
+    return "VirtualService " + "/".join(_key(virtual_service))
+
+
+def _theirs(virtual_service: Object) -> list[Object]:
+    return [route for route in http_routes(virtual_service) if isinstance(route, dict) and not ours(route)]
+
+
+def _written_by(object_: Object, managers: Iterable[str]) -> bool:
+    """Return whether one of *managers* owns the routes of *object_* by its managedFields."""
+    wanted = set(managers)
+    return any(
+        entry.get("manager") in wanted and "f:http" in ((entry.get("fieldsV1") or {}).get("f:spec") or {})
+        for entry in _metadata(object_).get("managedFields") or []
+        if isinstance(entry, dict)
+    )
+
+
+def _spec(virtual_service: Object) -> Object:
+    return virtual_service.get("spec") or {}
+
+
+def _hosts(virtual_service: Object) -> list[str]:
+    namespace = _key(virtual_service)[0]
+    return [qualify(str(host), namespace).lower() for host in _spec(virtual_service).get("hosts") or []]
+
+
+def _exported_to(virtual_service: Object) -> list[str]:
+    return [str(each) for each in _spec(virtual_service).get("exportTo") or []]
+
+
+def _on_mesh(virtual_service: Object) -> bool:
+    gateways = _spec(virtual_service).get("gateways")
+    return not gateways or MESH in gateways
+
+
+def _gateways(virtual_service: Object) -> set[str]:
+    named = _spec(virtual_service).get("gateways") or []
+    return {qualify_gateway(str(name), _key(virtual_service)[0]) for name in named} - {MESH}
