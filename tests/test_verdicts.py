@@ -506,7 +506,7 @@ def test_a_clear_failure_stands_among_very_many_and_passing_needs_no_correction(
 
 @pytest.mark.parametrize("method", ["sequential", "fixed", "comparison", "windows"])
 def test_a_p_value_falls_as_violations_rise(method: str) -> None:
-    expect: dict[str, Any] = {"comparison": NO_WORSE, "windows": RECOVERY}.get(method) or LATENCY
+    expect = NO_WORSE if method == "comparison" else RECOVERY if method == "windows" else dict(LATENCY)
     found = []
     for bad in (0, 10, 40, 200):
         story = _good(expect, stopEarly=method != "fixed").add(bad, latency_ms=3000)

@@ -25,7 +25,7 @@ from luff.pacing import Arrival
 from luff.samples import Failure, Flag, Samples
 from luff.scope import FLAGS_HEADER, Scope
 from luff.stats import quantile
-from luff.traffic.transport import TrafficError
+from luff.traffic.transport import BODY_MOST_BYTES, TrafficError
 
 __all__ = ["Driver", "Health", "Snapshot"]
 
@@ -119,18 +119,23 @@ class Driver:
                 await self._wait(due_ns, until)
                 if until is not None and until.is_set():
                     return
-                if self._mistake is not None:
-                    raise self._mistake
+                self._confess()
                 number = self._samples.open(arrival.arm, phase, arrival.request, due_ns)
                 self._start(number, arrival)
         finally:
             lag.cancel()
+        self._confess()
+
+    def _confess(self) -> None:
+        if self._mistake is not None:
+            raise self._mistake
 
     async def drain(self, *, arm: Arm | None = None, within_s: float) -> None:
-        """Wait for what is in flight, of *arm* or of both, at most *within_s*."""
+        """Wait for what is in flight, of *arm* or of both, at most *within_s*. A mistake of ours is raised here at last."""
         tasks = [task for each, state in self._arms.items() if arm in (None, each) for task in state.tasks]
         if tasks:
             await asyncio.wait(tasks, timeout=within_s)
+        self._confess()
 
     async def stop(self) -> None:
         """Cut what is in flight; it is closed as `Failure.CUT` and judged by nobody."""
@@ -179,7 +184,13 @@ class Driver:
         state.sent += 1
         task = asyncio.create_task(self._send(number, arrival))
         state.tasks.add(task)
-        task.add_done_callback(state.tasks.discard)
+        task.add_done_callback(lambda task: self._ended(task, number, state))
+
+    def _ended(self, task: asyncio.Task[None], number: int, state: _Arm) -> None:
+        state.tasks.discard(task)
+        if not self._samples.decided(number):
+            # Cancelled before its first step, when no line of it ran.
+            self._samples.close(number, done_ns=self.now_ns(), failure=Failure.CUT)
 
     async def _send(self, number: int, arrival: Arrival) -> None:
         samples, state = self._samples, self._arms[arrival.arm]
@@ -191,7 +202,7 @@ class Driver:
             async with asyncio.timeout(max(0.0, left_s)):
                 samples.sent_ns[number] = self.now_ns()
                 response = await self._transport.handle_async_request(request)
-                body = await response.aread()
+                body = await _whole(response)
             status = response.status_code
             flags = int(_flags(response.headers.get(FLAGS_HEADER)))
             done_ns = self.now_ns()
@@ -200,6 +211,9 @@ class Driver:
             failure, done_ns = Failure.DEADLINE, self.now_ns()
         except TrafficError as error:
             failure, done_ns = error.failure, self.now_ns()
+        except httpx.DecodingError:
+            # What came is not what its content-encoding says.
+            failure, done_ns = Failure.PROTOCOL, self.now_ns()
         except asyncio.CancelledError:
             samples.close(number, done_ns=self.now_ns(), failure=Failure.CUT)
             raise
@@ -234,6 +248,17 @@ class Driver:
             before_s = time.monotonic()
             await asyncio.sleep(LAG_EVERY_S)
             self._lag_max_s = max(self._lag_max_s, time.monotonic() - before_s - LAG_EVERY_S)
+
+
+async def _whole(response: httpx.Response) -> bytes:
+    """Return the body, decoded; one that decodes to more than may come is refused like one that came so large."""
+    parts, size = [], 0
+    async for part in response.aiter_bytes():
+        size += len(part)
+        if size > BODY_MOST_BYTES:
+            raise TrafficError(Failure.TOO_LARGE, f"the body decodes to more than {BODY_MOST_BYTES} bytes")
+        parts.append(part)
+    return b"".join(parts)
 
 
 def _flags(text: str | None) -> Flag:

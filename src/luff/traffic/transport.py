@@ -5,6 +5,10 @@ It waits in no queue: a request gets an idle connection or a new one at once,
 so what is measured is the service and not a pool. A request that is cancelled
 takes its connection with it and leaves nothing behind. The environment is
 never read: a proxy named there has no business in a measurement.
+
+A server may close an idle connection just as it is used. What may be repeated
+is then sent again on a new one; what may not (POST, PATCH) takes only a
+connection that was used a moment ago, and is never sent twice.
 """
 
 from __future__ import annotations
@@ -12,8 +16,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -27,6 +32,10 @@ __all__ = ["Address", "TrafficError", "Transport"]
 CONNECT_WITHIN_S = 5.0
 HEAD_MOST_BYTES = 256 * 1024
 BODY_MOST_BYTES = 8 << 20
+BODY_PART_BYTES = 64 << 10
+"""A compressed body is handed on in such parts, so that it cannot grow a thousandfold in one step."""
+FRESH_S = 1.0
+"""For so long after its use a connection is trusted not to be closed by the server."""
 IDLE_MOST = 512
 """Idle connections kept for each address; more are closed."""
 
@@ -63,11 +72,13 @@ class _Connection(asyncio.Protocol):
         self.headers: list[tuple[bytes, bytes]] = []
         self.body: list[bytes] = []
         self.got_bytes = False
+        self.used_s = 0.0
         self.keep_alive = False
         self._head_bytes = 0
         self._body_bytes = 0
         self._until_close = False
         self._done = False
+        self._surplus = False
 
     # asyncio.Protocol
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -80,11 +91,7 @@ class _Connection(asyncio.Protocol):
             # Bytes that nobody asked for: this connection cannot be trusted any more.
             self.close()
             return
-        if not self.status:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_MOST_BYTES:
-                self._fail(Failure.TOO_LARGE, f"the head is larger than {HEAD_MOST_BYTES} bytes")
-                return
+        in_head = not self.status
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -92,6 +99,10 @@ class _Connection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             if not self._done:
                 self._fail(Failure.PROTOCOL, f"what came is not HTTP: {error}")
+        if in_head and not self.status:
+            # Also what has no end, and is no header either: a reason that goes on and on, interim answers without number.
+            self._head_bytes += len(data)
+            self._limit_head()
 
     def eof_received(self) -> bool:
         return False
@@ -100,19 +111,33 @@ class _Connection(asyncio.Protocol):
         self.closed = True
         if self._waiter is None or self._waiter.done():
             return
-        if self._until_close and self.status:
+        if self._until_close and self.status and exc is None:
             self._finish()
         else:
             self._fail(Failure.RESET, "the connection ended before the answer did")
 
     # httptools callbacks
+    def on_message_begin(self) -> None:
+        # A second answer, to no request: this connection cannot be trusted any more.
+        self._surplus = self._done
+
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self.status:
+            # Behind the body or in a surplus answer; what is judged is the head.
+            return
+        self._head_bytes += len(name) + len(value)
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
+        if self._done:
+            return
+        self._limit_head()
         status = self._parser.get_status_code()
         if 100 <= status < 200:
             self.headers = []
+            return
+        if not 200 <= status <= 999:
+            self._fail(Failure.PROTOCOL, f"the status is {status}")
             return
         self.status = status
         self.keep_alive = self._parser.should_keep_alive()
@@ -125,6 +150,8 @@ class _Connection(asyncio.Protocol):
             self._finish()
 
     def on_body(self, body: bytes) -> None:
+        if self._done:
+            return
         self._body_bytes += len(body)
         if self._body_bytes > BODY_MOST_BYTES:
             self._fail(Failure.TOO_LARGE, f"the body is larger than {BODY_MOST_BYTES} bytes")
@@ -141,10 +168,10 @@ class _Connection(asyncio.Protocol):
         self._reset()
         self._head_only = head_only
         self._parser = httptools.HttpResponseParser(self)
-        self._waiter = asyncio.get_running_loop().create_future()
         assert self.transport is not None
         if self.closed or self.transport.is_closing():
             raise TrafficError(Failure.RESET, "the connection was closed while it was idle")
+        self._waiter = asyncio.get_running_loop().create_future()
         self.transport.write(head)
         try:
             await self._waiter
@@ -157,6 +184,10 @@ class _Connection(asyncio.Protocol):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
+    def _limit_head(self) -> None:
+        if self._head_bytes > HEAD_MOST_BYTES:
+            self._fail(Failure.TOO_LARGE, f"the head is larger than {HEAD_MOST_BYTES} bytes")
+
     def _fail(self, failure: Failure, message: str) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(TrafficError(failure, message))
@@ -164,12 +195,23 @@ class _Connection(asyncio.Protocol):
 
     @property
     def reusable(self) -> bool:
-        return self.keep_alive and self._done and not self.closed and not self._until_close
+        return self.keep_alive and self._done and not (self.closed or self._until_close or self._surplus)
 
     def close(self) -> None:
         self.closed = True
         if self.transport is not None:
             self.transport.abort()
+
+
+class _Body(httpx.AsyncByteStream):
+    """This is a body that is all here, in parts of a bounded size."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for begin in range(0, len(self._body), BODY_PART_BYTES):
+            yield self._body[begin : begin + BODY_PART_BYTES]
 
 
 class Transport(httpx.AsyncBaseTransport):
@@ -198,14 +240,15 @@ class Transport(httpx.AsyncBaseTransport):
         key = (address, request.url.scheme)
         wire = _wire(request, await request.aread())
         head_only = request.method == "HEAD"
-        connection = self._take_idle(key)
+        repeatable = request.method not in ("POST", "PATCH")
+        connection = self._take_idle(key, within_s=None if repeatable else FRESH_S)
         if connection is not None:
             try:
                 await connection.exchange(wire, head_only=head_only)
                 return self._answer(request, connection, key)
             except TrafficError:
                 # The server closed an idle connection just as it was used: not its fault, and nothing was answered.
-                if connection.got_bytes:
+                if connection.got_bytes or not repeatable:
                     raise
             finally:
                 self._forget(connection)
@@ -225,13 +268,19 @@ class Transport(httpx.AsyncBaseTransport):
                 connection.close()
         self._idle.clear()
 
-    def _take_idle(self, key: tuple[Address, str]) -> _Connection | None:
+    def _take_idle(self, key: tuple[Address, str], *, within_s: float | None) -> _Connection | None:
         idle = self._idle.get(key)
         while idle:
-            connection = idle.pop()
-            if not connection.closed:
-                self._open.add(connection)
-                return connection
+            # The one used last is in front.
+            connection = idle[-1]
+            if connection.closed:
+                idle.pop()
+                continue
+            if within_s is not None and time.monotonic() - connection.used_s > within_s:
+                return None
+            idle.pop()
+            self._open.add(connection)
+            return connection
         return None
 
     def _forget(self, connection: _Connection) -> None:
@@ -254,6 +303,8 @@ class Transport(httpx.AsyncBaseTransport):
             raise TrafficError(Failure.TLS, f"TLS with {address.host}:{address.port} failed: {error}") from error
         except socket.gaierror as error:
             raise TrafficError(Failure.RESOLVE, f"{address.host} has no address here: {error.strerror}") from error
+        except UnicodeError as error:
+            raise TrafficError(Failure.RESOLVE, f"{address.host!r} is no host name: {error}") from error
         except OSError as error:
             kind = Failure.POOL if error.errno in (23, 24, 99) else Failure.CONNECT
             raise TrafficError(kind, f"{address.host}:{address.port} could not be dialled: {error}") from error
@@ -265,11 +316,12 @@ class Transport(httpx.AsyncBaseTransport):
             connection.status,
             headers=connection.headers,
             content=None,
-            stream=httpx.ByteStream(b"".join(connection.body)),
+            stream=_Body(b"".join(connection.body)),
             request=request,
         )
         idle = self._idle.setdefault(key, deque())
         if connection.reusable and len(idle) < IDLE_MOST:
+            connection.used_s = time.monotonic()
             idle.append(connection)
         else:
             connection.close()

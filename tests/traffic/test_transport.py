@@ -1,0 +1,601 @@
+"""The transport against small real servers on loopback, on both event loops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import shutil
+import socket
+import ssl
+import struct
+import subprocess
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import httpx
+import pytest
+import uvloop
+
+from luff.samples import Failure
+from luff.traffic import Address, TrafficError, Transport
+from luff.traffic.transport import BODY_MOST_BYTES, FRESH_S, HEAD_MOST_BYTES
+
+Reader: TypeAlias = asyncio.StreamReader
+Writer: TypeAlias = asyncio.StreamWriter
+Handler = Callable[[Reader, Writer], Awaitable[None]]
+Run = Callable[[Coroutine[Any, Any, None]], None]
+OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Run:
+    """Run a coroutine on one of the event loops, and hold it to leaving nothing behind."""
+
+    def go(work: Coroutine[Any, Any, None]) -> None:
+        complaints: list[dict[str, Any]] = []
+
+        async def watched() -> None:
+            asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+            async with asyncio.timeout(20):
+                await work
+            # Sockets that were let go of are closed by the loop, a step later.
+            for _ in range(3):
+                await asyncio.sleep(0)
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+
+        factory = uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
+        with asyncio.Runner(loop_factory=factory) as runner:
+            runner.run(watched())
+        gc.collect()
+        assert complaints == []
+
+    return go
+
+
+class Server:
+    """This is a server whose every connection is given to *handler*; it counts them."""
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+        self._writers: set[Writer] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.connections = 0
+        self.begun = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.port = 0
+
+    async def _serve(self, reader: Reader, writer: Writer) -> None:
+        self.connections += 1
+        self.begun.set()
+        self._writers.add(writer)
+        self._tasks.add(task) if (task := asyncio.current_task()) else None
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            await self._handler(reader, writer)
+        writer.close()
+        self.ended.set()
+
+    @contextlib.asynccontextmanager
+    async def up(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=tls)
+        self.port = server.sockets[0].getsockname()[1]
+        try:
+            yield self
+        finally:
+            server.close()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            for writer in self._writers:
+                writer.transport.abort()
+            await server.wait_closed()
+
+
+async def _head(reader: Reader) -> bytes:
+    return await reader.readuntil(b"\r\n\r\n")
+
+
+def _always(answer: bytes) -> Handler:
+    async def handler(reader: Reader, writer: Writer) -> None:
+        while True:
+            await _head(reader)
+            writer.write(answer)
+            await writer.drain()
+
+    return handler
+
+
+def _once(answer: bytes, *, reset: bool = False) -> Handler:
+    async def handler(reader: Reader, writer: Writer) -> None:
+        await _head(reader)
+        writer.write(answer)
+        await writer.drain()
+        if reset:
+            _reset(writer)
+
+    return handler
+
+
+def _reset(writer: Writer) -> None:
+    """Close with RST instead of FIN."""
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+@contextlib.asynccontextmanager
+async def _transport(port: int, **more: Any) -> AsyncIterator[Transport]:
+    transport = Transport(lambda _: Address("127.0.0.1", port), **more)
+    try:
+        yield transport
+    finally:
+        await transport.aclose()
+
+
+async def _send(transport: Transport, method: str = "GET", url: str = "http://shop/", **more: Any) -> httpx.Response:
+    response = await transport.handle_async_request(httpx.Request(method, url, **more))
+    await response.aread()
+    return response
+
+
+def _asked(
+    handler: Handler, body: Callable[[Transport, Server], Awaitable[None]], **more: Any
+) -> Coroutine[Any, Any, None]:
+    """Return the work of asking a server, so that each test is its handler and its questions."""
+
+    async def work() -> None:
+        async with Server(handler).up() as server, _transport(server.port, **more) as transport:
+            await body(transport, server)
+
+    return work()
+
+
+ANSWERS: list[tuple[str, bytes, int, bytes, bool]] = [
+    ("with a length", OK, 200, b"ok", True),
+    ("chunked", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n3\r\ncde\r\n0\r\n\r\n", 200, b"abcde", True),
+    ("chunked with a trailer", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\na\r\n0\r\nx-late: 1\r\n\r\n", 200, b"a", True),
+    ("without a body", b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", 200, b"", True),
+    ("204", b"HTTP/1.1 204 No Content\r\n\r\n", 204, b"", True),
+    ("304 with the length of what it is not", b"HTTP/1.1 304 Not Modified\r\ncontent-length: 99\r\n\r\n", 304, b"", True),
+    ("after an interim answer", b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\n" + OK, 200, b"ok", True),
+    ("closing", b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok", 200, b"ok", False),
+    ("of HTTP/1.0", b"HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok", 200, b"ok", False),
+    ("a redirect", b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n", 302, b"", True),
+    ("an error", b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 4\r\n\r\nbusy", 503, b"busy", True),
+    ("two for one question", OK + b"HTTP/1.1 500 Oops\r\ncontent-length: 3\r\nx: y\r\n\r\nbad", 200, b"ok", False),
+    ("with rubbish behind it", OK + b"\0\0\0rubbish", 200, b"ok", False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("what", "answer", "status", "body", "reused"), ANSWERS, ids=[what for what, *_ in ANSWERS])
+def test_answers(run: Run, what: str, answer: bytes, status: int, body: bytes, *, reused: bool) -> None:
+    async def ask(transport: Transport, server: Server) -> None:
+        for _ in range(3):
+            response = await _send(transport)
+            assert (response.status_code, response.content) == (status, body)
+            assert "link" not in response.headers
+            assert "x-late" not in response.headers
+            assert "x" not in response.headers
+        assert server.connections == (1 if reused else 3)
+
+    run(_asked(_always(answer), ask))
+
+
+def test_a_head_has_no_body_whatever_it_announces(run: Run) -> None:
+    async def ask(transport: Transport, server: Server) -> None:
+        for _ in range(3):
+            response = await _send(transport, "HEAD")
+            assert (response.status_code, response.headers["content-length"], response.content) == (200, "9", b"")
+        assert server.connections == 1
+
+    run(_asked(_always(b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n"), ask))
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_a_body_may_last_until_the_connection_ends_but_not_until_it_breaks(run: Run, *, reset: bool) -> None:
+    async def handler(reader: Reader, writer: Writer) -> None:
+        await _head(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\nall ")
+        await writer.drain()
+        await asyncio.sleep(0.02)
+        if reset:
+            _reset(writer)
+        else:
+            writer.write(b"of it")
+
+    async def ask(transport: Transport, _: Server) -> None:
+        if reset:
+            assert await _failing(transport) is Failure.RESET
+        else:
+            assert (await _send(transport)).content == b"all of it"
+            assert (await _send(transport)).content == b"all of it"
+
+    run(_asked(handler, ask))
+
+
+async def _failing(transport: Transport, method: str = "GET", url: str = "http://shop/", **more: Any) -> Failure:
+    with pytest.raises(TrafficError) as caught:
+        await _send(transport, method, url, **more)
+    assert str(caught.value)
+    return caught.value.failure
+
+
+BROKEN: list[tuple[str, bytes, Failure]] = [
+    ("nothing at all", b"", Failure.RESET),
+    ("half a head", b"HTTP/1.1 200 OK\r\ncontent-le", Failure.RESET),
+    ("half a body", b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf", Failure.RESET),
+    ("half a chunk", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n64\r\nhalf", Failure.RESET),
+    ("another protocol", b"SSH-2.0-OpenSSH_9.6\r\n", Failure.PROTOCOL),
+    ("a length that is none", b"HTTP/1.1 200 OK\r\ncontent-length: many\r\n\r\n", Failure.PROTOCOL),
+    ("two lengths", b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nok", Failure.PROTOCOL),
+    ("a chunk of no size", b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", Failure.PROTOCOL),
+    ("no status", b"HTTP/1.1 000 Nothing\r\ncontent-length: 0\r\n\r\n", Failure.PROTOCOL),
+    ("another protocol from here on", b"HTTP/1.1 101 Switching\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n!", Failure.PROTOCOL),
+    ("a large header", b"HTTP/1.1 200 OK\r\nx-large: " + b"x" * (HEAD_MOST_BYTES + 9) + b"\r\ncontent-length: 0\r\n\r\n", Failure.TOO_LARGE),
+    ("many headers", b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * HEAD_MOST_BYTES + b"\r\n", Failure.TOO_LARGE),
+    ("interim answers without end", b"HTTP/1.1 100 Continue\r\nx: 123456789\r\n\r\n" * 20_000, Failure.TOO_LARGE),
+    ("10 MB", b"HTTP/1.1 200 OK\r\ncontent-length: 10000000\r\n\r\n" + bytes(10_000_000), Failure.TOO_LARGE),
+    ("10 MB until the end", b"HTTP/1.1 200 OK\r\n\r\n" + bytes(10_000_000), Failure.TOO_LARGE),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("what", "answer", "failure"), BROKEN, ids=[what for what, *_ in BROKEN])
+def test_broken_answers_have_a_class(run: Run, what: str, answer: bytes, failure: Failure) -> None:
+    async def ask(transport: Transport, _: Server) -> None:
+        assert await _failing(transport) is failure
+        assert not failure.ours
+
+    run(_asked(_once(answer), ask))
+
+
+def test_a_reset_inside_the_answer_is_theirs(run: Run) -> None:
+    async def ask(transport: Transport, _: Server) -> None:
+        assert await _failing(transport) is Failure.RESET
+
+    run(_asked(_once(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf", reset=True), ask))
+
+
+def test_the_largest_body_that_may_come_comes_with_its_head(run: Run) -> None:
+    body = bytes(BODY_MOST_BYTES)
+
+    async def handler(reader: Reader, writer: Writer) -> None:
+        await _head(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-le")
+        await writer.drain()
+        await asyncio.sleep(0.02)
+        # The rest of the head and as much body as fits come in one piece.
+        writer.write(b"ngth: %d\r\n\r\n" % len(body) + body)
+        await writer.drain()
+        await reader.read()
+
+    async def ask(transport: Transport, _: Server) -> None:
+        response = await _send(transport)
+        assert len(response.content) == BODY_MOST_BYTES
+
+    run(_asked(handler, ask))
+
+
+def test_a_refused_connection_is_theirs(run: Run) -> None:
+    async def ask() -> None:
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            async with _transport(taken.getsockname()[1]) as transport:
+                assert await _failing(transport) is Failure.CONNECT
+
+    run(ask())
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "a" * 80 + ".example", "a..b"])
+def test_a_name_without_an_address_is_ours(run: Run, host: str) -> None:
+    async def ask() -> None:
+        transport = Transport(lambda _: Address(host, 80))
+        assert await _failing(transport) is Failure.RESOLVE
+        assert Failure.RESOLVE.ours
+        await transport.aclose()
+
+    run(ask())
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nsome"])
+def test_a_deadline_ends_waiting_and_the_connection(run: Run, answer: bytes) -> None:
+    async def handler(reader: Reader, writer: Writer) -> None:
+        await _head(reader)
+        writer.write(answer)
+        await writer.drain()
+        assert await reader.read() == b""
+
+    async def ask(transport: Transport, server: Server) -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await _send(transport)
+        await asyncio.wait_for(server.ended.wait(), 5)
+
+    run(_asked(handler, ask))
+
+
+def test_an_answer_that_drips_meets_the_deadline_too(run: Run) -> None:
+    async def handler(reader: Reader, writer: Writer) -> None:
+        await _head(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n")
+        while True:
+            writer.write(b".")
+            await writer.drain()
+            await asyncio.sleep(0.005)
+
+    async def ask(transport: Transport, _: Server) -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await _send(transport)
+
+    run(_asked(handler, ask))
+
+
+def test_a_cancelled_request_takes_its_connection_with_it(run: Run) -> None:
+    async def handler(reader: Reader, writer: Writer) -> None:
+        await _head(reader)
+        assert await reader.read() == b""
+
+    async def ask(transport: Transport, server: Server) -> None:
+        sending = asyncio.create_task(_send(transport))
+        await asyncio.wait_for(server.begun.wait(), 5)
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        await asyncio.wait_for(server.ended.wait(), 5)
+
+    run(_asked(handler, ask))
+
+
+@pytest.mark.parametrize("reset", [False, True])
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+def test_an_idle_connection_that_closes_as_it_is_used_is_nobodys_fault(run: Run, method: str, *, reset: bool) -> None:
+    heads: list[bytes] = []
+
+    async def handler(reader: Reader, writer: Writer) -> None:
+        heads.append(await _head(reader))
+        writer.write(OK)
+        if server_of[0].connections == 1:
+            # The second request is read, and not answered.
+            heads.append(await _head(reader))
+            if reset:
+                _reset(writer)
+            return
+        await reader.read()
+
+    server_of: list[Server] = []
+
+    async def ask(transport: Transport, server: Server) -> None:
+        server_of.append(server)
+        for _ in range(2):
+            assert (await _send(transport, method)).content == b"ok"
+        assert (server.connections, len(heads)) == (2, 3)
+
+    run(_asked(handler, ask))
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH"])
+def test_what_must_not_be_repeated_is_never_sent_twice(run: Run, method: str) -> None:
+    heads: list[bytes] = []
+
+    async def handler(reader: Reader, writer: Writer) -> None:
+        heads.append(await _head(reader))
+        writer.write(OK)
+        heads.append(await _head(reader))
+
+    async def ask(transport: Transport, server: Server) -> None:
+        await _send(transport, method)
+        assert await _failing(transport, method) is Failure.RESET
+        assert (server.connections, len(heads)) == (1, 2)
+
+    run(_asked(handler, ask))
+
+
+def test_what_must_not_be_repeated_takes_no_connection_that_was_idle_for_long(run: Run) -> None:
+    async def ask(transport: Transport, server: Server) -> None:
+        await _send(transport, "POST")
+        await _send(transport, "POST")
+        assert server.connections == 1
+        await asyncio.sleep(FRESH_S + 0.05)
+        await _send(transport, "POST")
+        assert server.connections == 2
+        await _send(transport)
+        assert server.connections == 2
+
+    run(_asked(_always(OK), ask))
+
+
+def test_a_service_that_resets_every_request_is_blamed(run: Run) -> None:
+    async def handler(reader: Reader, writer: Writer) -> None:
+        await _head(reader)
+        _reset(writer)
+
+    async def ask(transport: Transport, server: Server) -> None:
+        assert await _failing(transport) is Failure.RESET
+        # A new connection that breaks is no race: it is not tried again.
+        assert server.connections == 1
+
+    run(_asked(handler, ask))
+
+
+def test_an_idle_connection_that_was_closed_is_not_used(run: Run) -> None:
+    async def ask(transport: Transport, server: Server) -> None:
+        for place in range(1, 4):
+            assert (await _send(transport)).content == b"ok"
+            await asyncio.wait_for(server.ended.wait(), 5)
+            await asyncio.sleep(0.01)
+            assert server.connections == place
+
+    run(_asked(_once(OK), ask))
+
+
+def test_bytes_that_nobody_asked_for_end_an_idle_connection(run: Run) -> None:
+    async def handler(reader: Reader, writer: Writer) -> None:
+        await _head(reader)
+        writer.write(OK)
+        await writer.drain()
+        await asyncio.sleep(0.02)
+        writer.write(b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\n\r\n")
+        await reader.read()
+
+    async def ask(transport: Transport, server: Server) -> None:
+        await _send(transport)
+        await asyncio.wait_for(server.ended.wait(), 5)
+        assert (await _send(transport)).status_code == 200
+        assert server.connections == 2
+
+    run(_asked(handler, ask))
+
+
+def test_requests_wait_in_no_queue(run: Run) -> None:
+    async def work() -> None:
+        all_here = asyncio.Event()
+
+        async def handler(reader: Reader, writer: Writer) -> None:
+            await _head(reader)
+            if server.connections == 60:
+                all_here.set()
+            await all_here.wait()
+            writer.write(OK)
+            await reader.read()
+
+        async with Server(handler).up() as server, _transport(server.port) as transport:
+            answers = await asyncio.gather(*(_send(transport) for _ in range(60)))
+            assert {answer.content for answer in answers} == {b"ok"}
+
+    run(work())
+
+
+def test_a_request_goes_out_as_it_was_made(run: Run) -> None:
+    seen: list[bytes] = []
+
+    async def handler(reader: Reader, writer: Writer) -> None:
+        head = await _head(reader)
+        length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0] or 0)
+        seen.append(head + await reader.readexactly(length))
+        writer.write(OK)
+
+    async def ask(transport: Transport, _: Server) -> None:
+        headers = {"x-name": "Zoë".encode(), "Accept": "application/json"}
+        url = "http://shop.example:8080/cart/%C3%BC?q=a+b&q=%2F"
+        await _send(transport, "POST", url, headers=headers, content="Käse".encode())
+        assert seen[0].split(b"\r\n") == [
+            b"POST /cart/%C3%BC?q=a+b&q=%2F HTTP/1.1",
+            b"Host: shop.example:8080",
+            b"x-name: Zo\xc3\xab",
+            b"Accept: application/json",
+            b"Content-Length: 5",
+            b"",
+            b"K\xc3\xa4se",
+        ]
+
+    run(_asked(handler, ask))
+
+
+def test_headers_in_any_letters_are_read(run: Run) -> None:
+    answer = "HTTP/1.1 200 OK\r\nX-Name: Zoë\r\nX-Twice: 1\r\nx-twice: 2\r\ncontent-length: 0\r\n\r\n"
+
+    async def ask(transport: Transport, _: Server) -> None:
+        for encoding in ("utf-8", "latin-1"):
+            texts.append(answer.encode(encoding))
+            response = await _send(transport)
+            assert response.headers["x-name"] == "Zoë"
+            assert response.headers["x-twice"] == "1, 2"
+
+    texts: list[bytes] = []
+
+    async def handler(reader: Reader, writer: Writer) -> None:
+        while True:
+            await _head(reader)
+            writer.write(texts[-1])
+
+    run(_asked(handler, ask))
+
+
+def test_the_environment_is_never_read(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+
+    async def ask(transport: Transport, _: Server) -> None:
+        assert (await _send(transport)).content == b"ok"
+
+    run(_asked(_always(OK), ask))
+
+
+def test_closing_ends_every_connection(run: Run) -> None:
+    async def work() -> None:
+        async def handler(reader: Reader, writer: Writer) -> None:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                if b"/slow" not in head:
+                    writer.write(OK)
+
+        async with Server(handler).up() as server:
+            transport = Transport(lambda _: Address("127.0.0.1", server.port))
+            await _send(transport)
+            waiting = asyncio.create_task(_send(transport, url="http://shop/slow"))
+            await _send(transport)
+            await asyncio.sleep(0.02)
+            await transport.aclose()
+            with pytest.raises(TrafficError):
+                await waiting
+            await transport.aclose()
+
+    run(work())
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a certificate for shop.example that vouches for itself, its key, and a stranger's."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("the openssl program makes the certificates, and it is not here")
+    folder = tmp_path_factory.mktemp("tls")
+    for name in ("shop", "stranger"):
+        command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}.example",
+                   "-addext", f"subjectAltName=DNS:{name}.example", "-keyout", f"{name}.key", "-out", f"{name}.pem"]  # fmt: skip
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+TLS: list[tuple[str, str | None, str | None, str, Failure | None]] = [
+    ("its CA and its name", "shop", None, "https://shop.example/", None),
+    ("its CA and the name that was told", "shop", "shop.example", "https://127.0.0.1/", None),
+    ("another name", "shop", None, "https://other.example/", Failure.TLS),
+    ("another name told", "shop", "other.example", "https://shop.example/", Failure.TLS),
+    ("a stranger's CA", "stranger", None, "https://shop.example/", Failure.TLS),
+    ("no CA that knows it", None, None, "https://shop.example/", Failure.TLS),
+]
+
+
+@pytest.mark.parametrize(("what", "ca", "name", "url", "failure"), TLS, ids=[what for what, *_ in TLS])
+def test_tls_peers_are_checked(
+    run: Run, certificates: Path, what: str, ca: str | None, name: str | None, url: str, failure: Failure | None
+) -> None:
+    served = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    served.load_cert_chain(certificates / "shop.pem", certificates / "shop.key")
+    trusted = None if ca is None else ssl.create_default_context(cafile=str(certificates / f"{ca}.pem"))
+
+    async def work() -> None:
+        async with (
+            Server(_always(OK)).up(served) as server,
+            _transport(server.port, ssl_context=trusted, server_name=name) as transport,
+        ):
+            if failure is not None:
+                assert await _failing(transport, url=url) is failure
+                return
+            for _ in range(2):
+                assert (await _send(transport, url=url)).content == b"ok"
+            assert server.connections == 1
+
+    run(work())
+
+
+@pytest.mark.parametrize("answer", [b"", OK])
+def test_a_peer_that_speaks_no_tls_fails_the_handshake(run: Run, answer: bytes) -> None:
+    async def handler(reader: Reader, writer: Writer) -> None:
+        await reader.read(1)
+        writer.write(answer)
+
+    async def ask(transport: Transport, _: Server) -> None:
+        assert await _failing(transport, url="https://shop.example/") in (Failure.TLS, Failure.CONNECT)
+
+    run(_asked(handler, ask))
