@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luff import stats
-from luff.checks import PlannedCheck, can_fail, plan_checks, violates
+from luff.checks import PlannedCheck, can_fail, late_most_s, plan_checks, violates
 from luff.model import Experiment
 from luff.samples import Failure, Samples
 from luff.words import Arm, Phase
@@ -168,6 +168,26 @@ def test_so_are_those_with_a_status_listed_by_hand(status: str) -> None:
 )
 def test_a_claim_that_holds_whatever_happens_cannot_fail(kind: str, change: dict[str, Any]) -> None:
     assert not can_fail(_check({**EXPECTATIONS[kind], **change}))
+
+
+@pytest.mark.parametrize(
+    ("expect", "most_s"),
+    [
+        (["errors"], 0.25),
+        (["errors", "latency"], 0.1),
+        (["latency", "noWorseThan"], 0.02),
+        (["answer", "recovery"], 0.25),
+    ],
+)
+@pytest.mark.parametrize("than", ["control", "fault"])
+def test_the_generator_has_to_be_as_exact_as_the_claims(expect: list[str], most_s: float, than: str) -> None:
+    made = [{**EXPECTATIONS[kind], **({"than": than} if kind == "noWorseThan" else {})} for kind in expect]
+    assert late_most_s(plan_checks(_experiment(*made), rate_hz=20.0, timeout_s=11.0)) == most_s
+
+
+def test_the_generator_is_never_held_to_less_than_timers_can_do() -> None:
+    tight = {**EXPECTATIONS["latency"], "limit_s": 0.05}
+    assert late_most_s([_check(tight)]) == 0.02
 
 
 @settings(max_examples=50, deadline=None)
