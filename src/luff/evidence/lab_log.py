@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -27,6 +29,8 @@ CALLS_MOST = 2000
 """Calls kept for explanations."""
 READ_MOST_BYTES = 4 << 20
 """Read from one log in one poll."""
+ATTEMPTS_MOST = (1 << 16) - 1
+"""More than that are not told apart."""
 LINE_LATE_S = 1.0
 """How long after its call a line may appear: the proxies flush every 50 ms."""
 
@@ -94,9 +98,11 @@ class LabLog:
         found: list[dict[str, Any]] = []
         for path in sorted(self.logs.glob("*.access.jsonl")):
             log = self._open.setdefault(path, _Log(path))
-            with path.open("rb") as file:
-                file.seek(log.offset)
-                new = file.read(READ_MOST_BYTES)
+            try:
+                new = _read(log)
+            except OSError:
+                # Gone since it was listed, or not ours to read: what it says is absent, and that is evidence too.
+                continue
             log.offset += len(new)
             *whole, log.rest = (log.rest + new).split(b"\n")
             found += _parsed(whole)
@@ -110,9 +116,9 @@ class LabLog:
 
     def _take(self, line: Mapping[str, Any], sent: int) -> None:
         headers = {
-            self.scope.header: (line.get("scope") or {}).get(self.scope.header) or "",
-            "baggage": line.get("baggage") or "",
-            "traceparent": line.get("traceparent") or "",
+            self.scope.header: _text(_scope_headers(line).get(self.scope.header)),
+            "baggage": _text(line.get("baggage")),
+            "traceparent": _text(line.get("traceparent")),
         }
         mine = self.scope.number_in(headers)
         route = str(line.get("route") or "")
@@ -145,8 +151,10 @@ class LabLog:
         if flags & (Flag.DELAY_INJECTED | Flag.FAULT_INJECTED):
             evidence.fired_total += 1
         # Numbers past the samples are probes: proof that the route is live, but not a sample.
-        if number < sent:
-            evidence.attempts[number] += 1
+        if 0 <= number < sent:
+            # One line is one call; what its proxy tried again by itself is in it as a number.
+            tries = max(1, round(_number(line.get("attempts"))))
+            evidence.attempts[number] = min(ATTEMPTS_MOST, evidence.attempts[number] + tries)
             evidence.fired[number] |= int(flags)
 
     def _note_scope(self, workload: str, direction: str, *, scoped: bool, fault: bool) -> None:
@@ -174,6 +182,33 @@ class LabLog:
         evidence.settled_through = number
 
 
+def _read(log: _Log) -> bytes:
+    with log.path.open("rb") as file:
+        if file.seek(0, os.SEEK_END) < log.offset:
+            # It was cut, or another took its place: what is in it is new.
+            log.offset, log.rest = 0, b""
+        file.seek(log.offset)
+        return file.read(READ_MOST_BYTES)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else ""
+
+
+def _number(value: Any) -> float:
+    """Return what a proxy wrote as a number, 0 where it wrote something else."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return 0.0
+    return found if math.isfinite(found) and found >= 0 else 0.0
+
+
+def _scope_headers(line: Mapping[str, Any]) -> Mapping[str, Any]:
+    headers = line.get("scope")
+    return headers if isinstance(headers, dict) else {}
+
+
 def _parsed(lines: Iterable[bytes]) -> Iterable[dict[str, Any]]:
     for line in lines:
         try:
@@ -186,7 +221,7 @@ def _parsed(lines: Iterable[bytes]) -> Iterable[dict[str, Any]]:
 
 
 def _call(line: Mapping[str, Any], number: int, workload: str, direction: Literal["inbound", "outbound"]) -> Call:
-    started_s = float(line.get("start") or 0.0)
+    started_s = _number(line.get("start"))
     return Call(
         workload=workload,
         direction=direction,
@@ -195,7 +230,7 @@ def _call(line: Mapping[str, Any], number: int, workload: str, direction: Litera
         number=number,
         started_s=started_s,
         ended_s=started_s + _duration_s(line),
-        status=int(line.get("status") or 0),
+        status=round(_number(line.get("status"))),
         flags=str(line.get("flags") or ""),
         route=str(line.get("route") or ""),
     )
