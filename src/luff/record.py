@@ -12,7 +12,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 from luff import __version__
 from luff.inject import Live
@@ -82,7 +82,6 @@ class Record:
 
     def outcome(self, judgement: Judgement, *, ended_s: float) -> Outcome:
         """Return the outcome, with *judgement* as what was learnt."""
-        spec = self.experiment.model_dump(mode="json", by_alias=True, exclude_none=True)
         return Outcome(
             run=self.run,
             experiment=self.experiment.name,
@@ -90,16 +89,16 @@ class Record:
             actor=self.actor,
             mesh=self.mesh,
             subject=None if self.plan is None else self.plan.subject,
-            edge=self._edge(),
+            edge=self.edge,
             verdict=judgement.verdict,
             reason=judgement.reason,
             explanation=self._redacted(judgement.explanation),
             next=judgement.next,
             phase=self.phase,
             restore=self._receipt(),
-            spec=spec,
-            spec_sha256=hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest(),
-            scope=self._scope(),
+            spec=self.spec,
+            spec_sha256=self.spec_sha256,
+            scope=self.scope,
             evidence=self._evidence(),
             arms=self._arms(),
             checks=list(judgement.checks),
@@ -116,6 +115,16 @@ class Record:
             expected=self.experiment.metadata.annotations.get(EXPECTED_ANNOTATION),
         )
 
+    @property
+    def spec(self) -> dict[str, Any]:
+        """Return the resolved experiment as JSON."""
+        return self.experiment.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    @property
+    def spec_sha256(self) -> str:
+        """Return the hash by which history tells experiments of one name apart."""
+        return hashlib.sha256(json.dumps(self.spec, sort_keys=True).encode()).hexdigest()
+
     def _redacted(self, text: str) -> str:
         return text if self.plan is None else self.plan.stamp.scope.redact(text)
 
@@ -123,14 +132,18 @@ class Record:
     def _injected(self) -> bool:
         return self.live is not None and self.live.injection is not None and self.live.maybe_applied
 
-    def _edge(self) -> Edge | None:
+    @property
+    def edge(self) -> Edge | None:
+        """Return the broken hop as far as it is known."""
         if self.plan is None:
             return None
         callers = self.evidence.callers if self.evidence is not None else None
         seen = callers.most_common(1)[0][0] if callers else None
         return Edge(caller=self.plan.caller or seen, dependency=self.plan.dependency)
 
-    def _scope(self) -> ScopeSummary | None:
+    @property
+    def scope(self) -> ScopeSummary | None:
+        """Return what marks the requests, without the secret."""
         if self.plan is None:
             return None
         arrived = sorted(str(carrier) for carrier in self.evidence.arrived) if self.evidence is not None else []

@@ -14,13 +14,14 @@ import math
 import os
 import random
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import httpx
 
+from luff.announce import FAULT_INJECTED, FAULT_REMOVED, RESTORE_FAILED, Announcement, announce
 from luff.checks import late_most_s
 from luff.clock import Clock
 from luff.errors import LuffError, MeshError, NotFound, RestoreNotVerified, RunAborted, StoreError, UsageError
@@ -38,7 +39,7 @@ from luff.pacing import arrivals
 from luff.plan import Bounds, Plan, Stamp, make_plan
 from luff.predicates import observer
 from luff.preflight import check_foreign, namespace_of, preflight, read_view
-from luff.record import Record
+from luff.record import Record, iso
 from luff.routes import Injection
 from luff.samples import Failure, Samples
 from luff.scope import Scope
@@ -46,6 +47,7 @@ from luff.settle import await_gone, await_live
 from luff.tallies import Judge
 from luff.traffic import Driver
 from luff.tripwires import check_tripwires, tripwires
+from luff.units import show_duration
 from luff.verdicts import (
     WARMUP_ERRORS_MOST,
     Judgement,
@@ -54,7 +56,7 @@ from luff.verdicts import (
     ended_early,
     judge,
 )
-from luff.withdraw import remaining
+from luff.withdraw import give_back, remaining
 from luff.words import Object
 
 __all__ = ["Options", "Progress", "World", "plan_only", "run_experiment"]
@@ -66,6 +68,8 @@ EXPIRY_MARGIN_S = 5.0
 RECOVERY_TAIL_S = 1.0
 EVIDENCE_WITHIN_S = 2.0
 """How long evidence is waited for after the last request that needs it is over."""
+ASIDE_WITHIN_S = 2.0
+"""How long the end of a run waits for what was done beside it: events, and giving field ownership back."""
 
 
 class Progress(Protocol):
@@ -84,8 +88,9 @@ class World:
     This is everything outside that a run needs, chosen by whoever starts it.
 
     *source* makes the evidence source for a plan and the Unix time of the
-    samples' zero; *open_driver* the traffic; *plane* is ``None`` where proxies
-    cannot be seen; *watcher_died* comes back when nobody guards any more.
+    samples' zero; *transport* the way out; *plane* is ``None`` where proxies
+    cannot be seen; *watcher_died* comes back when nobody guards any more;
+    *begin* is told of a run that is about to touch something.
     """
 
     mesh: Mesh
@@ -97,6 +102,7 @@ class World:
     transport: Callable[[Experiment], httpx.AsyncBaseTransport]
     source: Callable[[Plan, float], Source]
     plane: DataPlane | None
+    begin: Callable[[Record], Awaitable[None]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +111,8 @@ class Options:
     This is what the person who starts a run decides.
 
     *namespace* is used where the experiment names none; *needs_reaper* says
-    that the guard may not outlive us, so that somebody else must be there.
+    that the guard may not outlive us, so that somebody else must be there; *run*
+    is the run id to use (16 hex digits), made here unless given.
     """
 
     actor: str
@@ -114,6 +121,7 @@ class Options:
     bounds: Bounds | None = None
     context: Context = field(default_factory=Context)
     needs_reaper: bool = False
+    run: str | None = None
 
 
 @dataclass(slots=True)
@@ -147,11 +155,16 @@ class _Run:
     elsewhere: tuple[Object, ...] = ()
     judge: Judge | None = None
     source: Source | None = None
+    aside: list[tuple[str, asyncio.Task[None]]] = field(default_factory=list)
 
     def step(self, name: str, note: str = "") -> None:
         """Say where the run is, in its record and to who watches."""
         self.record.step(self.world.clock.now_s(), name, note or None)
         self.progress.step(name, note)
+
+    def beside(self, what: str, work: Coroutine[Any, Any, None]) -> None:
+        """Let *work* be done beside the run, which it neither delays nor fails."""
+        self.aside.append((what, asyncio.create_task(work)))
 
 
 async def run_experiment(
@@ -179,6 +192,7 @@ async def run_experiment(
         if run.stop.reason is None:
             run.stop.task.cancel()
             await asyncio.gather(run.stop.task, return_exceptions=True)
+            await shielded(_finish_aside(run))
             raise
         error = run.stop.reason
     except UsageError:
@@ -189,6 +203,7 @@ async def run_experiment(
     error = await shielded(_see_it_gone(run)) or error
     if isinstance(error, RestoreNotVerified):
         await shielded(_stop_everything(run, error))
+    await shielded(_finish_aside(run))
     outcome = run.record.outcome(_judgement(run, error), ended_s=world.clock.now_s())
     return outcome, run.record.samples
 
@@ -232,7 +247,7 @@ def _begin(experiment: Experiment, world: World, *, options: Options, progress: 
     seed = secrets.randbelow(2**31) if options.seed is None else options.seed
     record = Record(
         experiment=experiment,
-        run=secrets.token_hex(8),
+        run=options.run or secrets.token_hex(8),
         mesh=world.identity,
         actor=options.actor,
         seed=seed,
@@ -254,11 +269,13 @@ async def _prepare(run: _Run) -> Plan:
     plan = make_plan(run.experiment, view, stamp, bounds=run.options.bounds)
     run.plan = run.record.plan = plan
     run.elsewhere = view.elsewhere
-    for warning in plan.warnings:
+    for warning in plan.others:
         run.record.step(world.clock.now_s(), "mind", plan.stamp.scope.redact(warning))
     await preflight(world.mesh, plan)
     if run.options.needs_reaper:
         await check_heartbeat(world.mesh)
+    if world.begin is not None:
+        await world.begin(run.record)
     run.judge = Judge(plan.checks, control_errors_most=control_errors_most(run.experiment))
     return plan
 
@@ -345,6 +362,7 @@ async def _settle(run: _Run, live: Live) -> bool:
     """Wait until the proxies have the twins, and return whether they do."""
     assert live.injection is not None
     run.step(str(Phase.ARMED), f"{len(live.injection.twins)} twin(s) in {live.ref}")
+    _announce(run, FAULT_INJECTED, f"{_told(run)}, until {iso(live.injection.expires_s)} at the latest")
     settled = await await_live(run.world.plane, live.injection, clock=run.world.clock)
     run.record.settled = settled
     if settled.state == "not_live":
@@ -431,16 +449,71 @@ async def _watch_time(run: _Run, live: Live) -> None:
 async def _see_it_gone(run: _Run) -> RestoreNotVerified | None:
     """See that the proxies have let go of the twins too, however the run ended; return the error when they have not."""
     live = run.live
+    if live.stranded is not None and run.record.gone is None:
+        _announce(run, RESTORE_FAILED, f"{_told(run)}: {live.stranded.message}; {live.stranded.next_step}")
     if live.withdrawal is None or live.injection is None or run.record.gone is not None:
         return None
     run.step(str(Phase.CLEAN), "the object reads back without anything of ours")
+    if live.withdrawal.removed or live.object_ is not None:
+        _announce(run, FAULT_REMOVED, f"{_told(run)}: no twin is left in the object, as read back")
+    run.beside("ownership", _give_back(run))
     run.record.gone = await await_gone(run.world.plane, live.injection, clock=run.world.clock)
     if run.record.gone.state != "stale":
         return None
-    return RestoreNotVerified(
+    stale = RestoreNotVerified(
         f"{live.ref} is clean in the API, but {', '.join(run.record.gone.where)} still run the fault",
         next_step=f"check istiod, then `luff status -n {live.injection.namespace}`",
     )
+    _announce(run, RESTORE_FAILED, f"{_told(run)}: {stale.message}; {stale.next_step}")
+    return stale
+
+
+def _told(run: _Run) -> str:
+    """Say who does what, for an event."""
+    assert run.plan is not None
+    fault = run.experiment.spec.fault
+    parts = []
+    if fault.delay is not None:
+        parts.append(f"delay of {show_duration(fault.delay.duration_s)}")
+    if fault.abort is not None:
+        status = f"HTTP {fault.abort.http}" if fault.abort.http is not None else f"gRPC {fault.abort.grpc}"
+        parts.append(f"abort with {status}")
+    said = f"{run.options.actor} runs {run.experiment.name} (run {run.record.run}): {' and '.join(parts)} for requests in its scope"
+    return run.plan.stamp.scope.redact(said)
+
+
+def _announce(run: _Run, reason: str, note: str) -> None:
+    """Write an Event beside the run; that it could not be written is a line of the timeline."""
+    assert run.plan is not None
+    secret = run.plan.stamp.scope
+    said = Announcement(reason, secret.redact(note), run.world.clock.now_s())
+    run.beside(f"event {reason}", announce(run.world.mesh, run.plan.virtual_service, said))
+
+
+async def _give_back(run: _Run) -> None:
+    """Give back the ownership of fields that our patches took, now that nothing depends on it."""
+    done = run.live.withdrawal
+    assert done is not None
+    said = None if done.object_ is None else await give_back(run.world.mesh, done.ref, done.object_)
+    if said is not None:
+        run.record.step(run.world.clock.now_s(), "ownership", said)
+
+
+async def _finish_aside(run: _Run) -> None:
+    """Wait a little for what is done beside the run, and say in the timeline what came to nothing."""
+    if not run.aside:
+        return
+    tasks = [task for _, task in run.aside]
+    await asyncio.wait(tasks, timeout=ASIDE_WITHIN_S)
+    for task in tasks:
+        task.cancel()
+    for (what, _), error in zip(run.aside, await asyncio.gather(*tasks, return_exceptions=True), strict=True):
+        if error is None:
+            continue
+        late = isinstance(error, asyncio.CancelledError)
+        why = f"not within {ASIDE_WITHIN_S:.0f} s" if late else f"{type(error).__name__}: {error}"
+        note = f"not done: {why}"
+        run.record.step(run.world.clock.now_s(), what, note if run.plan is None else run.plan.stamp.scope.redact(note))
 
 
 async def _stop_everything(run: _Run, error: RestoreNotVerified) -> None:

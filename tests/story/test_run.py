@@ -143,6 +143,8 @@ def test_the_guard_withdraws_when_luff_is_killed(shell: Shell, endless: Path) ->
 
     until(lambda: not shell.twins("ratings"), within_s=10)
     assert shell.luff("status", "--lab").code == 0
+    [row] = json.loads(shell.luff("runs", "list", "-o", "json").out)
+    assert (row["experiment"], row["verdict"]) == ("endless", None), "history knows of a run that never ended"
 
 
 def test_the_run_ends_when_its_guard_is_killed(shell: Shell, endless: Path) -> None:

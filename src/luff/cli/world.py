@@ -4,18 +4,21 @@ The one place where a run's parts are wired together: mesh, guard, store, traffi
 
 from __future__ import annotations
 
+import asyncio
 import os
 import ssl
 import subprocess
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 
+from luff import __version__
 from luff.cli.mesh_choice import Chosen
 from luff.cli.places import state_folder
 from luff.clock import SystemClock
@@ -30,8 +33,9 @@ from luff.mesh.kubernetes import KubernetesMesh
 from luff.model import Experiment
 from luff.outcome import Context, MeshIdentity
 from luff.plan import Plan
+from luff.record import Record
 from luff.run import World
-from luff.store import Store
+from luff.store import Beginning, Store
 from luff.traffic import Address, Transport
 
 __all__ = ["context_from_environment", "open_world"]
@@ -62,12 +66,35 @@ async def open_world(chosen: Chosen, store: Store) -> AsyncIterator[World]:
             transport=lambda experiment: _transport(experiment, chosen.lab),
             source=lambda plan, zero_unix_s: _source(plan, zero_unix_s, chosen.lab),
             plane=plane,
+            begin=lambda record: asyncio.to_thread(store.begin, _beginning(record)),
         )
     finally:
         if plane is not None:
             await plane.close()
         await guard.close()
         mesh.close()
+
+
+def _beginning(record: Record) -> Beginning:
+    """Return what history keeps of a run that has begun, should it never end."""
+    fault = record.experiment.spec.fault
+    return Beginning(
+        run=record.run,
+        experiment=record.experiment.name,
+        actor=record.actor,
+        mesh=record.mesh,
+        started_at=datetime.fromtimestamp(record.started_s, UTC),
+        namespace=record.experiment.metadata.namespace,
+        labels=record.experiment.metadata.labels,
+        subject=None if record.plan is None else record.plan.subject,
+        edge=record.edge,
+        fault="+".join(name for name in ("delay", "abort") if getattr(fault, name) is not None),
+        spec_sha256=record.spec_sha256,
+        scope_sha256=None if record.scope is None else record.scope.value_sha256,
+        seed=record.seed,
+        context=record.context,
+        luff=__version__,
+    )
 
 
 def _identity(chosen: Chosen, mesh: KubernetesMesh) -> MeshIdentity:
