@@ -251,3 +251,67 @@ def test_an_older_object_of_another_namespace_for_the_same_host_is_a_refusal() -
 
     assert outcome.reason == "plan_refused:shadowed_virtual_service"
     assert setting.routes == ["all"]
+
+
+def _events(setting: Setting) -> list[Object]:
+    return [each for ref, each in setting.cluster.objects.items() if ref.kind is Kind.EVENT]
+
+
+def test_what_was_done_is_said_in_events_on_the_object() -> None:
+    setting = Setting()
+
+    outcome = setting.run()
+
+    said = {event["reason"]: event for event in _events(setting)}
+    assert set(said) == {"LuffFaultInjected", "LuffFaultRemoved"}
+    injected = said["LuffFaultInjected"]
+    assert injected["note"].startswith(f"me runs e (run {outcome.run}): abort with HTTP 503")
+    assert "until 20" in injected["note"]
+    assert injected["regarding"]["uid"] == setting.cluster.objects[REF]["metadata"]["uid"]
+    secret = setting.cluster.history[REF][1]["spec"]["http"][0]["match"][0]["headers"]["x-luff-run"]["prefix"]  # type: ignore[index]
+    assert secret not in str(_events(setting))
+    assert not [entry for entry in outcome.timeline if "event" in entry.phase]
+
+
+def test_events_that_cannot_be_written_delay_and_fail_nothing() -> None:
+    outcomes = []
+    for trouble in (Trouble.NONE, Trouble.ERROR, Trouble.LOST_BEFORE):
+        setting = Setting()
+        setting.mesh.trouble = lambda _, ref, t=trouble: t if ref.kind is Kind.EVENT else Trouble.NONE  # type: ignore[misc]
+        outcomes.append(setting.run())
+
+    fine, *others = outcomes
+    for outcome in others:
+        assert (outcome.verdict, outcome.phase, outcome.reason) == (fine.verdict, fine.phase, fine.reason)
+        notes = {entry.phase: entry.note for entry in outcome.timeline if entry.phase.startswith("event ")}
+        assert set(notes) == {"event LuffFaultInjected", "event LuffFaultRemoved"}
+        assert all("not done" in str(note) for note in notes.values())
+
+
+def test_a_restore_that_failed_is_an_event_with_the_command() -> None:
+    setting = Setting()
+    seen: list[str] = []
+
+    def trouble(verb: str, ref: Ref) -> Trouble:
+        seen.append(verb)
+        return Trouble.ERROR if verb == "patch" and ref == REF and seen.count("patch") > 1 else Trouble.NONE
+
+    setting.mesh.trouble = trouble
+
+    setting.run()
+
+    [failed] = [event for event in _events(setting) if event["reason"] == "LuffRestoreFailed"]
+    assert failed["type"] == "Warning"
+    assert "luff restore" in failed["note"]
+
+
+def test_ownership_of_the_routes_is_given_back_and_said() -> None:
+    setting = Setting()
+    entries: list[Object] = [{"manager": name, "fieldsV1": {"f:spec": {"f:http": {}}}} for name in ("helm", "luff")]
+    setting.cluster.edit(REF, lambda thing: thing["metadata"].update(managedFields=entries))
+
+    outcome = setting.run()
+
+    assert [entry["manager"] for entry in setting.cluster.objects[REF]["metadata"]["managedFields"]] == ["helm"]
+    [note] = [entry.note for entry in outcome.timeline if entry.phase == "ownership"]
+    assert str(note).startswith("returned")

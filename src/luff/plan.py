@@ -80,7 +80,8 @@ class Plan:
     *virtual_service* is the object as read; *subject* is judged; *caller* is
     ``None`` when only the evidence will tell; *held* how many requests the
     fault holds at once; *inferred* what was not written in the experiment, as
-    (field, value, why); *warnings* what a reader should know before going on.
+    (field, value, why); *warnings* what a reader should know before going on;
+    *others* those of them that are about who else writes, or is in the way.
     """
 
     experiment: Experiment
@@ -96,6 +97,7 @@ class Plan:
     held: float
     inferred: tuple[tuple[str, str, str], ...]
     warnings: tuple[str, ...]
+    others: tuple[str, ...] = ()
 
     @property
     def delay_s(self) -> float:
@@ -158,6 +160,7 @@ def make_plan(experiment: Experiment, view: MeshView, stamp: Stamp, *, bounds: B
             *_warnings(leaf, selection, experiment),
             *_unseen(view, subject, dependency),
         ),
+        others=tuple(others),
     )
 
 

@@ -36,12 +36,12 @@ from luff.errors import (
     Rejected,
     RestoreNotVerified,
 )
-from luff.mesh import Mesh, Operation, Ref
+from luff.mesh import FIELD_MANAGER, Mesh, Operation, Ref
 from luff.names import http_routes, our_run, ours
 from luff.routes import fallbacks, http_hash, withdrawal
 from luff.words import Object
 
-__all__ = ["NAMELESS", "PATIENCE_S", "Withdrawal", "remaining", "restore_command", "tidy", "withdraw"]
+__all__ = ["NAMELESS", "PATIENCE_S", "Withdrawal", "give_back", "remaining", "restore_command", "tidy", "withdraw"]
 
 NAMELESS = "(nameless)"
 """In place of a run: the routes of ours whose name does not tell a run. Never those of a run."""
@@ -56,6 +56,8 @@ MISSED_LEAST = 3
 """So many 404s in a row are believed where nothing else can be asked."""
 CONFLICTS_MOST = 50
 """After so many conflicts in a row somebody fights us, and trying at once helps nobody."""
+GIVE_BACK_TRIES = 3
+_PINNED = ("uid", "resourceVersion")
 FENCE_ANNOTATION = "luff.dev/fence"
 FENCE_PATH = "/metadata/annotations/luff.dev~1fence"
 
@@ -269,6 +271,52 @@ async def tidy(mesh: Mesh, ref: Ref) -> None:
     except (Conflict, NotFound):
         # Somebody else has tidied up.
         return
+
+
+async def give_back(mesh: Mesh, ref: Ref, object_: Object) -> str | None:
+    """
+    Give back the ownership of ``spec.http`` that our patches took, and return what became of it; ``None`` if it is not ours.
+
+    Our entry is taken out of ``metadata.managedFields``, so that nobody owns
+    the routes and the next applier takes them without a conflict. Best effort,
+    pinned to what was read: no part of the way back depends on it. *object_*
+    is the object as the restore left it.
+    """
+    failure: MeshError | None = None
+    for _ in range(GIVE_BACK_TRIES):
+        try:
+            if failure is not None:
+                object_ = await mesh.read(ref)
+            entries = (object_.get("metadata") or {}).get("managedFields") or []
+            places = [at for at, entry in enumerate(entries) if _owns_routes(entry)]
+            if not places:
+                return None
+            if remaining(object_, None):
+                return "not returned: another run has twins in the object"
+            if len(places) == len(entries):
+                return "not returned: nobody else owns any field of the object"
+            pin = [{"op": "replace", "path": f"/metadata/{key}", "value": object_["metadata"][key]} for key in _PINNED]
+            drop = [{"op": "remove", "path": f"/metadata/managedFields/{at}"} for at in reversed(places)]
+            after = await mesh.patch(ref, [*pin, *drop])
+        except Conflict as error:
+            failure = error
+            continue
+        except NotFound:
+            return None
+        except MeshError as error:
+            return f"not returned: {error.message}"
+        left = (after.get("metadata") or {}).get("managedFields") or []
+        if any(_owns_routes(entry) for entry in left):
+            return "not returned: the API server kept our entry in managedFields"
+        return "returned: nobody owns spec.http now, so the next applier takes it without a conflict"
+    return "not returned: others write the object all the time"
+
+
+def _owns_routes(entry: object) -> bool:
+    if not isinstance(entry, dict) or entry.get("manager") != FIELD_MANAGER or entry.get("subresource"):
+        return False
+    spec = (entry.get("fieldsV1") or {}).get("f:spec")
+    return isinstance(spec, dict) and "f:http" in spec
 
 
 def _version(object_: Object) -> str:

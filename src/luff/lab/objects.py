@@ -21,7 +21,16 @@ from datetime import UTC, datetime
 from typing import TypeAlias
 
 from luff.lab.conversion import content, give_defaults, served, stored, without_times
-from luff.lab.ownership import Applied, Owners, applied_to, leaves, managed_fields, owners_after, refuse_conflicts
+from luff.lab.ownership import (
+    Applied,
+    Owners,
+    applied_to,
+    leaves,
+    managed_fields,
+    owners_after,
+    owners_given,
+    refuse_conflicts,
+)
 from luff.lab.resources import RESOURCES, Resource, timestamp
 from luff.lab.statuses import ApiError, invalid
 from luff.lab.wellformed import metadata_problems, name_problem
@@ -313,6 +322,8 @@ class Store:
     ) -> Object:  # fmt: skip
         before = old["metadata"]
         metadata = dict(new.get("metadata") or {})
+        # Who sends managedFields may change them; an applier and the status may not.
+        given = None if applied is not None or write.subresource else owners_given(metadata.get("managedFields"))
         version = metadata.get("resourceVersion")
         if version not in {None, "", before["resourceVersion"]}:
             raise ApiError.conflict(resource.group, resource.plural, name, _MODIFIED)
@@ -348,7 +359,7 @@ class Store:
         if resource.generation and content(old) != content(new):
             metadata["generation"] = before.get("generation", 1) + 1
         self._admit(resource, new, write)
-        owners = self._owners_of(resource, old, new, write, applied)
+        owners = self._owners_of(resource, old, new, write, applied, given)
         if without_times(old) == without_times(new):
             return old
         if metadata.get("deletionTimestamp") and not metadata.get("finalizers") and not write.dry_run:
@@ -447,14 +458,15 @@ class Store:
             )
 
     def _owners_of(
-        self, resource: Resource, old: Object | None, new: Object, write: Write, applied: Applied | None
-    ) -> Owners:
+        self, resource: Resource, old: Object | None, new: Object, write: Write, applied: Applied | None,
+        given: Owners | None = None,
+    ) -> Owners:  # fmt: skip
         known = self._owners.get(new["metadata"]["uid"], {})
         me = (write.manager, "Update", resource.api_version(write.version), write.subresource or "")
         fields = None
         if applied is not None:
             me, fields = applied
-        owners = owners_after(old, new, known, me, fields)
+        owners = owners_after(old, new, known if given is None else given, me, fields)
         if owners != known or old is None:
             before = (old or {}).get("metadata", {}).get("managedFields", [])
             new["metadata"]["managedFields"] = managed_fields(owners, before, timestamp(self._now()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from luff.lab.statuses import ApiError
@@ -18,6 +18,7 @@ __all__ = [
     "leaves",
     "managed_fields",
     "owners_after",
+    "owners_given",
     "refuse_conflicts",
 ]
 
@@ -62,6 +63,43 @@ def fields_v1(paths: Fields) -> Object:
         for step in path:
             place = place.setdefault(f"f:{step}", {})
     return tree
+
+
+def owners_given(entries: object) -> Owners | None:
+    """
+    Return who owns what by managedFields that a client sent; ``None`` when the server's own are to stay.
+
+    A list of one empty entry resets them, an empty list or one that makes no sense changes nothing.
+    """
+    if not isinstance(entries, list) or not entries:
+        return None
+    if entries == [{}]:
+        return {}
+    owners: Owners = {}
+    for entry in entries:
+        if not isinstance(entry, dict) or entry.get("operation") not in ("Update", "Apply"):
+            return None
+        fields = entry.get("fieldsV1")
+        if not isinstance(fields, dict):
+            return None
+        who = (
+            str(entry.get("manager", "")),
+            str(entry["operation"]),
+            str(entry.get("apiVersion", "")),
+            str(entry.get("subresource", "")),
+        )
+        owners[who] = owners.get(who, frozenset()) | frozenset(_paths_in(fields, ()))
+    return owners
+
+
+def _paths_in(fields: Object, path: Path) -> Iterator[Path]:
+    for key, inner in fields.items():
+        if key.startswith("f:") and isinstance(inner, dict):
+            below = (*path, key.removeprefix("f:"))
+            if inner:
+                yield from _paths_in(inner, below)
+            else:
+                yield below
 
 
 def refuse_conflicts(old: Object, wanted: Mapping[Path, Any], mine: Owner, owners: Owners) -> None:

@@ -16,7 +16,10 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from luff.words import Object
 
-__all__ = ["Kind", "Mesh", "Operation", "Ref"]
+__all__ = ["FIELD_MANAGER", "Kind", "Mesh", "Operation", "Ref"]
+
+FIELD_MANAGER = "luff"
+"""Who luff is in an object's managedFields."""
 
 Operation: TypeAlias = Mapping[str, Any]
 """One operation of a JSON Patch (RFC 6902)."""

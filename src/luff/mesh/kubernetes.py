@@ -26,12 +26,11 @@ from kubernetes import client, config
 from kubernetes.config.config_exception import ConfigException
 
 from luff.errors import Conflict, MeshBusy, MeshDenied, MeshError, MeshUnreachable, NotFound, Rejected
-from luff.mesh import Kind, Operation, Ref
+from luff.mesh import FIELD_MANAGER, Kind, Operation, Ref
 from luff.words import Object
 
 __all__ = ["Connection", "KubernetesMesh", "current_context"]
 
-FIELD_MANAGER = "luff"
 CONNECT_WITHIN_S = 3.0
 ANSWER_WITHIN_S = 10.0
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")

@@ -1,0 +1,78 @@
+"""
+Kubernetes Events on the VirtualService, for whoever looks at it with kubectl.
+
+Best effort and never in anybody's way: they are written beside the run, after
+the fact, and what becomes of that is a line of its timeline. They say who, what
+and until when; the scope's secret is never in them.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from luff.mesh import Kind, Mesh
+from luff.words import Object
+
+__all__ = ["FAULT_INJECTED", "FAULT_REMOVED", "RESTORE_FAILED", "Announcement", "announce"]
+
+FAULT_INJECTED = "LuffFaultInjected"
+FAULT_REMOVED = "LuffFaultRemoved"
+RESTORE_FAILED = "LuffRestoreFailed"
+CONTROLLER = "luff.dev/luff"
+NOTE_MOST = 1024
+"""Characters, by the API's own bound."""
+INSTANCE_MOST = 128
+NAME_MOST = 253
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """This is what is said about an object: one of the reasons above, and a sentence. *at_s* is when it came to pass."""
+
+    reason: str
+    note: str
+    at_s: float
+
+    @property
+    def type(self) -> Literal["Normal", "Warning"]:
+        """Return how kubectl marks it."""
+        return "Normal" if self.reason == FAULT_REMOVED else "Warning"
+
+
+async def announce(mesh: Mesh, virtual_service: Object, announcement: Announcement) -> None:
+    """Write *announcement* as an Event on *virtual_service*; raises `luff.errors.MeshError` when it cannot be."""
+    await mesh.create(event(virtual_service, announcement))
+
+
+def event(virtual_service: Object, announcement: Announcement) -> Object:
+    """Return *announcement* as an object of ``events.k8s.io/v1``."""
+    metadata = virtual_service["metadata"]
+    suffix = f".{secrets.token_hex(8)}"
+    at = datetime.fromtimestamp(announcement.at_s, UTC)
+    note = announcement.note
+    return {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": str(Kind.EVENT),
+        "metadata": {
+            "name": metadata["name"][: NAME_MOST - len(suffix)] + suffix,
+            "namespace": metadata["namespace"],
+        },
+        "eventTime": at.strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "reportingController": CONTROLLER,
+        "reportingInstance": f"luff-{socket.gethostname()}"[:INSTANCE_MOST],
+        "action": announcement.reason.removeprefix("Luff"),
+        "reason": announcement.reason,
+        "type": announcement.type,
+        "note": note if len(note) <= NOTE_MOST else note[: NOTE_MOST - 1] + "…",
+        "regarding": {
+            "apiVersion": virtual_service.get("apiVersion", "networking.istio.io/v1"),
+            "kind": str(Kind.VIRTUAL_SERVICE),
+            "name": metadata["name"],
+            "namespace": metadata["namespace"],
+            "uid": metadata["uid"],
+        },
+    }
