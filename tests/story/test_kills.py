@@ -23,7 +23,7 @@ import yaml
 
 from tests.story.conftest import EXPERIMENT, Shell, until
 
-KILLS = int(os.environ.get("LUFF_TEST_KILLS", "15"))
+KILLS = int(os.environ.get("LUFF_TEST_KILLS", "6"))
 SEED = 20261123
 EDIT_EVERY = 3
 CLEAN_WITHIN_S = 5.0
