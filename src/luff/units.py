@@ -37,6 +37,8 @@ DURATION_MOST_S = 10 * 366 * 86400.0
 """Longer than anything here can last."""
 RATE_MOST_HZ = 1e6
 """More than one machine can send; a plan's own bound is far below."""
+RATE_LEAST_HZ = 1e-6
+"""One in eleven days: with fewer there is nothing to measure."""
 
 # Exact, so that 2800ms and 2.8s are the same number.
 _UNIT_S = {"ms": Fraction(1, 1000), "s": Fraction(1), "m": Fraction(60), "h": Fraction(3600), "d": Fraction(86400)}
@@ -78,6 +80,8 @@ def parse_rate_hz(text: object) -> float:
             f"{_quoted(text)} is not a rate: write requests per s, m or h, such as {_example(text, '/s', '20/s')}"
         )
     rate_hz = float(Fraction(match[1]) / _UNIT_S[match[2]])
+    if rate_hz < RATE_LEAST_HZ:
+        raise ValueError(f"{_quoted(text)} is too slow: write more, such as 1/h")
     if rate_hz > RATE_MOST_HZ:
         raise ValueError(f"{_quoted(text)} is too fast: write at most {RATE_MOST_HZ:.0f}/s")
     return rate_hz
@@ -100,8 +104,11 @@ def write_duration(seconds: float) -> str:
     """Return *seconds* as `parse_duration_s` reads them, exactly: ``5s``, ``2800ms``, ``0.0125ms``."""
     if seconds == int(seconds):
         return f"{int(seconds)}s"
-    milliseconds = Fraction(_exact(seconds)) * 1000
-    return f"{milliseconds}ms" if milliseconds.denominator == 1 else f"{_exact(seconds)}s"
+    milliseconds = Decimal(repr(seconds)) * 1000
+    # What is not whole is shorter in milliseconds below a second, and in seconds above.
+    if milliseconds == int(milliseconds):
+        return f"{int(milliseconds)}ms"
+    return f"{milliseconds.normalize():f}ms" if seconds < 1 else f"{_exact(seconds)}s"
 
 
 def write_percent(percent: float) -> str:
