@@ -39,7 +39,8 @@ def compile(text: str) -> Path:  # noqa: A001  # as in `re`: always called as js
         found = _STEP.match(text, at)
         if found is None:
             raise ValueError(f"the path {text!r} cannot be read at {text[at:]!r}")
-        name = found[1] or found[2] or found[3]
+        # An empty name in quotes is a name too.
+        name = next((each for each in found.group(1, 2, 3) if each is not None), None)
         steps.append(name if name is not None else int(found[4]) if found[4] else None)
         at = found.end()
     return Path(text, tuple(steps))

@@ -14,6 +14,7 @@ from typing import Any
 
 from luff.jsonpath import compile as compile_path
 from luff.model import Answer, AnswerExpectation, Experiment, FallbackExpectation, JsonMatch
+from luff.patches import same
 
 __all__ = ["BITS_MOST", "answers_of", "holds", "observer", "status_in"]
 
@@ -84,4 +85,4 @@ def _json_is(wanted: JsonMatch, body: bytes) -> bool:
         return all(re.search(wanted.matches, value if isinstance(value, str) else json.dumps(value)) for value in found)
     if "equals" not in wanted.model_fields_set:
         return True
-    return all(value == wanted.equals and isinstance(value, bool) is isinstance(wanted.equals, bool) for value in found)
+    return all(same(value, wanted.equals) for value in found)
