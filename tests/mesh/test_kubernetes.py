@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -156,3 +157,43 @@ def test_cancelling_a_write_does_not_take_it_back(
                 assert asyncio.get_running_loop().time() < until
 
     assert asyncio.run(story())["spec"] == virtual_service["spec"]
+
+
+def test_a_rotated_token_is_read_anew_and_the_call_made_again(
+    server: ApiServer, adapter: KubernetesMesh, virtual_service: Object, tmp_path: Path
+) -> None:
+    async def story() -> Object:
+        await adapter.create(virtual_service)
+        server.rotate("n3w")
+        with pytest.raises(MeshDenied, match="401"):
+            await adapter.read(Ref.of(virtual_service))
+        server.write_kubeconfig(tmp_path / "kubeconfig")
+        # It is not looked at more often than once a second.
+        end_s = time.monotonic() + 10.0
+        while True:
+            try:
+                return await adapter.patch(Ref.of(virtual_service), [{"op": "add", "path": "/spec/kept", "value": 1}])
+            except MeshDenied:
+                assert time.monotonic() < end_s
+                await asyncio.sleep(0.05)
+
+    try:
+        assert asyncio.run(story())["spec"]["kept"] == 1
+    finally:
+        server.rotate("t0ken")
+
+
+def test_a_kubeconfig_that_names_another_server_by_now_is_not_followed(
+    server: ApiServer, adapter: KubernetesMesh, tmp_path: Path
+) -> None:
+    path = tmp_path / "kubeconfig"
+    document = yaml.safe_load(path.read_text())
+    document["clusters"][0]["cluster"]["server"] = "http://127.0.0.1:9"
+    path.write_text(yaml.safe_dump(document))
+    server.rotate("n3w")
+
+    try:
+        with pytest.raises(MeshDenied, match="401"):
+            asyncio.run(adapter.read(NOTHING))
+    finally:
+        server.rotate("t0ken")

@@ -129,6 +129,10 @@ class ApiServer:
         self._thread.join(timeout=START_WITHIN_S)
         self._server = self._thread = None
 
+    def rotate(self, token: str) -> None:
+        """Accept *token* from now on, and no other. No kubeconfig is written: that is for whoever rotates."""
+        self._token = token
+
     def write_kubeconfig(self, path: Path) -> None:
         """Write a kubeconfig for this server to *path*, readable by its owner only."""
         document = {
@@ -195,6 +199,9 @@ class ApiServer:
             self._authenticate(request)
         if path == "/luff/misbehave":
             return await self._misbehave(request)
+        if path == "/luff/token" and request.method == "PUT":
+            self.rotate((await _body(request)).decode())
+            return Response(status_code=204)
         if request.method in {"GET", "HEAD"}:
             if path == "/openapi/v2" and "proto" in request.headers.get("accept", ""):
                 # No bytes are a valid, empty document in that encoding.

@@ -7,12 +7,18 @@ urllib3, since a write whose answer was lost must be *known* to be of unknown
 outcome. The client is synchronous and runs in threads; a call that was started
 is awaited to its own time limit even when its caller is cancelled, because a
 thread cannot be cancelled and its patch may still arrive.
+
+Credentials are read anew when the server does not accept them: tokens are
+rotated while a fault is live. That one call is made again, since a 401 says
+that nothing was done.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -37,6 +43,8 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 THREADS = 16
 """Calls at once; more wait their turn."""
 PAGE_SIZE = 500
+RENEW_LEAST_S = 1.0
+"""Credentials are not read more often than this."""
 BODY_SHOWN = 300
 """Characters of an unexpected answer that an error message repeats."""
 
@@ -75,38 +83,28 @@ def current_context(kubeconfig: str | None) -> str | None:
     return str(current["name"]) if current else None
 
 
+class _NotAccepted(MeshDenied):
+    """This is 401: the credentials are not, or no longer, accepted."""
+
+
 class KubernetesMesh:
     """This is `luff.mesh.Mesh` on the official client. Close it when done."""
 
-    def __init__(self, api: client.ApiClient, *, kind: Literal["lab", "cluster"], name: str) -> None:
-        self.kind: Literal["lab", "cluster"] = kind
+    def __init__(self, api: client.ApiClient, connection: Connection, *, name: str) -> None:
+        self.kind: Literal["lab", "cluster"] = connection.kind
         self.name = name
         self._api = api
+        self._connection = connection
+        self._renewing = threading.Lock()
+        self._renewed_s = -RENEW_LEAST_S
         self._threads = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="luff-mesh")
 
     @classmethod
     def connect(cls, connection: Connection) -> KubernetesMesh:
         """Read the kubeconfig and return a client that has not called anything yet; `MeshError` when it is unusable."""
-        configuration = client.Configuration()
-        try:
-            config.load_kube_config(
-                config_file=connection.kubeconfig, context=connection.context, client_configuration=configuration
-            )
-        except (ConfigException, OSError, yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
-            where = connection.kubeconfig or "the default kubeconfig"
-            asked = f" with the context {connection.context}" if connection.context else ""
-            raise MeshError(
-                f"{where}{asked} cannot be used: {error}",
-                next_step="name a kubeconfig with --kubeconfig or KUBECONFIG, or run against a lab with --lab",
-            ) from error
-        configuration.retries = False
-        configuration.keep_alive = True
-        configuration.connection_pool_maxsize = THREADS
-        if (urlsplit(configuration.host or "").hostname or "") in _LOOPBACK:
-            # The client would send loopback addresses through HTTP_PROXY; kubectl never does.
-            configuration.proxy = None
+        api = client.ApiClient(_configuration(connection))
         name = connection.context or current_context(connection.kubeconfig) or "unnamed"
-        return cls(client.ApiClient(configuration), kind=connection.kind, name=name)
+        return cls(api, connection, name=name)
 
     def close(self) -> None:
         """Let go of threads and connections. A call that is still under way is not waited for."""
@@ -198,9 +196,44 @@ class KubernetesMesh:
     def _call_now(
         self, ref: Ref, method: str, path: str, query: Sequence[tuple[str, str]], body: Any, content_type: str
     ) -> tuple[str, Any]:
+        api = self._api
+        try:
+            return self._ask(api, ref, method, path, query, body, content_type)
+        except _NotAccepted:
+            renewed = self._renewed(api)
+            if renewed is None:
+                raise
+        return self._ask(renewed, ref, method, path, query, body, content_type)
+
+    def _renewed(self, refused: client.ApiClient) -> client.ApiClient | None:
+        """Return a client with the credentials as they are now in place of the one *refused*, ``None`` if there is none."""
+        with self._renewing:
+            if self._api is not refused:
+                return self._api
+            if time.monotonic() - self._renewed_s < RENEW_LEAST_S:
+                return None
+            self._renewed_s = time.monotonic()
+            try:
+                now = _configuration(self._connection)
+            except MeshError:
+                # It is being written right now, perhaps; the next call looks again.
+                return None
+            if now.host != refused.configuration.host:
+                # Whoever changed the kubeconfig means another server; what we do belongs to this one.
+                return None
+            if now.api_key == refused.configuration.api_key and not now.cert_file:
+                return None
+            self._api = client.ApiClient(now)
+            refused.rest_client.close()
+            return self._api
+
+    def _ask(
+        self, api: client.ApiClient, ref: Ref, method: str, path: str, query: Sequence[tuple[str, str]], body: Any,
+        content_type: str,
+    ) -> tuple[str, Any]:  # fmt: skip
         headers = {"Accept": "application/json"} | ({"Content-Type": content_type} if body is not None else {})
         try:
-            request = self._api.param_serialize(
+            request = api.param_serialize(
                 method,
                 path,
                 query_params=list(query),
@@ -208,19 +241,42 @@ class KubernetesMesh:
                 body=body,
                 auth_settings=["BearerToken"],
             )
-            response = self._api.call_api(*request, _request_timeout=(CONNECT_WITHIN_S, ANSWER_WITHIN_S))
+            response = api.call_api(*request, _request_timeout=(CONNECT_WITHIN_S, ANSWER_WITHIN_S))
             text = (response.read() or b"").decode("utf-8", errors="replace")
         except client.ApiException as error:
             raise _from_status(ref, error.status or 0, str(error.body or error.reason), None) from error
         except (urllib3.exceptions.HTTPError, OSError, ConfigException) as error:
             raise MeshUnreachable(
-                f"{ref}: the API server {self.name} at {self._api.configuration.host} gave no answer "
+                f"{ref}: the API server {self.name} at {api.configuration.host} gave no answer "
                 f"({type(error).__name__}: {str(error)[:BODY_SHOWN]})",
                 next_step=f"check that `kubectl --context {self.name} get --raw /readyz` works",
             ) from error
         if not 200 <= response.status < 300:
             raise _from_status(ref, response.status, text, response.headers.get("Retry-After"))
         return text, response.headers
+
+
+def _configuration(connection: Connection) -> client.Configuration:
+    """Return what the kubeconfig says now; `MeshError` when it is unusable."""
+    configuration = client.Configuration()
+    try:
+        config.load_kube_config(
+            config_file=connection.kubeconfig, context=connection.context, client_configuration=configuration
+        )
+    except (ConfigException, OSError, yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
+        where = connection.kubeconfig or "the default kubeconfig"
+        asked = f" with the context {connection.context}" if connection.context else ""
+        raise MeshError(
+            f"{where}{asked} cannot be used: {error}",
+            next_step="name a kubeconfig with --kubeconfig or KUBECONFIG, or run against a lab with --lab",
+        ) from error
+    configuration.retries = False
+    configuration.keep_alive = True
+    configuration.connection_pool_maxsize = THREADS
+    if (urlsplit(configuration.host or "").hostname or "") in _LOOPBACK:
+        # The client would send loopback addresses through HTTP_PROXY; kubectl never does.
+        configuration.proxy = None
+    return configuration
 
 
 def _path(ref: Ref) -> str:
@@ -243,7 +299,8 @@ def _from_status(ref: Ref, status: int, text: str, retry_after: str | None) -> M
     if status in (401, 403):
         what = "does not accept the credentials" if status == 401 else "does not allow it"
         step = "log in again, or renew the token in the kubeconfig" if status == 401 else "ask for the role in deploy/"
-        return MeshDenied(f"{ref}: the API server {what} ({status}): {said}", next_step=step)
+        denied = _NotAccepted if status == 401 else MeshDenied
+        return denied(f"{ref}: the API server {what} ({status}): {said}", next_step=step)
     if status == 409 or (status == 422 and _is_failed_test(text)):
         return Conflict(f"{ref} was changed by somebody else meanwhile ({status}): {said}")
     if status == 429 or (status >= 500 and not _is_refusal(text)):
