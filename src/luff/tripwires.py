@@ -7,9 +7,11 @@ that cannot be read stops the run as well: a run must not be watched by nobody.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urljoin
 
@@ -26,18 +28,37 @@ LOOK_EVERY_S = 2.0
 ANSWER_WITHIN_S = 5.0
 MISSED_MOST = 3
 """How many looks in a row may go wrong before that is a reason to stop."""
+UNREADABLE = (
+    httpx.HTTPError,
+    httpx.InvalidURL,
+    TimeoutError,
+    ValueError,
+    KeyError,
+    TypeError,
+    IndexError,
+    RecursionError,
+)
 
 
 def tripwires(
-    experiment: Experiment, clock: Clock, stop: Callable[[RunAborted], None]
+    experiment: Experiment,
+    clock: Clock,
+    stop: Callable[[RunAborted], None],
+    *,
+    answer_within_s: float = ANSWER_WITHIN_S,
 ) -> list[Coroutine[Any, Any, None]]:
-    """Return the work of watching *experiment*'s tripwires, each until cancelled; *stop* is called once by each at most."""
+    """
+    Return the work of watching *experiment*'s tripwires, each until cancelled.
+
+    *stop* is called once by each at most. A look that has no whole answer
+    within *answer_within_s* went wrong.
+    """
     made: list[Coroutine[Any, Any, None]] = []
     for tripwire in experiment.spec.abort_on:
         if isinstance(tripwire, PrometheusTripwire):
-            made.append(_prometheus(tripwire, _prometheus_url(), clock, stop))
+            made.append(_prometheus(tripwire, _prometheus_url(), _Watch(clock, stop, answer_within_s)))
         elif isinstance(tripwire, HttpTripwire):
-            made.append(_http(tripwire, clock, stop))
+            made.append(_http(tripwire, _Watch(clock, stop, answer_within_s)))
     return made
 
 
@@ -56,7 +77,16 @@ def _prometheus_url() -> str:
     return urljoin(url.rstrip("/") + "/", "api/v1/query")
 
 
-async def _prometheus(tripwire: PrometheusTripwire, url: str, clock: Clock, stop: Callable[[RunAborted], None]) -> None:
+@dataclass(frozen=True, slots=True)
+class _Watch:
+    """This is what all tripwires of a run have in common."""
+
+    clock: Clock
+    stop: Callable[[RunAborted], None]
+    answer_within_s: float
+
+
+async def _prometheus(tripwire: PrometheusTripwire, url: str, watch: _Watch) -> None:
     above_since_s: float | None = None
 
     async def look(client: httpx.AsyncClient) -> str | None:
@@ -67,11 +97,11 @@ async def _prometheus(tripwire: PrometheusTripwire, url: str, clock: Clock, stop
         if value is None or value <= tripwire.above:
             above_since_s = None
             return None
-        now_s = clock.monotonic_s()
+        now_s = watch.clock.monotonic_s()
         above_since_s = now_s if above_since_s is None else above_since_s
         return f"{tripwire.query} is {value:g}" if now_s - above_since_s >= tripwire.for_s else None
 
-    await _watch(look, tripwire.query, clock, stop)
+    await _watch(look, tripwire.query, watch)
 
 
 def _highest(said: Any) -> float | None:
@@ -82,33 +112,32 @@ def _highest(said: Any) -> float | None:
     return max((value for value in values if not math.isnan(value)), default=None)
 
 
-async def _http(tripwire: HttpTripwire, clock: Clock, stop: Callable[[RunAborted], None]) -> None:
+async def _http(tripwire: HttpTripwire, watch: _Watch) -> None:
     async def look(client: httpx.AsyncClient) -> str | None:
         answer = await client.get(tripwire.url)
         good = status_in(answer.status_code, tripwire.status)
         return None if good else f"{tripwire.url} answers {answer.status_code}"
 
-    await _watch(look, tripwire.url, clock, stop)
+    await _watch(look, tripwire.url, watch)
 
 
 async def _watch(
-    look: Callable[[httpx.AsyncClient], Coroutine[Any, Any, str | None]],
-    name: str,
-    clock: Clock,
-    stop: Callable[[RunAborted], None],
+    look: Callable[[httpx.AsyncClient], Coroutine[Any, Any, str | None]], name: str, watch: _Watch
 ) -> None:
     missed = 0
-    async with httpx.AsyncClient(timeout=ANSWER_WITHIN_S, trust_env=False) as client:
+    # The limit is on the whole of a look: an answer that drips for ever is none.
+    async with httpx.AsyncClient(timeout=None, trust_env=False) as client:  # noqa: S113
         while True:
             try:
-                tripped = await look(client)
+                async with asyncio.timeout(watch.answer_within_s):
+                    tripped = await look(client)
                 missed = 0
-            except (httpx.HTTPError, httpx.InvalidURL, ValueError, KeyError, TypeError, IndexError) as error:
+            except UNREADABLE as error:
                 missed += 1
                 tripped = None
                 if missed >= MISSED_MOST:
                     tripped = f"{name} could not be read {missed} times in a row: {error!r}"
             if tripped is not None:
-                stop(RunAborted("tripwire", tripped))
+                watch.stop(RunAborted("tripwire", tripped))
                 return
-            await clock.sleep(LOOK_EVERY_S)
+            await watch.clock.sleep(LOOK_EVERY_S)
