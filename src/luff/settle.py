@@ -61,7 +61,8 @@ async def _await(plane: DataPlane | None, injection: Injection, *, clock: Clock,
         having = tuple(sorted(replica for replica, names in seen.names.items() if names))
         if live and having and not _missing(seen, injection):
             return Settled("live", looks, took_s, having)
-        if not live and not having:
+        if not live and not having and (not seen.silent or took_s >= PROPAGATION_S):
+            # One that is silent for a moment is asked again.
             return Settled("unobserved" if seen.silent else "gone", looks, took_s)
         if took_s > within_s:
             return Settled("not_live" if live else "stale", looks, took_s, having)
