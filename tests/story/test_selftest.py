@@ -1,0 +1,71 @@
+"""`luff selftest`, whole: each planted defect is caught by its check, and no healthy service is blamed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from luff.selftest import CASES, CONTROL, EXPOSURE, Case
+from tests.story.conftest import Done, Shell, environment_in
+
+WITHIN_S = 280
+
+
+@pytest.fixture(scope="module")
+def tested(tmp_path_factory: pytest.TempPathFactory) -> tuple[Done, dict[str, dict[str, Any]]]:
+    """Run the whole matrix once."""
+    folder = tmp_path_factory.mktemp("selftest")
+    done = Shell(folder, environment_in(folder)).luff("selftest", "-o", "json", within_s=WITHIN_S)
+    assert done.out, done
+    return done, {row["name"]: row for row in json.loads(done.out)}
+
+
+@pytest.mark.timing
+@pytest.mark.timeout(300)
+def test_every_defect_is_caught_and_nobody_healthy_is_blamed(
+    tested: tuple[Done, dict[str, dict[str, Any]]],
+) -> None:
+    done, rows = tested
+
+    assert done.code == 0, done.err
+    assert list(rows) == [case.name for case in CASES]
+    assert {name: row["verdict"] for name, row in rows.items()} == {case.name: case.expected for case in CASES}
+
+
+@pytest.mark.timing
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_by_the_checks_that_must_catch_it_and_by_no_other(
+    case: Case, tested: tuple[Done, dict[str, dict[str, Any]]]
+) -> None:
+    row = tested[1][case.name]
+    checks = {check["id"]: check["verdict"] for check in row["outcome"]["checks"]}
+
+    assert row["ok"]
+    assert set(row["caughtBy"]) == case.caught_by
+    assert row["outcome"]["restore"]["api"] == row["outcome"]["restore"]["data_plane"] == "verified"
+    if not case.caught_by & {EXPOSURE, CONTROL}:
+        assert {name for name, verdict in checks.items() if verdict != "passed"} == case.caught_by
+    if case.name == "lost-header":
+        assert "lost at lost-header-v1" in row["because"]
+
+
+@pytest.mark.timing
+def test_one_row_can_be_run_by_itself_and_history_stays_as_it_was(shell: Shell) -> None:
+    done = shell.luff("selftest", "--defect", "error-status", within_s=120)
+    table = [line.split() for line in done.out.splitlines()]
+
+    assert done.code == 0, done
+    assert [line[0] for line in table[:2]] == ["ROW", "error-status"]
+    assert "1 of 1 defects caught, 0 of 0 healthy services passed." in done.out
+    assert json.loads(shell.luff("runs", "list", "-o", "json").out) == []
+
+
+def test_a_row_that_is_not_there_is_refused_with_those_that_are(shell: Shell) -> None:
+    done = shell.luff("selftest", "--defect", "no-such")
+
+    assert done.code == 2
+    assert "there is no row no-such" in done.err
+    assert "lost-header" in done.err
