@@ -592,6 +592,22 @@ def test_a_lost_scope_names_where_it_was_lost() -> None:
     )
 
 
+def test_a_call_that_was_left_out_is_no_lost_scope() -> None:
+    found = _good().add(400, attempts=0).judged()
+    assert found.next is not None
+    assert (
+        found.explanation == "400 of 800 requests reached the fault: no workload lost the scope, "
+        "so the others did without that call (a breaker, a cache) or took another route"
+    )
+    assert found.next.who == "experiment"
+    assert "evidence.atLeast" in found.next.do
+
+
+def test_a_breach_of_isolation_says_how_many_were_hurt() -> None:
+    found = _good().add(150, Arm.CONTROL, status=503).judged()
+    assert found.explanation == "bystanders were hurt: 150 of 550 requests of the control arm failed"
+
+
 def test_a_pass_says_for_how_many_the_fault_was_live() -> None:
     assert _good().judged().explanation == "with the fault live for 400 of 400 requests, its one expectation held"
     assert _good(LATENCY, FALLBACK).judged().explanation.endswith("all 2 expectations held")

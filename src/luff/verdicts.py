@@ -72,6 +72,8 @@ class _Facts:
     exposed: int
     hurt: bool
     checks: tuple[CheckResult, ...]
+    control: int = 0
+    control_errors: int = 0
 
     @property
     def exposure(self) -> float:
@@ -83,6 +85,10 @@ RunRule = tuple[str, Callable[[_Facts], bool], Verdict, str | None]
 
 def _first_reason(facts: _Facts) -> str | None:
     return next((c.reason for c in facts.checks if c.verdict is Verdict.INCONCLUSIVE), None)
+
+
+def _unexposed(facts: _Facts) -> bool:
+    return facts.exposure < facts.experiment.spec.evidence.at_least_percent / 100
 
 
 def _off_dose(facts: _Facts) -> bool:
@@ -119,7 +125,7 @@ RULES: tuple[RunRule, ...] = (
     ),
     (
         "too few requests took the twin",
-        lambda f: f.exposure < f.experiment.spec.evidence.at_least_percent / 100,
+        _unexposed,
         Verdict.INCONCLUSIVE,
         "fault_not_observed",
     ),
@@ -203,13 +209,13 @@ def judge(
     )
     sent, exposed = _exposed(samples, evidence)
     hurt = situation.isolation_breach or final.breached
-    facts = _Facts(experiment, situation, evidence, generator, sent, exposed, hurt, results)
+    facts = _Facts(experiment, situation, evidence, generator, sent, exposed, hurt, results, *_control(samples))
     rule, verdict, reason = next((text, v, r) for text, holds, v, r in RULES if holds(facts))
     if reason == "of the check":
         reason = _first_reason(facts)
     seen = give_up(evidence.calls)
-    next_ = None if verdict is Verdict.PASSED else NEXT.get(reason, NEXT[None])
-    return Judgement(verdict, reason, _explain(facts, verdict, reason, rule, seen), next_, results, rule)
+    explanation = _explain(facts, verdict, reason, rule, seen)
+    return Judgement(verdict, reason, explanation, _next(facts, verdict, reason), results, rule)
 
 
 def control_errors_most(experiment: Experiment) -> float:
@@ -257,8 +263,35 @@ def _exposed(samples: Samples, evidence: Evidence) -> tuple[int, int]:
     return sent, exposed
 
 
+def _left_out(facts: _Facts) -> bool:
+    """Return whether too few requests took the twin, though no workload lost the scope."""
+    return _unexposed(facts) and facts.evidence.source == "lab-log" and not facts.evidence.lost_at
+
+
+def _next(facts: _Facts, verdict: Verdict, reason: str | None) -> Next | None:
+    if verdict is Verdict.PASSED:
+        return None
+    if reason == "fault_not_observed" and _left_out(facts):
+        return Next(
+            who="experiment",
+            retryable=False,
+            do="if the caller is meant to leave the call out, lower evidence.atLeast; else see that the traffic needs the target",
+        )
+    return NEXT.get(reason, NEXT[None])
+
+
+def _control(samples: Samples) -> tuple[int, int]:
+    """Return how many requests of the control arm were answered or given up while the fault was live, and how many failed."""
+    ended = [
+        number
+        for number in samples.rows(arm=Arm.CONTROL, phase=Phase.FAULT)
+        if samples.decided(number) and not Failure(samples.failure[number]).ours
+    ]
+    return len(ended), sum(samples.failure[n] != Failure.NONE or samples.status[n] >= 500 for n in ended)
+
+
 def _explain(facts: _Facts, verdict: Verdict, reason: str | None, rule: str, seen: GiveUp | None) -> str:
-    if reason == "fault_not_observed" and facts.exposure < facts.experiment.spec.evidence.at_least_percent / 100:
+    if reason == "fault_not_observed" and _unexposed(facts):
         if facts.evidence.source == "response-header":
             return (
                 f"{facts.exposed} of {facts.sent} answers came from the twin; on a cluster luff sees that only in answers "
@@ -266,7 +299,11 @@ def _explain(facts: _Facts, verdict: Verdict, reason: str | None, rule: str, see
             )
         lost = facts.evidence.lost_at.most_common(1)
         where = f": every carrier of the scope was lost at {lost[0][0]}" if lost else ""
+        if _left_out(facts):
+            where = ": no workload lost the scope, so the others did without that call (a breaker, a cache) or took another route"
         return f"{facts.exposed} of {facts.sent} requests reached the fault{where}"
+    if reason == "isolation_breach" and not facts.evidence.breaches:
+        return f"bystanders were hurt: {facts.control_errors} of {facts.control} requests of the control arm failed"
     if verdict is Verdict.FAILED and reason is None:
         said = [c.explanation for c in facts.checks if c.verdict is Verdict.FAILED]
         return "; ".join([*said[:2], *([seen.sentence()] if seen else [])])
