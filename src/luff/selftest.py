@@ -45,7 +45,7 @@ class Case:
     healthy. *caught_by* are the ids of the expectations that fail, or
     `EXPOSURE` or `CONTROL`; *expected* is the verdict with its reason. *also* are
     expectations beside those of every case, *at_least* the exposure asked for,
-    *attempts_most* the attempts allowed, *habit* the service's when it is not
+    *attempts_most* the attempts allowed, *duration* how long it may take, *habit* the service's when it is not
     named like the case.
     """
 
@@ -57,6 +57,7 @@ class Case:
     also: tuple[dict[str, Any], ...] = ()
     at_least: str = "99%"
     attempts_most: int = 3
+    duration: str = "8s"
     habit: str = ""
 
     @property
@@ -131,6 +132,7 @@ CASES: tuple[Case, ...] = (
         _FAILING,
         "inconclusive(fault_not_observed)",
         frozenset({EXPOSURE}),
+        duration="3s",
     ),
 )
 """The matrix: healthy services first, then each defect."""
@@ -241,7 +243,7 @@ def _experiment(case: Case) -> dict[str, Any]:
             "traffic": {
                 "requests": [f"GET http://{case.service}.{NAMESPACE}:{PORT}/"],
                 "rate": "40/s",
-                "duration": "8s",
+                "duration": case.duration,
                 "timeout": "2s",
                 "warmup": "1s",
             },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -50,6 +51,8 @@ def test_by_the_checks_that_must_catch_it_and_by_no_other(
         assert {name for name, verdict in checks.items() if verdict != "passed"} == case.caught_by
     if case.name == "lost-header":
         assert "lost at lost-header-v1" in row["because"]
+    if case.name == "pool-refuses-all":
+        assert re.search(r"[1-9]\d* of \d+ requests of the control arm failed", row["because"])
 
 
 @pytest.mark.timing
