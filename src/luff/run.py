@@ -43,7 +43,7 @@ from luff.record import Record, iso
 from luff.routes import Injection
 from luff.samples import Failure, Samples
 from luff.scope import Scope
-from luff.settle import await_gone, await_live
+from luff.settle import Settled, await_gone, await_live
 from luff.tallies import Judge
 from luff.traffic import Driver
 from luff.tripwires import check_tripwires, tripwires
@@ -457,7 +457,12 @@ async def _see_it_gone(run: _Run) -> RestoreNotVerified | None:
     if live.withdrawal.removed or live.object_ is not None:
         _announce(run, FAULT_REMOVED, f"{_told(run)}: no twin is left in the object, as read back")
     run.beside("ownership", _give_back(run))
-    run.record.gone = await await_gone(run.world.plane, live.injection, clock=run.world.clock)
+    try:
+        run.record.gone = await await_gone(run.world.plane, live.injection, clock=run.world.clock)
+    except OSError as error:
+        # No file or no memory left to look with: the routes are back, and what was learnt is not lost over it.
+        run.record.gone = Settled("unobserved", 0, 0.0)
+        run.step(str(Phase.CLEAN), f"the proxies could not be looked at: {error}")
     if run.record.gone.state != "stale":
         return None
     stale = RestoreNotVerified(

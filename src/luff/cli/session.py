@@ -18,8 +18,8 @@ from luff.cli.results import ReportFiles, write_reports, write_to_github
 from luff.cli.run import RunFlags
 from luff.cli.running import Done, RunSettings
 from luff.cli.selecting import Choice, choose
-from luff.errors import NothingSelected
-from luff.exit_codes import parse_fail_on
+from luff.errors import LuffError, NothingSelected
+from luff.exit_codes import SEVERITY, parse_fail_on
 from luff.gate import Baseline, Decision, Waiver, decide
 from luff.model import Experiment, Verdict
 from luff.outcome import Outcome
@@ -83,6 +83,16 @@ class Session:
 
     def finish(self, decision: Decision, done: Done) -> int:
         """Write every report that was asked for, and return the exit code."""
+        try:
+            self._write(decision, done)
+        except LuffError as error:
+            if SEVERITY.index(decision.exit_code) > SEVERITY.index(error.exit_code):
+                raise
+            # A report that could not be written never hides a fault that may be live, nor a signal or a failure.
+            click.echo(f"luff: {error.message}", err=True)
+        return decision.exit_code
+
+    def _write(self, decision: Decision, done: Done) -> None:
         places = {each.name: (each.file, each.lines.get("spec", 1)) for each in self.experiments if each.file}
         write_reports(
             done.outcomes,
@@ -95,7 +105,6 @@ class Session:
         )
         if self.flags.github:
             write_to_github(done.outcomes, decision, places=places)
-        return decision.exit_code
 
 
 def prepare(flags: RunFlags) -> Session:
