@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import pytest
 
+from luff.checks import Method, plan_checks
 from luff.lab.fleet.__main__ import BACKEND, HABITS
 from luff.model import Expectation, Experiment
 from luff.outcome import CheckResult, MeshIdentity, Next, Outcome
@@ -104,6 +105,21 @@ def test_every_kind_of_expectation_has_a_defect_that_only_it_catches(kind: str) 
 
     assert alone
     assert any(kind in _kinds(e, {x.id for x in e.spec.expect}) for e in (EXPERIMENTS[c.name] for c in healthy))
+
+
+def test_every_method_has_a_defect_to_catch_and_a_healthy_service_to_pass() -> None:
+    methods = {
+        case.name: {
+            check.method
+            for check in plan_checks(EXPERIMENTS[case.name], rate_hz=40.0, timeout_s=2.0)
+            if case.defect is None or check.id in case.caught_by
+        }
+        for case in CASES
+    }
+
+    for healthy in (True, False):
+        found = {method for case in CASES if (case.defect is None) is healthy for method in methods[case.name]}
+        assert found == set(get_args(Method))
 
 
 def test_the_fault_and_the_answers_of_defect_and_healthy_twin_are_the_same() -> None:

@@ -31,6 +31,7 @@ CONTROL = "control tripwire"
 _SLOW = {"delay": "1s"}
 _FAILING = {"abort": 503}
 _BYSTANDERS = {"id": "bystanders", "arm": "control", "noWorseThan": {"arm": "control", "by": "20%"}}
+_NO_SLOWER = {"id": "no-slower", "noWorseThan": {"arm": "control", "by": "30%"}}
 _CONTROL_IN_TIME = {"id": "control-in-time", "arm": "control", "latency": {"p95": "500ms"}}
 """It needs twice as many requests as the others, so that the breaker opens while the fault is there."""
 _RECOVERY = {"id": "recovers", "recovery": {"within": "5s"}}
@@ -45,8 +46,8 @@ class Case:
     healthy. *caught_by* are the ids of the expectations that fail, or
     `EXPOSURE` or `CONTROL`; *expected* is the verdict with its reason. *also* are
     expectations beside those of every case, *at_least* the exposure asked for,
-    *attempts_most* the attempts allowed, *duration* how long it may take, *habit* the service's when it is not
-    named like the case.
+    *attempts_most* the attempts allowed, *duration* and *stop_early* the
+    traffic's, *habit* the service's when it is not named like the case.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Case:
     at_least: str = "99%"
     attempts_most: int = 3
     duration: str = "8s"
+    stop_early: bool = True
     habit: str = ""
 
     @property
@@ -69,8 +71,8 @@ class Case:
 CASES: tuple[Case, ...] = (
     Case("healthy-when-slow", None, _SLOW, "passed", also=(_RECOVERY,), habit="healthy"),
     Case("healthy-when-failing", None, _FAILING, "passed", also=(_RECOVERY,), habit="healthy"),
-    Case("healthy-breaker", None, _FAILING, "passed", also=(_RECOVERY,), at_least="5%", attempts_most=1),
-    Case("healthy-pool", None, _SLOW, "passed", also=(_BYSTANDERS,)),
+    Case("healthy-breaker", None, _FAILING, "passed", also=(_NO_SLOWER, _RECOVERY), at_least="5%", attempts_most=1),
+    Case("healthy-pool", None, _SLOW, "passed", also=(_BYSTANDERS,), duration="2s", stop_early=False),
     Case("no-timeout", "waits as long as it takes", _SLOW, "failed", frozenset({"in-time", "falls-back"})),
     Case("timeout-too-long", "gives up after 0.7 s, and has 0.5 s", _SLOW, "failed", frozenset({"in-time"})),
     Case(
@@ -101,7 +103,23 @@ CASES: tuple[Case, ...] = (
     ),
     Case("never-recovers", "is slow ever after", _FAILING, "failed", frozenset({"recovers"}), also=(_RECOVERY,)),
     Case("wrong-fallback", "says 0 where it does not know", _FAILING, "failed", frozenset({"falls-back"})),
-    Case("half-an-answer", "falls back, and drops the rest", _FAILING, "failed", frozenset({"keeps-the-name"})),
+    Case(
+        "half-an-answer",
+        "falls back, and drops the rest",
+        _FAILING,
+        "failed",
+        frozenset({"keeps-the-name"}),
+        duration="2s",
+        stop_early=False,
+    ),
+    Case(
+        "slow-fallback",
+        "falls back, and takes its time",
+        _FAILING,
+        "failed",
+        frozenset({"no-slower"}),
+        also=(_NO_SLOWER,),
+    ),
     Case(
         "fallback-without-need",
         "the fallback is all it ever serves",
@@ -247,6 +265,7 @@ def _experiment(case: Case) -> dict[str, Any]:
                 "timeout": "2s",
                 "warmup": "1s",
             },
+            "stopEarly": case.stop_early,
             "evidence": {"atLeast": case.at_least},
             "expect": _expectations(case),
         },

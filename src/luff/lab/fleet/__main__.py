@@ -44,6 +44,7 @@ class Habit:
     forwards: tuple[str, ...] = _FORWARDED
     fallback: Mapping[str, Any] = field(default_factory=lambda: {"name": "lamp", "stock": "unknown"})
     fallback_status: int = 200
+    fallback_takes_s: float = 0.0
     always_falls_back: bool = False
     opens_after: float = math.inf
     probes_every_s: float = 0.05
@@ -68,6 +69,7 @@ HABITS: dict[str, Habit] = {
     "never-recovers": Habit(limps_s=0.3),
     "wrong-fallback": Habit(fallback={"name": "lamp", "stock": 0}),
     "half-an-answer": Habit(fallback={"stock": "unknown"}),
+    "slow-fallback": Habit(fallback_takes_s=0.2),
     "fallback-without-need": Habit(always_falls_back=True),
     "error-status": Habit(fallback_status=503),
     "pool-makes-all-wait": Habit(pool=4),
@@ -133,6 +135,7 @@ class _Caller:
             return Answer(503, {"error": "too busy"})
         if pieces is None:
             self.hurt.add(tenant)
+            await asyncio.sleep(habit.fallback_takes_s)
         elif tenant in self.hurt:
             await asyncio.sleep(habit.limps_s)
         if pieces is None or habit.always_falls_back:
