@@ -14,13 +14,15 @@ from typing import Literal
 from luff import stats
 from luff.checks import PlannedCheck, violates
 from luff.model import FallbackExpectation, RecoveryExpectation
-from luff.samples import ARMS, PHASES, Evidence, Failure, Samples
+from luff.samples import ARMS, PENDING, PHASES, Evidence, Failure, Samples
 from luff.words import Arm, Phase
 
 __all__ = ["Judge", "Tally", "comparison_size", "recovery_time_ns", "recovery_watched", "sequential_verdict"]
 
 BREACH_ALPHA = 0.001
 """The tripwire on control is wrong once in a thousand runs at most."""
+_FAULT_PHASE = PHASES.index(Phase.FAULT)
+_CONTROL = ARMS.index(Arm.CONTROL)
 RECOVERY_WINDOW_NS = 1_000_000_000
 RECOVERY_WINDOWS = 3
 RECOVERY_ERRORS = 0.02
@@ -64,55 +66,64 @@ class Judge:
 
     def feed(self, samples: Samples, evidence: Evidence) -> bool:
         """Read on as far as everything is known, and return whether every check of this phase has decided."""
-        fault_phase = PHASES.index(Phase.FAULT)
         end = len(samples)
         if evidence.per == "request":
             end = min(end, evidence.settled_through)
-        number = self._at
-        while number < end and samples.decided(number):
-            if samples.phase[number] == fault_phase and not Failure(samples.failure[number]).ours:
-                self._take(samples, evidence, number)
+        number, per_arm = self._at, self._counted_by()
+        phases, failures, done_ns, arms = samples.phase, samples.failure, samples.done_ns, samples.arm
+        while number < end and done_ns[number] != PENDING:
+            if phases[number] == _FAULT_PHASE and failures[number] < Failure.POOL:
+                self._take(samples, evidence, number, per_arm[arms[number]])
             number += 1
         self._at = number
         return bool(self.checks) and all(self._decided(check) for check in self.checks)
 
-    def _take(self, samples: Samples, evidence: Evidence, number: int) -> None:
-        arm = ARMS[samples.arm[number]]
-        attempts = evidence.attempts[number] if number < len(evidence.attempts) else 0
-        if arm is Arm.CONTROL:
-            self._watch_control(samples, number)
-        exposed = arm is Arm.CONTROL or evidence.per == "aggregate" or attempts > 0
+    def _counted_by(self) -> list[list[tuple[PlannedCheck, bool]]]:
+        """Return for each arm the checks that count its requests, and whether as the claim's own and not as what it is compared with."""
+        per_arm: list[list[tuple[PlannedCheck, bool]]] = [[] for _ in ARMS]
         for check in self.checks:
-            if check.method == "windows":
-                continue
             compared = check.method == "comparison" or isinstance(check.expectation, FallbackExpectation)
-            if arm is check.arm and exposed:
-                self._count(self.tallies, check, samples, number, attempts)
-            elif compared and arm is not check.arm:
-                self._count(self.controls, check, samples, number, attempts)
+            for place, arm in enumerate(ARMS):
+                if check.method != "windows" and (compared or arm is check.arm):
+                    per_arm[place].append((check, arm is check.arm))
+        return per_arm
 
-    def _count(self, into: dict[str, Tally], check: PlannedCheck, samples: Samples, number: int, attempts: int) -> None:
-        tally = into.setdefault(check.id, Tally())
-        tally.n += 1
-        if violates(check, samples, number, attempts, self._baseline(samples, samples.arm[number])):
-            tally.positions.append(tally.n)
+    def _take(
+        self, samples: Samples, evidence: Evidence, number: int, counted_by: list[tuple[PlannedCheck, bool]]
+    ) -> None:
+        arm = samples.arm[number]
+        attempts = evidence.attempts[number] if number < len(evidence.attempts) else 0
+        if arm == _CONTROL:
+            self._watch_control(samples, number)
+        exposed = attempts > 0 or arm == _CONTROL or evidence.per == "aggregate"
+        baseline_ns = self._baseline_ns[arm] if arm in self._baseline_ns else self._baseline(samples, arm)
+        for check, own in counted_by:
+            if own and not exposed:
+                continue
+            into = self.tallies if own else self.controls
+            tally = into.get(check.id)
+            if tally is None:
+                tally = into[check.id] = Tally()
+            tally.n += 1
+            if violates(check, samples, number, attempts, baseline_ns):
+                tally.positions.append(tally.n)
 
     def _baseline(self, samples: Samples, arm: int) -> int:
-        if arm not in self._baseline_ns:
-            warm = sorted(
-                samples.done_ns[n] - samples.due_ns[n]
-                for n in samples.rows(arm=ARMS[arm], phase=Phase.WARMUP)
-                if samples.decided(n) and samples.failure[n] == Failure.NONE
-            )
-            self._baseline_ns[arm] = int(stats.quantile(warm, 0.95)) if warm else 0
+        warm = sorted(
+            samples.done_ns[n] - samples.due_ns[n]
+            for n in samples.rows(arm=ARMS[arm], phase=Phase.WARMUP)
+            if samples.decided(n) and samples.failure[n] == Failure.NONE
+        )
+        self._baseline_ns[arm] = int(stats.quantile(warm, 0.95)) if warm else 0
         return self._baseline_ns[arm]
 
     def _watch_control(self, samples: Samples, number: int) -> None:
         self._control_n += 1
         if samples.failure[number] != Failure.NONE or samples.status[number] >= 500:
             self._control_errors += 1
-            log_e = stats.guard_log_e(self._control_errors, self._control_n, self.control_errors_most)
-            self.breached = self.breached or log_e >= -math.log(BREACH_ALPHA)
+            if not self.breached:
+                log_e = stats.guard_log_e(self._control_errors, self._control_n, self.control_errors_most)
+                self.breached = log_e >= -math.log(BREACH_ALPHA)
 
     def _decided(self, check: PlannedCheck) -> bool:
         if check.method == "windows":
