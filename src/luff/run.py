@@ -226,10 +226,20 @@ async def _story(run: _Run) -> None:
 
 
 async def plan_only(
-    experiment: Experiment, mesh: Mesh, *, namespace: str | None, dry_run: bool = False, bounds: Bounds | None = None
+    experiment: Experiment,
+    mesh: Mesh,
+    *,
+    namespace: str | None,
+    dry_run: bool = False,
+    bounds: Bounds | None = None,
+    everywhere: bool = True,
 ) -> Plan:
-    """Return what a run would do now, without doing it. With *dry_run* the API server tries the patch as well."""
-    view = await read_view(mesh, namespace_of(experiment, namespace))
+    """
+    Return what a run would do now, without doing it. With *dry_run* the API server tries the patch as well.
+
+    Without *everywhere* other namespaces are not read: quicker, for who only wants to know the target.
+    """
+    view = await read_view(mesh, namespace_of(experiment, namespace), everywhere=everywhere)
     plan = make_plan(experiment, view, await _stamp(experiment, mesh), bounds=bounds)
     if dry_run:
         await preflight(mesh, plan)

@@ -358,3 +358,30 @@ def test_51_of_two_that_start_at_the_same_moment_exactly_one_runs(shell: Shell, 
     assert most == 1, "twins of both were there at once"
     assert shell.virtual_service("ratings")["spec"] == before
     assert not api.leases()
+
+
+def test_44_self_heal_is_warned_of_and_a_revert_ends_the_run(
+    shell: Shell, api: Api, endless: Path, live: Callable[[], subprocess.Popen[str]]
+) -> None:
+    tracking = "argocd.argoproj.io/tracking-id"
+    target = ("vs", "ratings", "-n", "bookinfo")
+    before = shell.kubectl("annotate", *target, f"{tracking}=shop:networking.istio.io/VirtualService:bookinfo/ratings")
+    assert before.code == 0, before
+    original = shell.virtual_service("ratings")["spec"]["http"]
+    try:
+        planned = shell.luff("plan", "--lab", endless)
+        running = live()
+        patch = json.dumps({"spec": {"http": original}})
+        reverted = shell.kubectl("patch", *target, "--type=merge", "-p", patch)
+        assert reverted.code == 0, reverted
+        done = shell.finish(running)
+    finally:
+        shell.kubectl("annotate", *target, f"{tracking}-")
+
+    assert "argo_cd_may_revert" in planned.out, planned
+    assert "skip-reconcile" in planned.out
+    assert done.code == 3, done
+    outcome = _outcome(shell)
+    assert outcome["reason"] == "fault_removed"
+    assert any(step["phase"] == "mind" and "argo_cd" in step["note"] for step in outcome["timeline"])
+    assert shell.virtual_service("ratings")["spec"]["http"] == original

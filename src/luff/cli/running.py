@@ -211,7 +211,9 @@ class _Crew:
     async def _target(self, experiment: Experiment) -> Ref | None:
         """Return the object that *experiment* would change; ``None`` when it cannot be planned, which its run will say."""
         with contextlib.suppress(LuffError):
-            plan = await plan_only(experiment, self.world.mesh, namespace=self.settings.mesh.namespace)
+            plan = await plan_only(
+                experiment, self.world.mesh, namespace=self.settings.mesh.namespace, everywhere=False
+            )
             return Ref(Kind.VIRTUAL_SERVICE, plan.injection.namespace, plan.injection.virtual_service)
         return None
 
