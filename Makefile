@@ -27,6 +27,7 @@ PROVE_MINUTES ?= 30
 prove: $(VENV)/.dev ## Prove the restore protocol: every schedule, every mutant, 200 kills; writes build/proof.
 	@$(BIN)/python -m tests.crash.prove --minutes $(PROVE_MINUTES) --out build/proof
 	@LUFF_TEST_KILLS=200 LUFF_TEST_PROOF=$(CURDIR)/build/proof $(BIN)/python -m pytest -q tests/story/test_kills.py
+	@LUFF_TEST_WHOLE=1 $(BIN)/python -m pytest -q tests/story/test_selftest.py
 
 bench: $(VENV)/.dev ## Measure, and print the figures side by side.
 	@$(BIN)/python bench/all.py
