@@ -140,10 +140,10 @@ def test_a_stall_does_not_slow_the_load_and_is_in_the_figures() -> None:
     # A third of the requests fell due in it, and waited: for the closed loop it is one bad request.
     assert quantile(latencies, 0.99) > 0.3
     assert quantile(latencies, 0.75) > 0.05
-    assert quantile(naive, 0.95) < 0.05
+    assert quantile(naive, 0.9) < 0.05
     sent = [sample for sample in samples if 0.45e9 < sample.due_ns < 0.75e9]
     assert len(sent) > 50
-    assert quantile(sorted(sample.lateness_s for sample in sent), 0.5) < 0.05
+    assert quantile(sorted(sample.lateness_s for sample in sent), 0.5) < 0.1
 
 
 def test_many_can_be_in_flight() -> None:
@@ -176,21 +176,22 @@ def test_the_deadline_counts_from_the_due_time() -> None:
         raise AssertionError
 
     async def work() -> None:
-        driver = _driver(Peer(never), samples, timeout_s=0.3)
+        driver = _driver(Peer(never), samples, timeout_s=0.6)
         # The second falls due while this process is busy with something else, and starts late.
         driving = asyncio.create_task(
             driver.drive([Arrival(0.0, Arm.FAULT, 0), Arrival(0.05, Arm.FAULT, 0)], phase=Phase.FAULT)
         )
         await asyncio.sleep(0.02)
-        time.sleep(0.2)  # noqa: ASYNC251
+        time.sleep(0.5)  # noqa: ASYNC251
         await driving
         await driver.drain(within_s=5)
         await driver.stop()
 
     asyncio.run(work())
     assert [sample.failure for sample in samples] == [Failure.DEADLINE] * 2
-    assert samples[1].lateness_s > 0.1
-    assert all(0.29 <= sample.latency_s < 0.45 for sample in samples)
+    # Had it counted from the sending, the second would have taken more than a second.
+    assert samples[1].lateness_s > 0.4
+    assert all(0.59 <= sample.latency_s < 0.95 for sample in samples)
 
 
 def test_a_request_that_can_only_be_late_is_given_up_at_once() -> None:
@@ -221,7 +222,7 @@ def test_failures_are_kept_by_kind(error: TrafficError, failure: Failure) -> Non
     async def fails(_: httpx.Request) -> httpx.Response:
         raise error
 
-    driver = _driver(Peer(fails), samples)
+    driver = _driver(Peer(fails), samples, late_most_s=60.0)
     asyncio.run(_driven(driver, _due(100, 0.05)))
     assert {(sample.failure, sample.status) for sample in samples} == {(failure, 0)}
     assert driver.health().own_failures == (len(samples) if failure.ours else 0)
