@@ -95,9 +95,9 @@ def _run(arguments: list[str]) -> int:
         _say(error)
         return error.exit_code
     except BrokenPipeError:
-        # The reader of our output has left, as `head` does.
+        # The reader of our output has left, as `head` does. What a run would have said is lost, so this is no 0.
         sys.stderr.close()
-        return 0
+        return 141
     except Exception as error:  # the outermost edge: a person must get a sentence, not a traceback
         where = _keep_traceback()
         click.echo(f"luff: internal error: {type(error).__name__}: {error}", err=True)
