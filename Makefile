@@ -14,7 +14,7 @@ demo: $(VENV)/.runtime ## Take the tour: a local mesh with the real Envoy, the s
 	@$(BIN)/luff demo
 
 test: $(VENV)/.dev ## Run every test: a parallel part, then the part that needs the machine to itself.
-	@$(BIN)/python -m pytest -n 2 -m "not timing" $(PYTEST_FLAGS)
+	@$(BIN)/python -m pytest -n 3 -m "not timing" $(PYTEST_FLAGS)
 	@$(BIN)/python -m pytest -m timing $(PYTEST_FLAGS)
 
 lint: $(VENV)/.dev ## Check style, types and the import contracts.
