@@ -49,23 +49,39 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         path.chmod(path.stat().st_mode | stat.S_IWUSR)
 
 
-def luff(installed: Path, home: Path, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-    """Run the unpacked luff in an empty folder, with only its own copy on the path."""
+READ_ONLY = (
+    'for folder in "$HOME" "$TREE"; do mount --bind "$folder" "$folder" && mount -o remount,bind,ro "$folder"; done'
+)
+"""Root may write whatever a mode forbids, so for root the folders are mounted again, read-only, for this command alone."""
+
+
+def _shut(command: list[str], environment: dict[str, str]) -> list[str]:
+    """Return *command* so that it cannot write to its home and its tree, by whoever it is run."""
+    wrapped = ["unshare", "--mount", "sh", "-c", f'{READ_ONLY} && exec "$@"', "sh"]
+    if os.geteuid():
+        return command
+    if subprocess.run([*wrapped, "true"], env=environment, capture_output=True, check=False).returncode:
+        if os.environ.get("CI"):
+            pytest.fail("root could not mount the tree read-only, so this would prove nothing")
+        pytest.skip("root may write whatever a mode forbids, and may not mount here")
+    return [*wrapped, *command]
+
+
+def luff(installed: Path, home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the unpacked luff with only its own copy on the path; it may write into its state and this folder, no more."""
+    shut = home / "home"
+    shut.mkdir(mode=0o500, exist_ok=True)
     environment = {
         "PATH": os.environ["PATH"],
-        "HOME": str(home),
+        "HOME": str(shut),
+        "TREE": str(installed),
         "XDG_STATE_HOME": str(home / "state"),
         "PYTHONPATH": str(installed),
         "PYTHONDONTWRITEBYTECODE": "1",
-        **more,
     }
+    code = "import luff, sys; print(luff.__file__, file=sys.stderr); from luff.cli import main; main()"
     return subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "import luff, sys; print(luff.__file__, file=sys.stderr); from luff.cli import main; main()",
-            *arguments,
-        ],
+        _shut([sys.executable, "-c", code, *arguments], environment),
         cwd=home,
         env=environment,
         capture_output=True,
