@@ -13,6 +13,7 @@ from luff import stats
 from luff.checks import plan_checks
 from luff.errors import (
     Conflict,
+    InternalError,
     InvalidFile,
     LabError,
     LockHeld,
@@ -22,6 +23,7 @@ from luff.errors import (
     NoGuard,
     NotFound,
     PlanRefused,
+    RestoreNotVerified,
     RunAborted,
     StoreError,
 )
@@ -640,6 +642,7 @@ EARLY: list[tuple[LuffError | None, Verdict, str, str, bool]] = [
     (NoGuard("nobody could clean up"), Verdict.ERROR, "plan_refused:no_guard", "runner", True),
     (NotFound("it is gone"), Verdict.ERROR, "target_not_found", "experiment", False),
     (StoreError("the disk is full"), Verdict.ERROR, "store_unreachable", "runner", True),
+    (InternalError("KeyError: 'bug'"), Verdict.ERROR, "internal", "runner", False),
     (MeshUnreachable("no answer"), Verdict.ERROR, "mesh_unreachable", "mesh", True),
     (MeshDenied("403"), Verdict.ERROR, "mesh_unreachable", "mesh", True),
     (Conflict("second"), Verdict.ERROR, "mesh_unreachable", "mesh", True),
@@ -682,6 +685,18 @@ def test_an_early_end_without_an_error_is_of_the_situation() -> None:
     assert (unwell.reason, unwell.explanation) == ("control_unhealthy", "12 % of the warm-up failed")
     unseen = ended_early(None, Situation(route_not_live=True))
     assert (unseen.reason, unseen.next) == ("route_not_live", NEXT["route_not_live"])
+
+
+@pytest.mark.parametrize("error", [error for error, *_ in EARLY])
+def test_what_to_do_about_a_fault_that_may_be_live_comes_before_whatever_ended_the_run(error: LuffError | None) -> None:
+    unrestored = RestoreNotVerified("shop/stock may still carry it", next_step="run `luff restore abc -n shop`")
+    alone = ended_early(error or unrestored, Situation())
+    found = ended_early(error, Situation(), unrestored=unrestored)
+    assert (found.verdict, found.reason) == (alone.verdict, alone.reason)
+    assert found.explanation.endswith(unrestored.message)
+    assert found.explanation.startswith(alone.explanation)
+    assert found.next is not None
+    assert (found.next.do, found.next.retryable) == ("run `luff restore abc -n shop`", False)
 
 
 def test_a_check_can_be_judged_for_itself() -> None:

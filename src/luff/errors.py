@@ -20,6 +20,7 @@ the command that ends with it::
     ├── NoGuard                    exit 5   nothing was touched: nobody could have cleaned up
     ├── StoreError                 exit 5   restoring never needs the store
     ├── LabError                   exit 5   a lab's routes are nobody's production
+    ├── InternalError              exit 5   a mistake of luff's own: the run's phase says where its routes are
     ├── RunAborted                 exit 4   stopped from outside; routes restored
     └── RestoreNotVerified         exit 7   a fault may still be live
 """
@@ -32,6 +33,7 @@ from typing import ClassVar
 
 __all__ = [
     "Conflict",
+    "InternalError",
     "InvalidFile",
     "LabError",
     "LockHeld",
@@ -170,6 +172,10 @@ class StoreError(LuffError):
 
 class LabError(LuffError):
     """This is a lab that could not be started, found or stopped."""
+
+
+class InternalError(LuffError):
+    """This is a mistake of luff's own inside a run. It says nothing about the routes: the run's phase does."""
 
 
 class RunAborted(LuffError):

@@ -21,10 +21,10 @@ from luff.lever import check_lever
 from luff.lifecycle import Intent, Journal, Phase
 from luff.mesh import Kind, Mesh, Ref
 from luff.routes import Injection
-from luff.withdraw import PATIENCE_S, Withdrawal, withdraw
+from luff.withdraw import PATIENCE_S, Withdrawal, restore_command, withdraw
 from luff.words import Object
 
-__all__ = ["INJECT_TRIES", "Live", "Watcher", "injected", "shielded"]
+__all__ = ["INJECT_TRIES", "Hands", "Live", "Watcher", "injected", "shielded"]
 
 INJECT_TRIES = 5
 """How often a plan is made anew because somebody else wrote first."""
@@ -67,14 +67,19 @@ class Live:
     journal_errors: list[StoreError] = field(default_factory=list)
 
 
+def _say_nothing(_step: str, _note: str) -> None:
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class Hands:
-    """This is what carries out an injection: the mesh, the journal, the watcher and time."""
+    """This is what carries out an injection: the mesh, the journal, the watcher and time. *say* is told of each phase on the way back."""
 
     mesh: Mesh
     journal: Journal
     watcher: Watcher
     clock: Clock
+    say: Callable[[str, str], None] = _say_nothing
 
 
 @asynccontextmanager
@@ -145,6 +150,7 @@ async def _take_out(live: Live, hands: Hands, *, patience_s: float) -> None:
     injection, ref = live.injection, live.ref
     assert injection is not None
     assert ref is not None
+    hands.say(Phase.WITHDRAWING, "")
     await _mark(live, hands.journal, Phase.WITHDRAWING)
     try:
         live.withdrawal = await withdraw(
@@ -156,14 +162,25 @@ async def _take_out(live: Live, hands: Hands, *, patience_s: float) -> None:
             sent=live.maybe_applied,
             patience_s=patience_s,
         )
-    except RestoreNotVerified as error:
-        # The watcher is not released: it goes on where we stop.
-        live.stranded = error
-        await _mark(live, hands.journal, Phase.STRANDED, note=error.message)
+    except Exception as error:  # whatever it is, nothing was proven, and that must never be taken for clean
+        await _strand(live, hands, error)
         return
     live.removed_at_s = hands.clock.monotonic_s()
     await _mark(live, hands.journal, Phase.CLEAN)
     await hands.watcher.release(injection.run)
+
+
+async def _strand(live: Live, hands: Hands, error: Exception) -> None:
+    """Take down that the routes are not proven back. The watcher is not released: it goes on where we stop."""
+    assert live.ref is not None
+    assert live.injection is not None
+    if not isinstance(error, RestoreNotVerified):
+        command = restore_command(hands.mesh, live.ref, live.injection.run)
+        why = f"{live.ref} may still carry {live.injection.run}: {type(error).__name__}: {error}"
+        error = RestoreNotVerified(why, next_step=f"run `{command}`")
+    live.stranded = error
+    hands.say(Phase.STRANDED, error.message)
+    await _mark(live, hands.journal, Phase.STRANDED, note=error.message)
 
 
 async def _mark(live: Live, journal: Journal, phase: Phase, *, note: str | None = None) -> None:
@@ -177,9 +194,10 @@ async def _mark(live: Live, journal: Journal, phase: Phase, *, note: str | None 
         return
     try:
         writing.result()
-    except (StoreError, ValueError) as error:
-        # ValueError: the record is one from a backup, or another's; it says nothing about the routes.
-        live.journal_errors.append(error if isinstance(error, StoreError) else StoreError(str(error)))
+    except Exception as error:  # no journal holds up a restore, whatever is wrong with it
+        live.journal_errors.append(
+            error if isinstance(error, StoreError) else StoreError(f"{type(error).__name__}: {error}")
+        )
 
 
 async def shielded(work: Awaitable[T]) -> T:

@@ -78,10 +78,12 @@ class Record:
     @property
     def phase(self) -> Literal[Phase.CLEAN, Phase.STRANDED]:
         """Return where the routes are at the end."""
-        return Phase.STRANDED if self.live is not None and self.live.stranded is not None else Phase.CLEAN
+        # Clean is what was proven: an injection without a withdrawal is stranded, whoever forgot to say so.
+        open_ = self.live is not None and self.live.injection is not None and self.live.withdrawal is None
+        return Phase.STRANDED if open_ else Phase.CLEAN
 
-    def outcome(self, judgement: Judgement, *, ended_s: float) -> Outcome:
-        """Return the outcome, with *judgement* as what was learnt."""
+    def outcome(self, judgement: Judgement, *, ended_s: float, measured: bool = True) -> Outcome:
+        """Return the outcome, with *judgement* as what was learnt; without *measured* only that and where the routes are."""
         return Outcome(
             run=self.run,
             experiment=self.experiment.name,
@@ -89,21 +91,21 @@ class Record:
             actor=self.actor,
             mesh=self.mesh,
             subject=None if self.plan is None else self.plan.subject,
-            edge=self.edge,
+            edge=self.edge if measured else None,
             verdict=judgement.verdict,
             reason=judgement.reason,
             explanation=self._redacted(judgement.explanation),
             next=judgement.next,
             phase=self.phase,
-            restore=self._receipt(),
+            restore=self._receipt(compared=measured),
             spec=self.spec,
             spec_sha256=self.spec_sha256,
-            scope=self.scope,
-            evidence=self._evidence(),
-            arms=self._arms(),
+            scope=self.scope if measured else None,
+            evidence=self._evidence() if measured else None,
+            arms=self._arms() if measured else {},
             checks=list(judgement.checks),
             timeline=self.timeline,
-            generator=self.generator,
+            generator=self.generator if measured else None,
             seed=self.seed,
             context=self.context,
             started_at=iso(self.started_s),
@@ -151,7 +153,8 @@ class Record:
             carrier=self.experiment.spec.scope.carrier, arrived=arrived, value_sha256=self.plan.stamp.scope.digest
         )
 
-    def _receipt(self) -> RestoreReceipt | None:
+    def _receipt(self, *, compared: bool) -> RestoreReceipt | None:
+        """Return what is known about the routes; unless *compared*, not what others changed meanwhile."""
         if not self._injected or self.plan is None or self.live is None or self.live.injection is None:
             return None
         before = self.live.injection.hash_before
@@ -159,7 +162,9 @@ class Record:
         done = self.live.withdrawal
         if done is None:
             return RestoreReceipt(api="unverified", data_plane=data_plane, object="differs", hash_before=before)
-        changes = [] if done.object_ is None else foreign_changes(self.plan.virtual_service, done.object_)
+        changes = []
+        if compared and done.object_ is not None:
+            changes = foreign_changes(self.plan.virtual_service, done.object_)
         state: Literal["identical", "identical_but_for_others", "differs", "gone"]
         state = "gone" if done.object_ is None else "identical"
         if done.object_ is not None and done.hash_after != before:

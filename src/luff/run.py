@@ -14,157 +14,55 @@ import math
 import os
 import random
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+import traceback
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from dataclasses import replace
 
-import httpx
-
-from luff.announce import FAULT_INJECTED, FAULT_REMOVED, RESTORE_FAILED, Announcement, announce
+from luff.announce import FAULT_INJECTED, FAULT_REMOVED, RESTORE_FAILED
+from luff.beside import finish_aside, give_ownership_back, write_event
 from luff.checks import late_most_s
-from luff.clock import Clock
-from luff.errors import LuffError, MeshError, NotFound, RestoreNotVerified, RunAborted, StoreError, UsageError
-from luff.evidence import DataPlane, Source
+from luff.errors import (
+    InternalError,
+    LuffError,
+    MeshError,
+    PlanRefused,
+    RestoreNotVerified,
+    RunAborted,
+    StoreError,
+    UsageError,
+)
 from luff.heartbeat import check_heartbeat
-from luff.inject import Hands, Live, Watcher, injected, shielded
-from luff.lever import check_lever, pull_lever
-from luff.lifecycle import Journal, Phase
-from luff.lock import locked
+from luff.inject import Live, injected, shielded
+from luff.lever import pull_lever
+from luff.lifecycle import Phase
+from luff.lock import STOP_ANNOTATION, lease_ref, locked
 from luff.mesh import Kind, Mesh, Ref
 from luff.model import Arm, Experiment
 from luff.model import Phase as Part
-from luff.outcome import Context, MeshIdentity, Outcome
+from luff.outcome import Outcome
 from luff.pacing import arrivals
 from luff.plan import Bounds, Plan, Stamp, make_plan
 from luff.predicates import observer
 from luff.preflight import check_foreign, namespace_of, preflight, read_view
 from luff.record import Record, iso
 from luff.routes import Injection
-from luff.samples import Failure, Samples
+from luff.samples import Samples
 from luff.scope import Scope
 from luff.settle import Settled, await_gone, await_live
 from luff.tallies import Judge
 from luff.traffic import Driver
-from luff.tripwires import check_tripwires, tripwires
-from luff.units import show_duration
-from luff.verdicts import (
-    WARMUP_ERRORS_MOST,
-    Judgement,
-    Situation,
-    control_errors_most,
-    ended_early,
-    judge,
-)
-from luff.withdraw import give_back, remaining
-from luff.words import Object
+from luff.tripwires import check_tripwires
+from luff.underway import POLL_EVERY_S, Options, Progress, Run, Stopper, World
+from luff.verdicts import Judgement, control_errors_most, ended_early, judge
+from luff.warmup import warm_up
+from luff.watch import watched
 
 __all__ = ["Options", "Progress", "World", "plan_only", "run_experiment"]
 
-POLL_EVERY_S = 0.1
-WATCH_EVERY_S = 2.0
-"""How often the lever and the twins are looked at while the fault is live."""
-EXPIRY_MARGIN_S = 5.0
 RECOVERY_TAIL_S = 1.0
 EVIDENCE_WITHIN_S = 2.0
 """How long evidence is waited for after the last request that needs it is over."""
-ASIDE_WITHIN_S = 2.0
-"""How long the end of a run waits for what was done beside it: events, and giving field ownership back."""
-
-
-class Progress(Protocol):
-    """This is who is told how a run goes, for people to watch."""
-
-    def step(self, name: str, note: str = "") -> None:
-        """Say that the run is now at *name*."""
-
-    def traffic(self, driver: Driver, *, phase: Part, most_s: float) -> None:
-        """Show the traffic, several times a second."""
-
-
-@dataclass(frozen=True, slots=True)
-class World:
-    """
-    This is everything outside that a run needs, chosen by whoever starts it.
-
-    *source* makes the evidence source for a plan and the Unix time of the
-    samples' zero; *transport* the way out; *plane* is ``None`` where proxies
-    cannot be seen; *watcher_died* comes back when nobody guards any more;
-    *begin* is told of a run that is about to touch something.
-    """
-
-    mesh: Mesh
-    identity: MeshIdentity
-    journal: Journal
-    watcher: Watcher
-    watcher_died: Callable[[], Coroutine[Any, Any, int]]
-    clock: Clock
-    transport: Callable[[Experiment], httpx.AsyncBaseTransport]
-    source: Callable[[Plan, float], Source]
-    plane: DataPlane | None
-    begin: Callable[[Record], Awaitable[None]] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """
-    This is what the person who starts a run decides.
-
-    *namespace* is used where the experiment names none; *needs_reaper* says
-    that the guard may not outlive us, so that somebody else must be there; *run*
-    is the run id to use (16 hex digits), made here unless given.
-    """
-
-    actor: str
-    namespace: str | None = None
-    seed: int | None = None
-    bounds: Bounds | None = None
-    context: Context = field(default_factory=Context)
-    needs_reaper: bool = False
-    run: str | None = None
-
-
-@dataclass(slots=True)
-class _Stopper:
-    """This ends the story once, and remembers why. It is what a signal, the lever, a lost lock or a tripwire calls."""
-
-    task: asyncio.Task[None] | None = None
-    reason: RunAborted | None = None
-
-    def __call__(self, reason: RunAborted) -> None:
-        if self.reason is None:
-            self.reason = reason
-            if self.task is not None:
-                self.task.cancel()
-
-
-@dataclass(slots=True)
-class _Run:
-    """This is one run under way: what its steps hand on to one another."""
-
-    experiment: Experiment
-    world: World
-    options: Options
-    progress: Progress
-    record: Record
-    rng: random.Random
-    stop: _Stopper
-    situation: Situation = field(default_factory=Situation)
-    live: Live = field(default_factory=Live)
-    plan: Plan | None = None
-    elsewhere: tuple[Object, ...] = ()
-    judge: Judge | None = None
-    source: Source | None = None
-    aside: list[tuple[str, asyncio.Task[None]]] = field(default_factory=list)
-
-    def step(self, name: str, note: str = "") -> None:
-        """Say where the run is, in its record and to who watches."""
-        self.record.step(self.world.clock.now_s(), name, note or None)
-        self.progress.step(name, note)
-
-    def beside(self, what: str, work: Coroutine[Any, Any, None]) -> None:
-        """Let *work* be done beside the run, which it neither delays nor fails."""
-        self.aside.append((what, asyncio.create_task(work)))
 
 
 async def run_experiment(
@@ -185,44 +83,86 @@ async def run_experiment(
     run.stop.task = asyncio.create_task(_story(run))
     if on_start is not None:
         on_start(run.stop)
-    error: LuffError | None = None
     try:
-        await asyncio.shield(run.stop.task)
+        await asyncio.wait([run.stop.task])
     except asyncio.CancelledError:
-        if run.stop.reason is None:
-            run.stop.task.cancel()
-            await asyncio.gather(run.stop.task, return_exceptions=True)
-            await shielded(_finish_aside(run))
-            raise
-        error = run.stop.reason
-    except UsageError:
-        # Nothing was touched, and nothing was learnt: the command line or the environment has to change.
+        run.stop.task.cancel()
+        await shielded(_conclude(run, run.stop.task))
         raise
-    except LuffError as raised:
-        error = run.stop.reason or raised
-    error = await shielded(_see_it_gone(run)) or error
-    if isinstance(error, RestoreNotVerified):
-        await shielded(_stop_everything(run, error))
-    await shielded(_finish_aside(run))
-    outcome = run.record.outcome(_judgement(run, error), ended_s=world.clock.now_s())
-    return outcome, run.record.samples
+    return await shielded(_conclude(run, run.stop.task))
 
 
-async def _story(run: _Run) -> None:
+async def _story(run: Run) -> None:
     """Do what an experiment does, in order. Leaving `injected` in any way puts the routes back."""
     plan = await _prepare(run)
     async with _locked(run, plan), _traffic(run, plan) as driver:
-        if not await _warm_up(run, plan, driver):
+        if not await warm_up(run, plan, driver):
             return
-        async with injected(lambda: _plan_again(run), _hands(run), live=run.live) as live:
+        async with injected(lambda: _plan_again(run, plan), run.hands, live=run.live) as live, watched(run):
             if await _settle(run, live):
-                await _drive(run, plan, driver, live)
+                await _drive(run, plan, driver)
         run.situation.removed_ns = driver.now_ns()
-        stale = await _see_it_gone(run)
-        if stale is not None:
-            raise stale
+        await _see_it_gone(run)
+        if run.stale is not None:
+            return
         await _recover(run, plan, driver)
+        # Control requests still out are judged as well: without the slowest the others would look too good.
+        await driver.drain(arm=Arm.CONTROL, within_s=plan.timeout_s)
         await _last_evidence(run, plan)
+        await _hear_a_last_stop(run, plan)
+
+
+async def _conclude(run: Run, story: asyncio.Task[None]) -> tuple[Outcome, Samples]:
+    """
+    Let the story come to its end, see where the routes are, and make the outcome.
+
+    A mistake of ours in any of these is part of the outcome, and keeps none of the others from being done.
+    """
+    error = await _end_of(story, run)
+    if isinstance(error, UsageError) and run.live.injection is None:
+        # Nothing was touched, and nothing was learnt: the command line or the environment has to change.
+        raise error
+    for step in (_see_it_gone, _stop_everything, finish_aside):
+        try:
+            await step(run)
+        except Exception as mistake:  # the outermost place of a run: what it has found out must not be lost
+            error = error or _mistake(run, mistake)
+    return _outcome(run, error), run.record.samples
+
+
+async def _end_of(story: asyncio.Task[None], run: Run) -> LuffError | None:
+    """Return what ended the story before its time, ``None`` when nothing did. Why it was stopped comes before what that led to."""
+    await asyncio.wait([story])
+    raised = None if story.cancelled() else story.exception()
+    if raised is not None and not isinstance(raised, Exception):
+        raise raised
+    if raised is run.live.stranded:
+        raised = None
+    if raised is not None and not isinstance(raised, LuffError):
+        raised = _mistake(run, raised)
+    return run.stop.reason or raised
+
+
+def _mistake(run: Run, error: Exception) -> InternalError:
+    """Keep the trace of a mistake of luff's own, and return it as what ended the run."""
+    kept = run.world.keep_traceback(run.redacted("".join(traceback.format_exception(error))))
+    said = run.redacted(f"{type(error).__name__}: {error}")
+    run.step("mistake", f"{said}; the traceback is in {kept}")
+    return InternalError(
+        f"luff made a mistake: {said}; the traceback is in {kept}",
+        next_step="report it with the traceback; `luff status` shows whether anything is injected",
+    )
+
+
+def _outcome(run: Run, error: LuffError | None) -> Outcome:
+    ended_s = run.world.clock.now_s()
+    try:
+        return run.record.outcome(_judgement(run, error), ended_s=ended_s)
+    except (
+        Exception
+    ) as mistake:  # as in `_conclude`; the routes are back by now, or the outcome must say that they are not
+        judgement = ended_early(error or _mistake(run, mistake), run.situation, unrestored=run.unrestored)
+        return run.record.outcome(judgement, ended_s=ended_s, measured=False)
 
 
 async def plan_only(
@@ -253,7 +193,7 @@ async def _stamp(experiment: Experiment, mesh: Mesh) -> Stamp:
     return Stamp(secrets.token_hex(8), scope, created_s=now_s, expires_s=now_s + math.ceil(spec.restore.ttl_s))
 
 
-def _begin(experiment: Experiment, world: World, *, options: Options, progress: Progress) -> _Run:
+def _begin(experiment: Experiment, world: World, *, options: Options, progress: Progress) -> Run:
     seed = secrets.randbelow(2**31) if options.seed is None else options.seed
     record = Record(
         experiment=experiment,
@@ -264,12 +204,12 @@ def _begin(experiment: Experiment, world: World, *, options: Options, progress: 
         context=options.context,
         started_s=world.clock.now_s(),
     )
-    run = _Run(experiment, world, options, progress, record, random.Random(seed), _Stopper())
+    run = Run(experiment, world, options, progress, record, random.Random(seed), Stopper())
     record.live = run.live
     return run
 
 
-async def _prepare(run: _Run) -> Plan:
+async def _prepare(run: Run) -> Plan:
     """Read, plan, and let the server try the patch without keeping it."""
     world = run.world
     check_tripwires(run.experiment)
@@ -290,31 +230,34 @@ async def _prepare(run: _Run) -> Plan:
     return plan
 
 
-async def _plan_again(run: _Run) -> Injection:
-    """Plan from the object as it is now: what the patch is pinned to must be what was looked at."""
-    assert run.plan is not None
-    view = await read_view(run.world.mesh, run.plan.injection.namespace, everywhere=False)
+async def _plan_again(run: Run, first: Plan) -> Injection:
+    """Plan from the object as it is now: what the patch is pinned to must be what was looked at, and what is locked."""
+    view = await read_view(run.world.mesh, first.injection.namespace, everywhere=False)
     view = replace(view, elsewhere=run.elsewhere)
-    plan = make_plan(run.experiment, view, run.plan.stamp, bounds=run.options.bounds)
+    plan = make_plan(run.experiment, view, first.stamp, bounds=run.options.bounds)
+    if plan.injection.virtual_service != first.injection.virtual_service:
+        raise PlanRefused(
+            "target_moved",
+            f"VirtualService {plan.injection.namespace}/{plan.injection.virtual_service} routes to the target by now, "
+            f"and the run has locked {first.injection.virtual_service}",
+            next_step="run it again, or name one with target.virtualService",
+        )
     check_foreign(plan)
     run.plan = run.record.plan = plan
     return plan.injection
 
 
-def _locked(run: _Run, plan: Plan) -> AbstractAsyncContextManager[None]:
-    ref = Ref(Kind.VIRTUAL_SERVICE, plan.injection.namespace, plan.injection.virtual_service)
-    return locked(
-        run.world.mesh, ref, run=run.record.run, holder=run.options.actor, clock=run.world.clock, stop=run.stop
-    )
+def _target(plan: Plan) -> Ref:
+    return Ref(Kind.VIRTUAL_SERVICE, plan.injection.namespace, plan.injection.virtual_service)
 
 
-def _hands(run: _Run) -> Hands:
-    world = run.world
-    return Hands(world.mesh, world.journal, world.watcher, world.clock)
+def _locked(run: Run, plan: Plan) -> AbstractAsyncContextManager[None]:
+    world, holder = run.world, run.options.actor
+    return locked(world.mesh, _target(plan), run=run.record.run, holder=holder, clock=world.clock, stop=run.stop)
 
 
 @asynccontextmanager
-async def _traffic(run: _Run, plan: Plan) -> AsyncIterator[Driver]:
+async def _traffic(run: Run, plan: Plan) -> AsyncIterator[Driver]:
     transport = run.world.transport(run.experiment)
     driver = Driver(
         run.experiment.spec.traffic.revealed(os.environ),
@@ -336,45 +279,21 @@ async def _traffic(run: _Run, plan: Plan) -> AsyncIterator[Driver]:
         run.record.generator = driver.health().summary()
 
 
-async def _warm_up(run: _Run, plan: Plan, driver: Driver) -> bool:
-    """Drive both arms before there is a fault: connections open, each arm's baseline is had. Return whether all is well."""
-    warmup_s = run.experiment.spec.traffic.warmup_s
-    if not warmup_s:
-        return True
-    run.step("warm-up")
-    run.progress.traffic(driver, phase=Part.WARMUP, most_s=warmup_s)
-    due = arrivals(
-        plan.rate_hz, warmup_s, requests=run.experiment.spec.traffic.requests, rng=run.rng, ramp_s=warmup_s / 2
-    )
-    await driver.drive(due, phase=Part.WARMUP)
-    await driver.drain(within_s=plan.timeout_s)
-    share, example = _warmup_errors(run.record.samples)
-    if share <= max(WARMUP_ERRORS_MOST, control_errors_most(run.experiment)):
-        return True
-    run.situation.control_unhealthy = (
-        f"{share:.0%} of the warm-up's requests failed before there was a fault ({example})"
-    )
-    return False
-
-
-def _warmup_errors(samples: Samples) -> tuple[float, str]:
-    """Return the share of warm-up requests that failed, and how the last of them did."""
-    errors, example = 0, ""
-    for number in range(len(samples)):
-        failure = Failure(samples.failure[number])
-        if failure is not Failure.NONE or samples.status[number] >= 500:
-            errors += 1
-            example = f"status {samples.status[number]}" if failure is Failure.NONE else failure.name.lower()
-    return (errors / len(samples) if len(samples) else 0.0), example
-
-
-async def _settle(run: _Run, live: Live) -> bool:
+async def _settle(run: Run, live: Live) -> bool:
     """Wait until the proxies have the twins, and return whether they do."""
     assert live.injection is not None
     run.step(str(Phase.ARMED), f"{len(live.injection.twins)} twin(s) in {live.ref}")
-    _announce(run, FAULT_INJECTED, f"{_told(run)}, until {iso(live.injection.expires_s)} at the latest")
-    settled = await await_live(run.world.plane, live.injection, clock=run.world.clock)
-    run.record.settled = settled
+    write_event(run, FAULT_INJECTED, f", until {iso(live.injection.expires_s)} at the latest")
+    settling = asyncio.create_task(await_live(run.world.plane, live.injection, clock=run.world.clock))
+    try:
+        while not settling.done() and not run.situation.fault_removed:
+            await asyncio.wait([settling], timeout=POLL_EVERY_S)
+        if not settling.done():
+            return False
+        run.record.settled = settled = settling.result()
+    finally:
+        settling.cancel()
+        await asyncio.gather(settling, return_exceptions=True)
     if settled.state == "not_live":
         run.situation.route_not_live = True
         return False
@@ -385,7 +304,7 @@ async def _settle(run: _Run, live: Live) -> bool:
     return True
 
 
-async def _drive(run: _Run, plan: Plan, driver: Driver, live: Live) -> None:
+async def _drive(run: Run, plan: Plan, driver: Driver) -> None:
     """Send both arms until every check has decided, a bound is reached, or the run must not go on."""
     assert run.judge is not None
     assert run.source is not None
@@ -395,157 +314,69 @@ async def _drive(run: _Run, plan: Plan, driver: Driver, live: Live) -> None:
     enough = asyncio.Event()
     due = arrivals(plan.rate_hz, duration_s, requests=run.experiment.spec.traffic.requests, rng=run.rng)
     driving = asyncio.create_task(driver.drive(due, phase=Part.FAULT, until=enough))
-    watching = [
-        asyncio.create_task(_watch_lever_and_twins(run, live, enough)),
-        asyncio.create_task(_watch_guard(run)),
-        asyncio.create_task(_watch_time(run, live)),
-        *(asyncio.create_task(work) for work in tripwires(run.experiment, run.world.clock, run.stop)),
-    ]
     try:
         while not driving.done():
             await asyncio.wait([driving], timeout=POLL_EVERY_S)
             await run.source.poll(run.record.samples)
-            if run.judge.feed(run.record.samples, run.source.evidence):
-                enough.set()
-            if run.judge.breached:
-                # Restore first, then report: bystanders are being hurt right now.
-                run.situation.isolation_breach = True
+            decided = run.judge.feed(run.record.samples, run.source.evidence)
+            # Restore first, then report: when the judge sees a breach, bystanders are being hurt right now.
+            run.situation.isolation_breach = run.judge.breached
+            if decided or run.judge.breached or run.situation.fault_removed:
                 enough.set()
         await driving
         if not run.situation.isolation_breach and not run.situation.fault_removed:
             await driver.drain(arm=Arm.FAULT, within_s=plan.timeout_s)
     finally:
-        for task in (driving, *watching):
-            task.cancel()
-        await asyncio.gather(driving, *watching, return_exceptions=True)
-    run.step(str(Phase.WITHDRAWING))
+        driving.cancel()
+        await asyncio.gather(driving, return_exceptions=True)
 
 
-async def _watch_lever_and_twins(run: _Run, live: Live, enough: asyncio.Event) -> None:
-    """Look after the lever and the twins while the fault is live. Twins that others took out are not put back."""
-    assert live.ref is not None
-    assert live.injection is not None
-    while True:
-        await run.world.clock.sleep(WATCH_EVERY_S)
-        try:
-            await check_lever(run.world.mesh, live.ref.namespace)
-        except RunAborted as pulled:
-            run.stop(pulled)
-            return
-        try:
-            left = remaining(await run.world.mesh.read(live.ref), live.injection.run)
-        except NotFound:
-            left = []
-        except MeshError:
-            continue
-        if len(left) < len(live.injection.names):
-            run.situation.fault_removed = True
-            enough.set()
-            return
-
-
-async def _watch_guard(run: _Run) -> None:
-    code = await run.world.watcher_died()
-    run.stop(RunAborted("bound", f"the guard ended with {code}, so nobody could clean up after this process"))
-
-
-async def _watch_time(run: _Run, live: Live) -> None:
-    """Stop before the twins are old enough for anybody to remove them."""
-    assert live.injection is not None
-    await run.world.clock.sleep(max(0.0, live.injection.expires_s - live.injection.created_s - EXPIRY_MARGIN_S))
-    run.stop(RunAborted("bound", "restore.ttl is over", next_step="raise restore.ttl, or shorten the traffic"))
-
-
-async def _see_it_gone(run: _Run) -> RestoreNotVerified | None:
-    """See that the proxies have let go of the twins too, however the run ended; return the error when they have not."""
+async def _see_it_gone(run: Run) -> None:
+    """See, once, that the proxies have let go of the twins too, however the run ended; note in *run* when they have not."""
     live = run.live
     if live.stranded is not None and run.record.gone is None:
-        _announce(run, RESTORE_FAILED, f"{_told(run)}: {live.stranded.message}; {live.stranded.next_step}")
+        write_event(run, RESTORE_FAILED, f": {live.stranded.message}; {live.stranded.next_step}")
     if live.withdrawal is None or live.injection is None or run.record.gone is not None:
-        return None
+        return
     run.step(str(Phase.CLEAN), "the object reads back without anything of ours")
     if live.withdrawal.removed or live.object_ is not None:
-        _announce(run, FAULT_REMOVED, f"{_told(run)}: no twin is left in the object, as read back")
-    run.beside("ownership", _give_back(run))
+        write_event(run, FAULT_REMOVED, ": no twin is left in the object, as read back")
+    give_ownership_back(run)
     try:
         run.record.gone = await await_gone(run.world.plane, live.injection, clock=run.world.clock)
-    except OSError as error:
-        # No file or no memory left to look with: the routes are back, and what was learnt is not lost over it.
+    except (
+        Exception
+    ) as error:  # the routes are back; whatever keeps us from looking, what was learnt is not lost over it
         run.record.gone = Settled("unobserved", 0, 0.0)
-        run.step(str(Phase.CLEAN), f"the proxies could not be looked at: {error}")
-    if run.record.gone.state != "stale":
-        return None
-    stale = RestoreNotVerified(
-        f"{live.ref} is clean in the API, but {', '.join(run.record.gone.where)} still run the fault",
-        next_step=f"check istiod, then `luff status -n {live.injection.namespace}`",
-    )
-    _announce(run, RESTORE_FAILED, f"{_told(run)}: {stale.message}; {stale.next_step}")
-    return stale
+        run.step(str(Phase.CLEAN), f"the proxies could not be looked at: {type(error).__name__}: {error}")
+    if run.record.gone.state == "stale":
+        run.stale = RestoreNotVerified(
+            f"{live.ref} is clean in the API, but {', '.join(run.record.gone.where)} still run the fault",
+            next_step=f"check istiod, then `luff status -n {live.injection.namespace}`",
+        )
+        write_event(run, RESTORE_FAILED, f": {run.stale.message}; {run.stale.next_step}")
 
 
-def _told(run: _Run) -> str:
-    """Say who does what, for an event."""
-    assert run.plan is not None
-    fault = run.experiment.spec.fault
-    parts = []
-    if fault.delay is not None:
-        parts.append(f"delay of {show_duration(fault.delay.duration_s)}")
-    if fault.abort is not None:
-        status = f"HTTP {fault.abort.http}" if fault.abort.http is not None else f"gRPC {fault.abort.grpc}"
-        parts.append(f"abort with {status}")
-    said = f"{run.options.actor} runs {run.experiment.name} (run {run.record.run}): {' and '.join(parts)} for requests in its scope"
-    return run.plan.stamp.scope.redact(said)
-
-
-def _announce(run: _Run, reason: str, note: str) -> None:
-    """Write an Event beside the run; that it could not be written is a line of the timeline."""
-    assert run.plan is not None
-    secret = run.plan.stamp.scope
-    said = Announcement(reason, secret.redact(note), run.world.clock.now_s())
-    run.beside(f"event {reason}", announce(run.world.mesh, run.plan.virtual_service, said))
-
-
-async def _give_back(run: _Run) -> None:
-    """Give back the ownership of fields that our patches took, now that nothing depends on it."""
-    done = run.live.withdrawal
-    assert done is not None
-    said = None if done.object_ is None else await give_back(run.world.mesh, done.ref, done.object_)
-    if said is not None:
-        run.record.step(run.world.clock.now_s(), "ownership", said)
-
-
-async def _finish_aside(run: _Run) -> None:
-    """Wait a little for what is done beside the run, and say in the timeline what came to nothing."""
-    if not run.aside:
-        return
-    tasks = [task for _, task in run.aside]
-    await asyncio.wait(tasks, timeout=ASIDE_WITHIN_S)
-    for task in tasks:
-        task.cancel()
-    for (what, _), error in zip(run.aside, await asyncio.gather(*tasks, return_exceptions=True), strict=True):
-        if error is None:
-            continue
-        late = isinstance(error, asyncio.CancelledError)
-        why = f"not within {ASIDE_WITHIN_S:.0f} s" if late else f"{type(error).__name__}: {error}"
-        note = f"not done: {why}"
-        run.record.step(run.world.clock.now_s(), what, note if run.plan is None else run.plan.stamp.scope.redact(note))
-
-
-async def _stop_everything(run: _Run, error: RestoreNotVerified) -> None:
+async def _stop_everything(run: Run) -> None:
     """Pull the lever where a fault may still be live: nothing more is to be injected before somebody has looked."""
+    if run.unrestored is None:
+        return
     assert run.live.ref is not None
     namespace = run.live.ref.namespace
-    why = f"a restore is not verified: {error.message}"
-    with contextlib.suppress(MeshError):
+    why = f"a restore is not verified: {run.unrestored.message}"
+    try:
         await pull_lever(run.world.mesh, namespace, who=f"run {run.record.run}", why=why, clock=run.world.clock)
-        run.step("lever", f"pulled for {namespace}: `luff lever off -n {namespace}` once you have looked")
+    except MeshError as error:
+        run.step("lever", f"NOT pulled for {namespace}: {error.message}; `luff lever on -n {namespace}`")
+        return
+    run.step("lever", f"pulled for {namespace}: `luff lever off -n {namespace}` once you have looked")
 
 
-async def _recover(run: _Run, plan: Plan, driver: Driver) -> None:
+async def _recover(run: Run, plan: Plan, driver: Driver) -> None:
     """Keep both arms going until callers are back to normal, or the time for it is over."""
     assert run.judge is not None
     within_s = run.judge.recovery_most_s
-    if not within_s or run.situation.route_not_live:
+    if not within_s or run.situation.live_ns is None:
         return
     run.step("recovery")
     # The last window must be over, and its slowest answers in, before it can be looked at.
@@ -567,7 +398,7 @@ async def _recover(run: _Run, plan: Plan, driver: Driver) -> None:
         await asyncio.gather(driving, return_exceptions=True)
 
 
-async def _last_evidence(run: _Run, plan: Plan) -> None:
+async def _last_evidence(run: Run, plan: Plan) -> None:
     """Read what is still to come: a call that a caller gave up on is logged when it ends."""
     assert run.source is not None
     until_s = run.world.clock.monotonic_s() + plan.delay_s + EVIDENCE_WITHIN_S
@@ -578,11 +409,22 @@ async def _last_evidence(run: _Run, plan: Plan) -> None:
         await run.source.poll(samples)
 
 
-def _judgement(run: _Run, error: LuffError | None) -> Judgement:
+async def _hear_a_last_stop(run: Run, plan: Plan) -> None:
+    """Heed somebody who asked for the end of the run since its Lease was last renewed: they are told that it was stopped."""
+    try:
+        lease = await run.world.mesh.read(lease_ref(_target(plan)))
+    except MeshError:
+        return
+    who = (lease["metadata"].get("annotations") or {}).get(STOP_ANNOTATION)
+    if who and run.stop.reason is None:
+        run.stop.reason = RunAborted("operator", f"{who} asked for the end of this run")
+
+
+def _judgement(run: Run, error: LuffError | None) -> Judgement:
     """Say what was learnt. An early end says why; everything else is for the rules of `luff.checks`."""
-    early = error is not None or run.situation.control_unhealthy is not None
+    early = error is not None or run.unrestored is not None or run.situation.control_unhealthy is not None
     if early or run.live.injection is None or run.plan is None or run.source is None:
-        return ended_early(error, run.situation)
+        return ended_early(error, run.situation, unrestored=run.unrestored)
     return judge(
         run.plan.checks,
         run.record.samples,

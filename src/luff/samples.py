@@ -63,11 +63,13 @@ class Failure(IntEnum):
 
 
 class Flag(IntFlag):
-    """This is what the proxy said in `luff.scope.FLAGS_HEADER`, where luff is the direct caller."""
+    """This is what the proxy said, in `luff.scope.FLAGS_HEADER` where luff is the direct caller, or by how it answered."""
 
     TWIN = 1
     DELAY_INJECTED = 2
     FAULT_INJECTED = 4
+    NO_ROUTE = 8
+    """It knows no such host: it answered itself, and no service ever saw the request."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,11 +9,21 @@ From a run's facts to its verdict, by a table of rules: the first that holds dec
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from luff import stats
 from luff.checks import PlannedCheck
-from luff.errors import LockHeld, LuffError, NoGuard, NotFound, PlanRefused, RunAborted, StoreError
+from luff.errors import (
+    InternalError,
+    LockHeld,
+    LuffError,
+    NoGuard,
+    NotFound,
+    PlanRefused,
+    RestoreNotVerified,
+    RunAborted,
+    StoreError,
+)
 from luff.explain import GiveUp, give_up
 from luff.model import ControlTripwire, Experiment
 from luff.outcome import CheckResult, Generator, Next, Who
@@ -316,8 +326,24 @@ def _explain(facts: _Facts, verdict: Verdict, reason: str | None, rule: str, see
     return rule
 
 
-def ended_early(error: LuffError | None, situation: Situation) -> Judgement:
-    """Return the judgement of a run that ended before there was anything to judge."""
+def ended_early(
+    error: LuffError | None, situation: Situation, *, unrestored: RestoreNotVerified | None = None
+) -> Judgement:
+    """
+    Return the judgement of a run that ended before there was anything to judge.
+
+    *unrestored* says that a fault may still be live. Whatever ended the run,
+    what has to be done about that comes first.
+    """
+    if unrestored is None:
+        return _ended_early(error, situation)
+    ended = _ended_early(error or unrestored, situation)
+    explanation = ended.explanation if error is None else f"{ended.explanation}; and {unrestored.message}"
+    next_ = Next(who="runner", retryable=False, do=unrestored.next_step or "run `luff restore --all`")
+    return replace(ended, explanation=explanation, next=next_)
+
+
+def _ended_early(error: LuffError | None, situation: Situation) -> Judgement:
     if error is None:
         rule, reason = _early(situation)
         return Judgement(Verdict.INCONCLUSIVE, reason, rule, NEXT[reason])
@@ -337,6 +363,7 @@ ERRORS: tuple[tuple[type[LuffError], str, Who, bool], ...] = (
     (NoGuard, "plan_refused:no_guard", "runner", True),
     (NotFound, "target_not_found", "experiment", False),
     (StoreError, "store_unreachable", "runner", True),
+    (InternalError, "internal", "runner", False),
     (LuffError, "mesh_unreachable", "mesh", True),
 )
 """What an error means for who runs luff: the reason, who can act, whether trying again may help."""

@@ -36,6 +36,8 @@ LATE_MOST_S = 0.02
 LAG_EVERY_S = 0.05
 SPIN_S = 0.0015
 """Timers of an event loop are about this coarse; the rest is waited in short steps, never past the due time."""
+NO_ROUTE_STATUSES = (404, 502)
+"""How Envoy answers for a host that it does not know: at a gateway, and in a sidecar that knows the mesh alone."""
 NOT_CACHED = {"cache-control": "no-store", "pragma": "no-cache"}
 
 Observe = Callable[[int, "httpx.Headers", bytes], int]
@@ -205,6 +207,8 @@ class Driver:
                 body = await _whole(response)
             status = response.status_code
             flags = int(_flags(response.headers.get(FLAGS_HEADER)))
+            if status in NO_ROUTE_STATUSES and not body and _is_from_a_proxy(response.headers):
+                flags |= Flag.NO_ROUTE
             done_ns = self.now_ns()
             holds = self._observe(status, response.headers, body)
         except TimeoutError:
@@ -259,6 +263,11 @@ async def _whole(response: httpx.Response) -> bytes:
             raise TrafficError(Failure.TOO_LARGE, f"the body decodes to more than {BODY_MOST_BYTES} bytes")
         parts.append(part)
     return b"".join(parts)
+
+
+def _is_from_a_proxy(headers: httpx.Headers) -> bool:
+    """Return whether Envoy made this answer itself: it notes on every other how long the service took."""
+    return headers.get("server") in ("envoy", "istio-envoy") and "x-envoy-upstream-service-time" not in headers
 
 
 def _flags(text: str | None) -> Flag:

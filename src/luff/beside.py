@@ -1,0 +1,68 @@
+"""
+What is done beside a run, and neither delays nor fails it: Events on the object, and giving field ownership back.
+
+That something came to nothing is a line of the timeline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from luff.announce import Announcement, announce
+from luff.underway import Run
+from luff.units import show_duration
+from luff.withdraw import give_back
+
+__all__ = ["finish_aside", "give_ownership_back", "write_event"]
+
+ASIDE_WITHIN_S = 2.0
+"""How long the end of a run waits for what was done beside it."""
+
+
+def write_event(run: Run, reason: str, said: str) -> None:
+    """Write an Event of *reason* on the object, beside the run: who does what, then *said*."""
+    assert run.plan is not None
+    note = run.redacted(f"{_who_does_what(run)}{said}")
+    announcement = Announcement(reason, note, run.world.clock.now_s())
+    run.beside(f"event {reason}", announce(run.world.mesh, run.plan.virtual_service, announcement))
+
+
+def _who_does_what(run: Run) -> str:
+    fault = run.experiment.spec.fault
+    parts = []
+    if fault.delay is not None:
+        parts.append(f"delay of {show_duration(fault.delay.duration_s)}")
+    if fault.abort is not None:
+        status = f"HTTP {fault.abort.http}" if fault.abort.http is not None else f"gRPC {fault.abort.grpc}"
+        parts.append(f"abort with {status}")
+    who = f"{run.options.actor} runs {run.experiment.name} (run {run.record.run})"
+    return f"{who}: {' and '.join(parts)} for requests in its scope"
+
+
+def give_ownership_back(run: Run) -> None:
+    """Give back, beside the run, the ownership of fields that our patches took; nothing depends on it any more."""
+    run.beside("ownership", _give_back(run))
+
+
+async def _give_back(run: Run) -> None:
+    done = run.live.withdrawal
+    assert done is not None
+    said = None if done.object_ is None else await give_back(run.world.mesh, done.ref, done.object_)
+    if said is not None:
+        run.record.step(run.world.clock.now_s(), "ownership", said)
+
+
+async def finish_aside(run: Run) -> None:
+    """Wait a little for what is done beside the run, and say in the timeline what came to nothing."""
+    if not run.aside:
+        return
+    tasks = [task for _, task in run.aside]
+    await asyncio.wait(tasks, timeout=ASIDE_WITHIN_S)
+    for task in tasks:
+        task.cancel()
+    for (what, _), error in zip(run.aside, await asyncio.gather(*tasks, return_exceptions=True), strict=True):
+        if error is None:
+            continue
+        late = isinstance(error, asyncio.CancelledError)
+        why = f"not within {ASIDE_WITHIN_S:.0f} s" if late else f"{type(error).__name__}: {error}"
+        run.record.step(run.world.clock.now_s(), what, run.redacted(f"not done: {why}"))

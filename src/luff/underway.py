@@ -1,0 +1,158 @@
+"""
+One run under way: what it needs from outside, and what its steps hand on to one another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import httpx
+
+from luff.clock import Clock
+from luff.errors import RestoreNotVerified, RunAborted
+from luff.evidence import DataPlane, Source
+from luff.inject import Hands, Live, Watcher
+from luff.lifecycle import Journal
+from luff.mesh import Mesh
+from luff.model import Experiment
+from luff.model import Phase as Part
+from luff.outcome import Context, MeshIdentity
+from luff.plan import Bounds, Plan
+from luff.record import Record
+from luff.tallies import Judge
+from luff.traffic import Driver
+from luff.verdicts import Situation
+from luff.words import Object
+
+__all__ = ["POLL_EVERY_S", "Options", "Progress", "Run", "Stopper", "World"]
+
+POLL_EVERY_S = 0.1
+"""How often a waiting step looks whether it is over."""
+
+_log = logging.getLogger("luff.run")
+
+
+def _to_the_log(trace: str) -> str:
+    _log.error("luff made a mistake:\n%s", trace)
+    return "luff's log"
+
+
+class Progress(Protocol):
+    """This is who is told how a run goes, for people to watch."""
+
+    def step(self, name: str, note: str = "") -> None:
+        """Say that the run is now at *name*."""
+
+    def traffic(self, driver: Driver, *, phase: Part, most_s: float) -> None:
+        """Show the traffic, several times a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """
+    This is everything outside that a run needs, chosen by whoever starts it.
+
+    *source* makes the evidence source for a plan and the Unix time of the
+    samples' zero; *transport* the way out; *plane* is ``None`` where proxies
+    cannot be seen; *watcher_died* comes back when nobody guards any more;
+    *begin* is told of a run that is about to touch something; *keep_traceback*
+    keeps the trace of a mistake of luff's own and says where.
+    """
+
+    mesh: Mesh
+    identity: MeshIdentity
+    journal: Journal
+    watcher: Watcher
+    watcher_died: Callable[[], Coroutine[Any, Any, int]]
+    clock: Clock
+    transport: Callable[[Experiment], httpx.AsyncBaseTransport]
+    source: Callable[[Plan, float], Source]
+    plane: DataPlane | None
+    begin: Callable[[Record], Awaitable[None]] | None = None
+    keep_traceback: Callable[[str], str] = _to_the_log
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """
+    This is what the person who starts a run decides.
+
+    *namespace* is used where the experiment names none; *needs_reaper* says
+    that the guard may not outlive us, so that somebody else must be there; *run*
+    is the run id to use (16 hex digits), made here unless given.
+    """
+
+    actor: str
+    namespace: str | None = None
+    seed: int | None = None
+    bounds: Bounds | None = None
+    context: Context = field(default_factory=Context)
+    needs_reaper: bool = False
+    run: str | None = None
+
+
+@dataclass(slots=True)
+class Stopper:
+    """This ends the story once, and remembers why. It is what a signal, the lever, a lost lock or a tripwire calls."""
+
+    task: asyncio.Task[None] | None = None
+    reason: RunAborted | None = None
+
+    def __call__(self, reason: RunAborted) -> None:
+        if self.reason is None:
+            self.reason = reason
+            if self.task is not None:
+                self.task.cancel()
+
+
+@dataclass(slots=True)
+class Run:
+    """This is one run under way: what its steps hand on to one another."""
+
+    experiment: Experiment
+    world: World
+    options: Options
+    progress: Progress
+    record: Record
+    rng: random.Random
+    stop: Stopper
+    situation: Situation = field(default_factory=Situation)
+    live: Live = field(default_factory=Live)
+    plan: Plan | None = None
+    elsewhere: tuple[Object, ...] = ()
+    judge: Judge | None = None
+    source: Source | None = None
+    stale: RestoreNotVerified | None = None
+    aside: list[tuple[str, asyncio.Task[None]]] = field(default_factory=list)
+
+    @property
+    def unrestored(self) -> RestoreNotVerified | None:
+        """Return what says that a fault may still be live, in the API or in the proxies; ``None`` when nothing does."""
+        return self.live.stranded or self.stale
+
+    @property
+    def hands(self) -> Hands:
+        """Return what carries out the injection."""
+        world = self.world
+        return Hands(world.mesh, world.journal, world.watcher, world.clock, say=self.step)
+
+    def redacted(self, text: str) -> str:
+        """Return *text* without the scope's secret."""
+        return text if self.plan is None else self.plan.stamp.scope.redact(text)
+
+    def step(self, name: str, note: str = "") -> None:
+        """Say where the run is, in its record and to who watches."""
+        self.record.step(self.world.clock.now_s(), name, note or None)
+        # Who watches may have left (`luff run 2>&1 | head`); the run goes on without them.
+        with contextlib.suppress(OSError, ValueError):
+            self.progress.step(name, note)
+
+    def beside(self, what: str, work: Coroutine[Any, Any, None]) -> None:
+        """Let *work* be done beside the run, which it neither delays nor fails."""
+        self.aside.append((what, asyncio.create_task(work)))

@@ -1,0 +1,116 @@
+"""
+Both arms before there is a fault: connections open, each arm's baseline is had, and a fault is only put where there is health.
+
+What must stay true: nothing is injected before the control arm was seen to
+work. With no warm-up, or one too short for it, a few control requests are
+sent all the same. Who is sick and who was never reached are two things: a
+request that met no service at all is the experiment's or the runner's affair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from luff.errors import PlanRefused
+from luff.model import Arm
+from luff.model import Phase as Part
+from luff.pacing import Arrival, arrivals
+from luff.plan import Plan
+from luff.samples import Failure, Flag, Samples
+from luff.traffic import Driver
+from luff.underway import Run
+from luff.verdicts import WARMUP_ERRORS_MOST, control_errors_most
+
+__all__ = ["check_health", "warm_up"]
+
+CONTROL_LEAST = 5
+"""So many control requests, and one of each kind, are sent before any fault."""
+SPACING_MOST_S = 0.2
+_UNREACHED = (Failure.CONNECT, Failure.RESOLVE, Failure.TLS)
+
+
+async def warm_up(run: Run, plan: Plan, driver: Driver) -> bool:
+    """
+    Drive both arms without a fault, and return whether all is well enough for one.
+
+    Raises `PlanRefused` when requests reach no service at all.
+    """
+    traffic, samples = run.experiment.spec.traffic, run.record.samples
+    run.step("warm-up")
+    run.progress.traffic(driver, phase=Part.WARMUP, most_s=traffic.warmup_s)
+    if traffic.warmup_s:
+        ramp_s = traffic.warmup_s / 2
+        due = arrivals(plan.rate_hz, traffic.warmup_s, requests=traffic.requests, rng=run.rng, ramp_s=ramp_s)
+        await driver.drive(due, phase=Part.WARMUP)
+        await driver.drain(within_s=plan.timeout_s)
+    if sum(1 for _ in samples.rows(arm=Arm.CONTROL)) < CONTROL_LEAST:
+        await driver.drive(_a_few(len(traffic.requests), plan.rate_hz), phase=Part.WARMUP)
+        await driver.drain(within_s=plan.timeout_s)
+    run.situation.control_unhealthy = check_health(
+        samples,
+        urls=[request.url for request in traffic.requests],
+        errors_most=max(WARMUP_ERRORS_MOST, control_errors_most(run.experiment)),
+    )
+    return run.situation.control_unhealthy is None
+
+
+def _a_few(kinds: int, rate_hz: float) -> Iterator[Arrival]:
+    spacing_s = min(SPACING_MOST_S, 1 / rate_hz)
+    for number in range(max(CONTROL_LEAST, kinds)):
+        yield Arrival(number * spacing_s, Arm.CONTROL, number % kinds)
+
+
+def check_health(samples: Samples, *, urls: list[str], errors_most: float) -> str | None:
+    """
+    Return why *samples* are too unhealthy for a fault, ``None`` when they are not; at most *errors_most* (0 to 1) may fail.
+
+    One failure alone says nothing. Raises `PlanRefused` when all requests to
+    one of *urls* reached no service, and so nothing can be learnt about one.
+    """
+    numbers = [number for number in range(len(samples)) if Failure(samples.failure[number]) is not Failure.CUT]
+    failed = [number for number in numbers if _failed(samples, number)]
+    if len(failed) <= max(1.0, errors_most * len(numbers)) and len(failed) < len(numbers):
+        return None
+    for index, url in enumerate(urls):
+        its = [number for number in numbers if samples.request[number] == index]
+        if its and all(_unreached(samples, number) for number in its):
+            raise _nobody_there(url, samples, its[-1], count=len(its))
+    if not numbers:
+        return "not one request of the warm-up was over in time"
+    return f"{len(failed) / len(numbers):.0%} of the warm-up's requests failed before there was a fault ({_how(samples, failed[-1])})"
+
+
+def _failed(samples: Samples, number: int) -> bool:
+    return samples.failure[number] != Failure.NONE or samples.status[number] >= 500 or _unreached(samples, number)
+
+
+def _unreached(samples: Samples, number: int) -> bool:
+    return samples.failure[number] in _UNREACHED or bool(samples.flags[number] & Flag.NO_ROUTE)
+
+
+def _how(samples: Samples, number: int) -> str:
+    failure = Failure(samples.failure[number])
+    return f"status {samples.status[number]}" if failure is Failure.NONE else failure.name.lower()
+
+
+def _nobody_there(url: str, samples: Samples, number: int, *, count: int) -> PlanRefused:
+    why, next_step = {
+        Failure.RESOLVE: (
+            "the name has no address on this machine",
+            "correct it, or dial another address with traffic.via: {connect: HOST:PORT}, such as an ingress or a port-forward",
+        ),
+        Failure.CONNECT: (
+            "nobody accepts the connection",
+            "correct host and port, or dial another address with traffic.via: {connect: HOST:PORT}",
+        ),
+        Failure.TLS: ("the TLS handshake fails", "see traffic.via.tls: {ca, serverName}, and the port"),
+    }.get(
+        Failure(samples.failure[number]),
+        (
+            f"the proxy on the way knows no such host and port, and answers {samples.status[number]} itself",
+            "correct host and port of traffic.requests",
+        ),
+    )
+    return PlanRefused(
+        "traffic_unreachable", f"none of {count} requests to {url} reached a service: {why}", next_step=next_step
+    )
