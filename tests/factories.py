@@ -1,8 +1,8 @@
 """
 Outcomes and samples to test with, that look like real ones.
 
-Every outcome is one that luff could have made: `OUTCOME_VALIDATOR` holds them
-to the published schema.
+Every outcome is one that luff could have made: `valid` holds them to the
+published schema, and so every outcome that a test's run ends with.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import jsonschema
 
 from luff import __version__
 from luff.lifecycle import Phase as RoutePhase
@@ -33,6 +35,7 @@ from luff.outcome import (
     TimelineEntry,
 )
 from luff.samples import Failure, Flag, Samples
+from luff.schema import schema_for
 
 __all__ = [
     "EVERY_VERDICT",
@@ -47,10 +50,27 @@ __all__ = [
     "run_id",
     "samples",
     "stranded",
+    "valid",
+    "validate",
 ]
 
 FILE = "experiments/bookinfo/reviews.yaml"
 LAB = MeshIdentity(kind="lab", name="luff-lab", uid="6f7a4a0e-0000-4000-8000-000000000001")
+
+
+_VALIDATORS = {kind: jsonschema.Draft7Validator(schema_for(kind)) for kind in ("outcome", "report")}
+
+
+def validate(document: Any) -> None:
+    """Assert that *document*, an outcome or a report as JSON, is what the published schema says."""
+    kind = "report" if "outcomes" in document else "outcome"
+    _VALIDATORS[kind].validate(document)
+
+
+def valid(outcome: Outcome) -> Outcome:
+    """Return *outcome*, which must be what the published schema says."""
+    validate(outcome.model_dump(mode="json", by_alias=True))
+    return outcome
 
 
 def run_id(seed: object) -> str:

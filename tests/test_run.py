@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
+from datetime import date
 from typing import Any
 
 import httpx
 import pytest
 
 from luff.errors import RunAborted
+from luff.evidence import DataPlane, Sighting, Source
 from luff.evidence.response_header import ResponseHeader
+from luff.exit_codes import exit_code
 from luff.lever import LEVER
 from luff.lifecycle import Phase
 from luff.mesh import Kind, Ref
@@ -20,6 +23,7 @@ from luff.run import Options, World, run_experiment
 from luff.scope import FLAGS_HEADER
 from luff.testing import Cluster, MemoryJournal, NoWatcher, SimClock, SimMesh, Trouble, virtual_time
 from luff.words import Object, Verdict
+from tests.factories import valid
 
 EXPERIMENT = """\
 apiVersion: luff.dev/v1alpha1
@@ -32,6 +36,8 @@ spec:
   traffic: {requests: [GET http://stock/], rate: 200/s, duration: 2s, warmup: WARMUP}
   expect: [{errors: {atMost: 50%}}]
 """
+SLOW = EXPERIMENT.replace("200/s", "40/s").replace("duration: 2s", "duration: 20s").replace("50%", "99.9%")
+"""One that goes on until something ends it, with pauses between requests: virtual time passes in those alone."""
 REF = Ref(Kind.VIRTUAL_SERVICE, "shop", "stock")
 OBJECT: Object = {
     "apiVersion": "networking.istio.io/v1",
@@ -44,7 +50,7 @@ OBJECT: Object = {
 class Setting:
     """This is everything around one run, made of fakes."""
 
-    def __init__(self, *, warmup: str = "0s") -> None:
+    def __init__(self, *, warmup: str = "0s", text: str = EXPERIMENT) -> None:
         self.cluster = Cluster()
         self.cluster.add(OBJECT)
         for name in ("shop", "luff-system"):
@@ -53,8 +59,13 @@ class Setting:
         self.journal = MemoryJournal()
         self.steps: list[str] = []
         self.live = asyncio.Event()
+        self.armed = asyncio.Event()
+        self.plane: DataPlane | None = None
+        self.guard_died = asyncio.Event()
+        self.traces: list[str] = []
+        self.source: Source = ResponseHeader()
         self.answer: Callable[[httpx.Request], httpx.Response] = self._faulted
-        [self.experiment] = parse_documents([("e.yaml", EXPERIMENT.replace("WARMUP", warmup))]).experiments
+        [self.experiment] = parse_documents([("e.yaml", text.replace("WARMUP", warmup))]).experiments
 
     def _faulted(self, request: httpx.Request) -> httpx.Response:
         """Answer as the stock's proxy would: with the twin's header while it is there, for requests in scope."""
@@ -70,9 +81,13 @@ class Setting:
     ) -> Outcome:
         """Run the experiment and return its outcome."""
 
-        async def never() -> int:
-            await asyncio.Event().wait()
-            return 0
+        async def watcher_died() -> int:
+            await self.guard_died.wait()
+            return 9
+
+        def keep(trace: str) -> str:
+            self.traces.append(trace)
+            return "the test's list"
 
         async def story() -> Outcome:
             world = World(
@@ -80,11 +95,12 @@ class Setting:
                 identity=MeshIdentity(kind="cluster", name="sim"),
                 journal=self.journal,
                 watcher=NoWatcher(),
-                watcher_died=never,
+                watcher_died=watcher_died,
                 clock=SimClock(),
                 transport=lambda _: httpx.MockTransport(lambda request: self.answer(request)),
-                source=lambda *_: ResponseHeader(),
-                plane=None,
+                source=lambda *_: self.source,
+                plane=self.plane,
+                keep_traceback=keep,
             )
             stops: list[Callable[[RunAborted], None]] = []
             task = asyncio.create_task(
@@ -101,13 +117,19 @@ class Setting:
         with virtual_time() as play:
             found = play(story())
         assert isinstance(found, Outcome)
-        return found
+        return valid(found)
+
+    def deny(self) -> None:
+        """Let the API server refuse everything about the VirtualService from now on."""
+        self.mesh.trouble = lambda _, ref: Trouble.DENIED if ref.kind is Kind.VIRTUAL_SERVICE else Trouble.NONE
 
     def step(self, name: str, note: str = "") -> None:
         """Take note of a step, as progress."""
         self.steps.append(name)
         if name == "live":
             self.live.set()
+        if name == "armed":
+            self.armed.set()
 
     def traffic(self, *_: Any, **__: Any) -> None:
         """Take note of nothing."""
@@ -211,7 +233,7 @@ def test_a_stop_from_outside_restores_and_says_why(reason: str) -> None:
 
 
 def test_twins_that_others_take_out_are_not_put_back() -> None:
-    setting = Setting()
+    setting = Setting(text=SLOW)
 
     async def remove_when_live(_: Callable[[RunAborted], None]) -> None:
         await setting.live.wait()
@@ -315,3 +337,314 @@ def test_ownership_of_the_routes_is_given_back_and_said() -> None:
     assert [entry["manager"] for entry in setting.cluster.objects[REF]["metadata"]["managedFields"]] == ["helm"]
     [note] = [entry.note for entry in outcome.timeline if entry.phase == "ownership"]
     assert str(note).startswith("returned")
+
+
+def _assert_stranded(setting: Setting, outcome: Outcome) -> None:
+    """Assert what has to be said and done when a fault may still be live, however the run came to its end."""
+    assert outcome.phase is Phase.STRANDED
+    assert outcome.restore is not None
+    assert outcome.restore.api == "unverified"
+    assert exit_code([outcome], today=date(2026, 11, 24)) == 7
+    assert outcome.next is not None
+    assert outcome.next.do == f"run `luff restore {outcome.run} -n shop --context simulated`"
+    assert not outcome.next.retryable
+    lever = setting.cluster.objects[Ref(Kind.CONFIG_MAP, "shop", LEVER)]
+    assert outcome.run in lever["data"]["who"]
+    phases = [entry.phase for entry in outcome.timeline]
+    assert phases.index("withdrawing") < phases.index("stranded") < phases.index("lever")
+    assert setting.journal.phases[outcome.run][-1] is Phase.STRANDED
+
+
+@pytest.mark.parametrize("reason", ["operator", "bound", "tripwire", "lever"])
+def test_a_stop_that_meets_a_restore_that_is_not_verified_says_what_to_run(reason: str) -> None:
+    setting = Setting()
+
+    async def stop_when_live(stop: Callable[[RunAborted], None]) -> None:
+        await setting.live.wait()
+        setting.deny()
+        stop(RunAborted(reason, "enough", next_step="another time"))
+
+    outcome = setting.run(during=stop_when_live)
+
+    assert (outcome.verdict, outcome.reason) == (Verdict.ABORTED, reason)
+    assert outcome.explanation.startswith("enough; and VirtualService shop/stock may still carry")
+    _assert_stranded(setting, outcome)
+
+
+def test_an_inject_without_an_answer_that_cannot_be_taken_back_says_what_to_run() -> None:
+    setting = Setting()
+    sent = False
+
+    def trouble(verb: str, ref: Ref) -> Trouble:
+        nonlocal sent
+        if ref != REF or (verb != "patch" and not sent):
+            return Trouble.NONE
+        first, sent = not sent, True
+        return Trouble.LOST_AFTER if first else Trouble.DENIED
+
+    setting.mesh.trouble = trouble
+
+    outcome = setting.run()
+
+    assert (outcome.verdict, outcome.reason) == (Verdict.ERROR, "mesh_unreachable")
+    _assert_stranded(setting, outcome)
+
+
+def test_a_lever_that_could_not_be_pulled_is_said() -> None:
+    setting = Setting()
+
+    async def stop_when_live(stop: Callable[[RunAborted], None]) -> None:
+        await setting.live.wait()
+        setting.mesh.trouble = lambda verb, ref: (
+            Trouble.DENIED if ref.kind is Kind.VIRTUAL_SERVICE or verb == "create" else Trouble.NONE
+        )
+        stop(RunAborted("operator", "enough"))
+
+    outcome = setting.run(during=stop_when_live)
+
+    [note] = [entry.note or "" for entry in outcome.timeline if entry.phase == "lever"]
+    assert note.startswith("NOT pulled for shop")
+    assert "luff lever on -n shop" in note
+    assert outcome.phase is Phase.STRANDED
+
+
+class _Proxies:
+    """This is a data plane of two proxies; *have* says which of them have what the API has, or breaks."""
+
+    def __init__(self, setting: Setting, have: Callable[[bool], Collection[str]]) -> None:
+        self.setting, self.have = setting, have
+
+    async def look(self, _namespace: str, _name: str, names: Collection[str]) -> Sighting:
+        """Return what *have* says, now that there are twins or none."""
+        having = self.have(len(self.setting.routes) > 1)
+        shown = {proxy: frozenset(names) if proxy in having else frozenset() for proxy in ("a", "b")}
+        return Sighting(frozenset(shown), shown, frozenset())
+
+
+def test_a_stop_that_meets_proxies_that_keep_the_fault_pulls_the_lever() -> None:
+    setting = Setting()
+    setting.plane = _Proxies(setting, lambda _: {"a", "b"})  # type: ignore[assignment]  # it never closes
+
+    async def stop_when_live(stop: Callable[[RunAborted], None]) -> None:
+        await setting.live.wait()
+        stop(RunAborted("operator", "enough"))
+
+    outcome = setting.run(during=stop_when_live)
+
+    assert (outcome.verdict, outcome.reason, outcome.phase) == (Verdict.ABORTED, "operator", Phase.CLEAN)
+    assert outcome.restore is not None
+    assert outcome.restore.data_plane == "stale"
+    assert exit_code([outcome], today=date(2026, 11, 24)) == 7
+    assert "still run the fault" in outcome.explanation
+    assert outcome.next is not None
+    assert "luff status -n shop" in outcome.next.do
+    assert Ref(Kind.CONFIG_MAP, "shop", LEVER) in setting.cluster.objects
+
+
+@pytest.mark.parametrize("denied", [False, True])
+def test_a_mistake_of_ours_while_the_fault_is_live_is_an_outcome(*, denied: bool) -> None:
+    setting = Setting()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if setting.live.is_set():
+            if denied:
+                setting.deny()
+            raise KeyError("bug")
+        return setting._faulted(request)
+
+    setting.answer = answer
+
+    outcome = setting.run()
+
+    assert (outcome.verdict, outcome.reason) == (Verdict.ERROR, "internal")
+    assert "KeyError: 'bug'" in outcome.explanation
+    assert "the test's list" in outcome.explanation
+    assert any("in answer" in trace for trace in setting.traces)
+    if denied:
+        _assert_stranded(setting, outcome)
+    else:
+        assert outcome.phase is Phase.CLEAN
+        assert setting.routes == ["all"]
+        assert exit_code([outcome], today=date(2026, 11, 24)) == 5
+
+
+def test_a_mistake_of_ours_in_judging_leaves_an_outcome_that_says_where_the_routes_are() -> None:
+    setting = Setting()
+
+    class Broken(ResponseHeader):
+        """This is evidence that nobody can sum up."""
+
+        async def poll(self, samples: Any) -> None:
+            await super().poll(samples)
+            if "clean" in setting.steps:
+                self.evidence.settled_through = "many"  # type: ignore[assignment]
+
+    setting.source = Broken()
+
+    outcome = setting.run()
+
+    assert (outcome.verdict, outcome.reason, outcome.phase) == (Verdict.ERROR, "internal", Phase.CLEAN)
+    assert outcome.restore is not None
+    assert (outcome.restore.api, outcome.restore.object) == ("verified", "identical")
+
+
+def test_an_odd_error_of_the_client_during_the_restore_is_never_taken_for_clean() -> None:
+    setting = Setting()
+    plain = setting.mesh.read
+
+    class Odd(SimMesh):
+        """This is a mesh whose client breaks while routes are put back."""
+
+        async def read(self, ref: Ref) -> Object:
+            if "withdrawing" in setting.steps and ref == REF:
+                raise ValueError("Incorrect padding")
+            return await plain(ref)
+
+    setting.mesh = Odd(setting.cluster)
+
+    outcome = setting.run()
+
+    assert outcome.verdict is Verdict.ERROR
+    assert "Incorrect padding" in outcome.explanation
+    _assert_stranded(setting, outcome)
+
+
+def test_a_journal_that_breaks_oddly_does_not_hold_up_the_restore() -> None:
+    setting = Setting()
+
+    class Odd(MemoryJournal):
+        """This is a journal whose disk is pulled while it is written to."""
+
+        async def mark(self, run: str, phase: Phase, *, note: str | None = None) -> None:
+            if phase is not Phase.LIVE:
+                raise OSError(5, "Input/output error")
+            await super().mark(run, phase, note=note)
+
+    setting.journal = Odd()
+
+    outcome = setting.run()
+
+    assert outcome.phase is Phase.CLEAN
+    assert setting.routes == ["all"]
+
+
+def test_whatever_keeps_us_from_looking_at_proxies_what_was_learnt_is_not_lost() -> None:
+    setting = Setting()
+
+    def have(there: bool) -> Collection[str]:  # noqa: FBT001  # as `_Proxies` calls it
+        if not there:
+            raise RuntimeError("can't start new thread")
+        return {"a", "b"}
+
+    setting.plane = _Proxies(setting, have)  # type: ignore[assignment]  # it never closes
+
+    outcome = setting.run()
+
+    assert outcome.verdict is Verdict.FAILED
+    assert outcome.restore is not None
+    assert outcome.restore.data_plane == "unobserved"
+
+
+def test_who_watches_may_leave_and_the_run_goes_on() -> None:
+    class Closed(Setting):
+        """This is a reader of progress that has gone."""
+
+        def step(self, name: str, note: str = "") -> None:
+            super().step(name, note)
+            raise BrokenPipeError
+
+    setting = Closed()
+
+    assert setting.run().verdict is Verdict.FAILED
+
+
+def _settling(setting: Setting) -> None:
+    """Let one proxy never learn of the twins, so that the run waits for it with the fault in place."""
+    setting.plane = _Proxies(setting, lambda there: {"a"} if there else set())  # type: ignore[assignment]  # it never closes
+
+
+def test_a_lever_that_is_pulled_while_proxies_are_waited_for_ends_the_run() -> None:
+    setting = Setting()
+    _settling(setting)
+
+    async def pull(_: Callable[[RunAborted], None]) -> None:
+        await setting.armed.wait()
+        setting.cluster.add({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": LEVER, "namespace": "shop"}})
+
+    outcome = setting.run(during=pull)
+
+    assert (outcome.verdict, outcome.reason) == (Verdict.ABORTED, "lever")
+    assert setting.routes == ["all"]
+
+
+def test_a_guard_that_dies_while_proxies_are_waited_for_ends_the_run() -> None:
+    setting = Setting()
+    _settling(setting)
+
+    async def die(_: Callable[[RunAborted], None]) -> None:
+        await setting.armed.wait()
+        setting.guard_died.set()
+
+    outcome = setting.run(during=die)
+
+    assert (outcome.verdict, outcome.reason) == (Verdict.ABORTED, "bound")
+    assert "guard" in outcome.explanation
+
+
+def test_twins_that_others_take_out_while_proxies_are_waited_for_end_the_run() -> None:
+    setting = Setting()
+    _settling(setting)
+
+    async def remove(_: Callable[[RunAborted], None]) -> None:
+        await setting.armed.wait()
+        setting.cluster.edit(REF, lambda thing: thing["spec"].update(http=OBJECT["spec"]["http"]))
+
+    outcome = setting.run(during=remove)
+
+    assert (outcome.verdict, outcome.reason) == (Verdict.INCONCLUSIVE, "fault_removed")
+
+
+def test_a_watcher_that_breaks_ends_the_run() -> None:
+    setting = Setting(text=SLOW)
+    plain = setting.mesh.read
+
+    class Odd(SimMesh):
+        """This is a mesh whose client breaks over the lever, once the fault is live."""
+
+        async def read(self, ref: Ref) -> Object:
+            if setting.live.is_set() and ref.name == LEVER:
+                raise ValueError("Invalid header value")
+            return await plain(ref)
+
+    setting.mesh = Odd(setting.cluster)
+
+    outcome = setting.run()
+
+    assert (outcome.verdict, outcome.reason) == (Verdict.ABORTED, "bound")
+    assert "nobody watched the lever" in outcome.explanation
+    assert setting.routes == ["all"]
+
+
+def test_the_run_ends_before_its_twins_are_old_enough_for_anybody_to_remove() -> None:
+    setting = Setting(text=SLOW)
+    armed_at_s: list[float] = []
+    removed_at_s: list[float] = []
+
+    def note(ref: Ref, object_: Object | None) -> None:
+        if ref == REF and object_ is not None and len(object_["spec"]["http"]) == 1:
+            removed_at_s.append(asyncio.get_running_loop().time())
+
+    setting.cluster.on_write.append(note)
+
+    def have(there: bool) -> Collection[str]:  # noqa: FBT001  # as `_Proxies` calls it
+        # Proxies that learn late: some of the twins' time is over before the first request is sent.
+        now_s = asyncio.get_running_loop().time()
+        armed_at_s.append(now_s)
+        return {"a", "b"} if there and now_s > armed_at_s[0] + 25.0 else set()
+
+    setting.plane = _Proxies(setting, have)  # type: ignore[assignment]  # it never closes
+
+    outcome = setting.run()
+
+    assert (outcome.verdict, outcome.reason, outcome.explanation) == (Verdict.ABORTED, "bound", "restore.ttl is over")
+    assert removed_at_s[0] < 600.0, "the default ttl"

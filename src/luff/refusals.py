@@ -92,6 +92,10 @@ _NOT_FOR_SCOPE = frozenset(
 )
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _VALUE = re.compile(r"[\t\x20-\x7e]*")
+_SETTLE_MOST_S = 30.0
+"""How long a run waits for proxies to have the twins, at most."""
+_TO_SPARE_S = 5.0
+"""So long before its twins expire a run ends itself."""
 _CRON_LENGTH_MOST = 200
 _SOME_DAY = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -314,7 +318,9 @@ def _times(experiment: Experiment, spec: Fields, problems: Problems) -> None:
         if seconds <= 0:
             problems.add(place_at(spec, "traffic", name), f"traffic.{name} must be more than 0s", "write such as 10s")
     recovery_s = max((e.within_s for e in experiment.spec.expect if isinstance(e, RecoveryExpectation)), default=0.0)
-    needed_s = traffic.warmup_s + traffic.duration_s + timeout_s + recovery_s
+    # Every wait of a run that its twins have to outlive, each at its longest.
+    needed_s = traffic.warmup_s + timeout_s + _SETTLE_MOST_S + traffic.duration_s + timeout_s + recovery_s
+    needed_s += _TO_SPARE_S
     if experiment.spec.restore.ttl_s < needed_s:
         restore = spec.fields.get("restore")
         given = isinstance(restore, Fields) and "ttl" in restore.fields
@@ -322,8 +328,9 @@ def _times(experiment: Experiment, spec: Fields, problems: Problems) -> None:
         problems.add(
             place,
             f"the ttl of {show_duration(experiment.spec.restore.ttl_s)} is shorter than the run: "
-            f"warm-up {show_duration(traffic.warmup_s)} + traffic {show_duration(traffic.duration_s)} + "
-            f"timeout {show_duration(timeout_s)} + recovery {show_duration(recovery_s)}",
+            f"warm-up {show_duration(traffic.warmup_s)} + until it is live {show_duration(_SETTLE_MOST_S)} + "
+            f"traffic {show_duration(traffic.duration_s)} + twice the timeout {show_duration(2 * timeout_s)} + "
+            f"recovery {show_duration(recovery_s)} + {show_duration(_TO_SPARE_S)} to spare",
             f"set restore.ttl to {math.ceil(needed_s)}s",
         )
 
