@@ -16,12 +16,15 @@ from luff.evidence.response_header import ResponseHeader
 from luff.exit_codes import exit_code
 from luff.lever import LEVER
 from luff.lifecycle import Phase
+from luff.lock import STOP_ANNOTATION, lease_ref
 from luff.mesh import Kind, Ref
 from luff.outcome import MeshIdentity, Outcome
 from luff.parse import parse_documents
 from luff.run import Options, World, run_experiment
+from luff.samples import Failure
 from luff.scope import FLAGS_HEADER
 from luff.testing import Cluster, MemoryJournal, NoWatcher, SimClock, SimMesh, Trouble, virtual_time
+from luff.traffic.transport import TrafficError
 from luff.words import Object, Verdict
 from tests.factories import valid
 
@@ -60,6 +63,7 @@ class Setting:
         self.steps: list[str] = []
         self.live = asyncio.Event()
         self.armed = asyncio.Event()
+        self.clean = asyncio.Event()
         self.plane: DataPlane | None = None
         self.guard_died = asyncio.Event()
         self.traces: list[str] = []
@@ -128,8 +132,9 @@ class Setting:
         self.steps.append(name)
         if name == "live":
             self.live.set()
-        if name == "armed":
-            self.armed.set()
+        for word, event in (("armed", self.armed), ("clean", self.clean)):
+            if name == word:
+                event.set()
 
     def traffic(self, *_: Any, **__: Any) -> None:
         """Take note of nothing."""
@@ -531,7 +536,7 @@ def test_a_journal_that_breaks_oddly_does_not_hold_up_the_restore() -> None:
 def test_whatever_keeps_us_from_looking_at_proxies_what_was_learnt_is_not_lost() -> None:
     setting = Setting()
 
-    def have(there: bool) -> Collection[str]:  # noqa: FBT001  # as `_Proxies` calls it
+    def have(there: bool) -> Collection[str]:
         if not there:
             raise RuntimeError("can't start new thread")
         return {"a", "b"}
@@ -625,26 +630,130 @@ def test_a_watcher_that_breaks_ends_the_run() -> None:
     assert setting.routes == ["all"]
 
 
-def test_the_run_ends_before_its_twins_are_old_enough_for_anybody_to_remove() -> None:
+def test_the_run_ends_before_its_twins_are_too_old_by_the_api_servers_clock() -> None:
     setting = Setting(text=SLOW)
-    armed_at_s: list[float] = []
-    removed_at_s: list[float] = []
+    plain = setting.mesh.server_time_s
 
-    def note(ref: Ref, object_: Object | None) -> None:
-        if ref == REF and object_ is not None and len(object_["spec"]["http"]) == 1:
-            removed_at_s.append(asyncio.get_running_loop().time())
+    class Later(SimMesh):
+        """This is a mesh whose clock says, once the fault is live, that the default ttl of 10 min is nearly over."""
 
-    setting.cluster.on_write.append(note)
+        async def server_time_s(self) -> float:
+            return await plain() + (596.0 if setting.live.is_set() else 0.0)
 
-    def have(there: bool) -> Collection[str]:  # noqa: FBT001  # as `_Proxies` calls it
-        # Proxies that learn late: some of the twins' time is over before the first request is sent.
-        now_s = asyncio.get_running_loop().time()
-        armed_at_s.append(now_s)
-        return {"a", "b"} if there and now_s > armed_at_s[0] + 25.0 else set()
-
-    setting.plane = _Proxies(setting, have)  # type: ignore[assignment]  # it never closes
+    setting.mesh = Later(setting.cluster)
 
     outcome = setting.run()
 
     assert (outcome.verdict, outcome.reason, outcome.explanation) == (Verdict.ABORTED, "bound", "restore.ttl is over")
-    assert removed_at_s[0] < 600.0, "the default ttl"
+    assert setting.routes == ["all"]
+
+
+def test_an_object_that_came_up_meanwhile_and_is_not_locked_is_not_patched() -> None:
+    setting = Setting(warmup="0.2s")
+    newer = Ref(Kind.VIRTUAL_SERVICE, "shop", "another")
+
+    def replace_it(request: httpx.Request) -> httpx.Response:
+        if newer not in setting.cluster.objects:
+            setting.cluster.remove(REF)
+            setting.cluster.add({**OBJECT, "metadata": {"name": "another", "namespace": "shop"}})
+        return httpx.Response(200)
+
+    setting.answer = replace_it
+
+    outcome = setting.run()
+
+    assert (outcome.verdict, outcome.reason) == (Verdict.ERROR, "plan_refused:target_moved")
+    assert "another" in outcome.explanation
+    assert outcome.restore is None
+    assert len(setting.cluster.history[newer]) == 1
+
+
+@pytest.mark.parametrize("warmup", ["0s", "0.01s", "0.5s"])
+@pytest.mark.parametrize(
+    ("failure", "words"),
+    [
+        (Failure.CONNECT, ["nobody accepts the connection", "via: {connect: HOST:PORT}"]),
+        (Failure.RESOLVE, ["no address", "via: {connect: HOST:PORT}"]),
+        (Failure.TLS, ["TLS", "traffic.via.tls"]),
+        (502, ["knows no such host", "traffic.requests"]),
+        (404, ["knows no such host", "traffic.requests"]),
+    ],
+)
+def test_traffic_that_reaches_no_service_is_the_experiments_affair(
+    warmup: str, failure: Failure | int, words: list[str]
+) -> None:
+    setting = Setting(warmup=warmup)
+
+    def nobody(_: httpx.Request) -> httpx.Response:
+        if isinstance(failure, Failure):
+            raise TrafficError(failure, "no")
+        return httpx.Response(failure, headers={"server": "istio-envoy", "content-length": "0"})
+
+    setting.answer = nobody
+
+    outcome = setting.run()
+
+    assert (outcome.verdict, outcome.reason) == (Verdict.ERROR, "plan_refused:traffic_unreachable")
+    assert outcome.next is not None
+    assert (outcome.next.who, outcome.next.retryable) == ("experiment", False)
+    assert all(word in f"{outcome.explanation} {outcome.next.do}" for word in words), outcome
+    assert "http://stock/" in outcome.explanation
+    assert len(setting.cluster.history[REF]) == 1, "nothing was touched"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.Response(500),
+        httpx.Response(502, headers={"server": "envoy", "x-envoy-upstream-service-time": "3"}),
+        httpx.Response(503, headers={"server": "envoy"}),
+    ],
+)
+def test_a_sick_service_is_not_touched_though_there_is_no_warm_up(answer: httpx.Response) -> None:
+    setting = Setting(warmup="0s")
+    setting.answer = lambda _: answer
+
+    outcome = setting.run()
+
+    assert (outcome.verdict, outcome.reason) == (Verdict.INCONCLUSIVE, "control_unhealthy")
+    assert len(setting.cluster.history[REF]) == 1
+
+
+def test_control_requests_that_are_still_out_at_the_end_are_judged_with_the_others() -> None:
+    setting = Setting(text=EXPERIMENT.replace("errors: {atMost: 50%}", "arm: control, latency: {p50: 1s}"))
+    let_go = asyncio.Event()
+
+    async def answer(request: httpx.Request) -> httpx.Response:
+        if setting.live.is_set() and FLAGS_HEADER not in setting._faulted(request).headers and len(setting.routes) > 1:
+            await let_go.wait()
+        return setting._faulted(request)
+
+    setting.answer = answer  # type: ignore[assignment]  # httpx takes either
+
+    async def let_go_when_clean(_: Callable[[RunAborted], None]) -> None:
+        await setting.clean.wait()
+        asyncio.get_running_loop().call_later(1.0, let_go.set)
+
+    outcome = setting.run(during=let_go_when_clean)
+
+    control = outcome.arms["control"]
+    assert control.sent
+    assert control.judged == control.sent
+
+
+def test_somebody_who_asks_for_the_end_when_the_fault_is_out_already_is_heeded() -> None:
+    setting = Setting()
+    lease = lease_ref(REF)
+
+    def ask(ref: Ref, object_: Object | None) -> None:
+        if ref == REF and object_ is not None and len(setting.cluster.history[REF]) == 3:
+            setting.cluster.edit(lease, lambda thing: thing["metadata"]["annotations"].update({STOP_ANNOTATION: "ada"}))
+
+    setting.cluster.on_write.append(ask)
+
+    outcome = setting.run()
+
+    assert (outcome.verdict, outcome.reason) == (Verdict.ABORTED, "operator")
+    assert "ada" in outcome.explanation
+    assert outcome.restore is not None
+    assert outcome.restore.api == "verified"

@@ -7,17 +7,19 @@ codes of the contract and never in a traceback.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import os
 import sys
 import traceback
-from pathlib import Path
+from typing import IO
 
 import click
 
 from luff import __version__
 from luff.errors import InvalidFile, LuffError
 
-__all__ = ["COMMANDS", "cli", "main"]
+__all__ = ["COMMANDS", "cli", "main", "silence"]
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("luff.cli.demo:demo", "Take the tour: a local mesh, the shipped experiments, a report."),
@@ -96,14 +98,30 @@ def _run(arguments: list[str]) -> int:
         return error.exit_code
     except BrokenPipeError:
         # The reader of our output has left, as `head` does. What a run would have said is lost, so this is no 0.
-        sys.stderr.close()
+        silence(sys.stdout, sys.stderr)
         return 141
     except Exception as error:  # the outermost edge: a person must get a sentence, not a traceback
-        where = _keep_traceback()
+        from luff.cli.places import keep_traceback
+
+        where = keep_traceback(traceback.format_exc())
         click.echo(f"luff: internal error: {type(error).__name__}: {error}", err=True)
         click.echo(f"next: report it with {where}; `luff status` shows whether anything is injected", err=True)
         return 5
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        # As above, but the command has ended and its code stands.
+        silence(sys.stdout)
     return code if isinstance(code, int) else 0
+
+
+def silence(*streams: IO[str]) -> None:
+    """Let what is still written to *streams* go nowhere: their reader has left, and an exit code must not change for it."""
+    for stream in streams:
+        with contextlib.suppress(OSError, ValueError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
 
 
 def _say(error: LuffError) -> None:
@@ -115,11 +133,3 @@ def _say(error: LuffError) -> None:
     click.echo(f"luff: {error.message}", err=True)
     if error.next_step:
         click.echo(f"next: {error.next_step}", err=True)
-
-
-def _keep_traceback() -> Path:
-    from luff.cli.places import state_folder
-
-    path = state_folder() / "last-internal-error.txt"
-    path.write_text(traceback.format_exc(), encoding="utf-8")
-    return path

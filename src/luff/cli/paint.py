@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from rich.console import Console
 
+from luff.cli import silence
 from luff.cli.options import Voice
 from luff.outcome import Outcome
 from luff.report.console import console
@@ -15,9 +16,18 @@ from luff.report.console import console
 __all__ = ["console_for", "print_outcomes"]
 
 
+class _Console(Console):
+    """This is a console that outlives its reader: rich would end the process, and with it runs that have to restore."""
+
+    def on_broken_pipe(self) -> None:
+        """Go quiet."""
+        self.quiet = True
+        silence(self.file)
+
+
 def console_for(voice: Voice, *, stderr: bool = False) -> Console:
     """Return rich's console for stdout or stderr, with the asked for colours."""
-    return Console(stderr=stderr, no_color=True if voice.color is False else None, highlight=False, soft_wrap=True)
+    return _Console(stderr=stderr, no_color=True if voice.color is False else None, highlight=False, soft_wrap=True)
 
 
 def print_outcomes(outcomes: Sequence[Outcome], *, voice: Voice) -> None:

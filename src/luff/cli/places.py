@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import platformdirs
 
-__all__ = ["guard_dies_with_us", "state_folder"]
+__all__ = ["guard_dies_with_us", "keep_traceback", "state_folder"]
 
 _SHIMS = frozenset({"tini", "dumb-init", "docker-init", "catatonit", "sh", "bash"})
 """What stands before a container's own program and ends with it."""
@@ -18,6 +19,22 @@ def state_folder() -> Path:
     folder = platformdirs.user_state_path("luff", appauthor=False)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def keep_traceback(trace: str) -> str:
+    """Keep the trace of a mistake of luff's own, in the state folder or else in a temporary file; returns where. Never raises."""
+    try:
+        path = state_folder() / "last-internal-error.txt"
+        path.write_text(trace, encoding="utf-8", errors="backslashreplace")
+    except (OSError, RuntimeError):
+        # RuntimeError: there is no home folder.
+        try:
+            with tempfile.NamedTemporaryFile("w", prefix="luff-internal-error-", suffix=".txt", delete=False) as file:
+                file.write(ascii(trace).replace("\\n", "\n"))
+        except OSError:
+            return "no file: none can be written"
+        return file.name
+    return str(path)
 
 
 def guard_dies_with_us(*, process: int | None = None, parent: int | None = None, first: str | None = None) -> bool:

@@ -7,7 +7,8 @@ What must stay true:
    second one does not skip that. The same for the end of ``--max-duration``.
 2. Never two runs of this process on one object at once.
 3. Every experiment that was to be run has an outcome, unless a signal or ``-x``
-   ended the command.
+   ended the command. Neither a mistake of ours nor a reader who has left takes
+   it away, and what goes wrong in one run is no matter to the others.
 """
 
 from __future__ import annotations
@@ -16,23 +17,28 @@ import asyncio
 import contextlib
 import secrets
 import signal
+import sys
 import time
+import traceback
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import click
 
+from luff.cli import silence
 from luff.cli.mesh_choice import Chosen, chosen_mesh
 from luff.cli.options import MeshOptions, Voice
 from luff.cli.paint import console_for
-from luff.cli.places import guard_dies_with_us
+from luff.cli.places import guard_dies_with_us, keep_traceback
 from luff.cli.progress import PlainProgress, SilentProgress, progress_for
 from luff.cli.restore import who_am_i
+from luff.cli.signals import heeded
 from luff.cli.world import context_from_environment, open_world
-from luff.errors import LuffError, MeshError, RunAborted, StoreError
+from luff.errors import InternalError, LuffError, MeshError, PlanRefused, RunAborted, StoreError, UsageError
 from luff.exit_codes import standing
+from luff.lifecycle import Phase
 from luff.lock import lease_ref
 from luff.mesh import Kind, Ref
 from luff.model import Experiment, Verdict
@@ -44,6 +50,7 @@ from luff.samples import Samples
 from luff.store import Store
 from luff.suite import next_up
 from luff.units import show_duration
+from luff.verdicts import Situation, ended_early
 
 __all__ = ["Done", "RunSettings", "run_all"]
 
@@ -91,18 +98,44 @@ class Done:
 def run_all(
     experiments: Sequence[Experiment], documents: Documents, settings: RunSettings, *, each: Callable[[Outcome], None]
 ) -> Done:
-    """Run *experiments* and return every outcome, in their order; *each* is called as they come."""
-    began_s = time.monotonic()
-    with chosen_mesh(settings.mesh, documents) as chosen, Store.open(settings.store) as store:
-        return _event_loop(_run_all(experiments, chosen, store, settings, each=each, began_s=began_s))
+    """
+    Run *experiments* and return every outcome, in their order; *each* is called as they come.
+
+    From then on to the end of the process Ctrl-C and SIGTERM end nothing:
+    what was learnt is to be written.
+    """
+    began_s, done = time.monotonic(), Done()
+    try:
+        with chosen_mesh(settings.mesh, documents) as chosen, Store.open(settings.store) as store:
+            _event_loop(_run_all(experiments, chosen, store, settings, done, each=each, began_s=began_s))
+    except Exception as error:  # the outermost place of a command's runs: their outcomes must not be lost over it
+        if not done.outcomes:
+            raise
+        _talk(f"luff: after the runs: {error if isinstance(error, LuffError) else _kept(error)}")
+    order = {experiment.name: number for number, experiment in enumerate(experiments)}
+    done.outcomes.sort(key=lambda outcome: order[outcome.experiment])
+    return done
 
 
-def _event_loop(work: Coroutine[Any, Any, Done]) -> Done:
+def _talk(line: str) -> None:
+    """Say *line* on stderr, if anybody is there to read it."""
+    with contextlib.suppress(OSError, ValueError):
+        click.echo(line, err=True)
+
+
+def _kept(error: Exception) -> str:
+    """Keep the trace of a mistake of ours; returns what to say of it."""
+    kept = keep_traceback("".join(traceback.format_exception(error)))
+    return f"luff made a mistake: {type(error).__name__}: {error}; the traceback is in {kept}"
+
+
+def _event_loop(work: Coroutine[Any, Any, None]) -> None:
     try:
         import uvloop
     except ImportError:
-        return asyncio.run(work)
-    return uvloop.run(work)
+        asyncio.run(work)
+    else:
+        uvloop.run(work)
 
 
 async def _run_all(
@@ -110,29 +143,24 @@ async def _run_all(
     chosen: Chosen,
     store: Store,
     settings: RunSettings,
+    done: Done,
     *,
     each: Callable[[Outcome], None],
     began_s: float,
-) -> Done:
-    done = Done()
-    stops: list[Stop] = []
+) -> None:
     loop = asyncio.get_running_loop()
     async with open_world(chosen, store) as world:
-        crew = _Crew(world, store, settings, done, stops, each)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, crew.on_signal, number)
-        timer = None
-        if settings.max_duration_s is not None:
-            left_s = max(0.0, settings.max_duration_s - (time.monotonic() - began_s))
-            timer = loop.call_later(left_s, crew.on_bound)
-        try:
-            await crew.work(experiments)
-        finally:
-            if timer is not None:
-                timer.cancel()
-    order = {experiment.name: number for number, experiment in enumerate(experiments)}
-    done.outcomes.sort(key=lambda outcome: order[outcome.experiment])
-    return done
+        crew = _Crew(replace(world, keep_traceback=keep_traceback), store, settings, done, each)
+        with heeded(crew.on_signal):
+            timer = None
+            if settings.max_duration_s is not None:
+                left_s = max(0.0, settings.max_duration_s - (time.monotonic() - began_s))
+                timer = loop.call_later(left_s, crew.on_bound)
+            try:
+                await crew.work(experiments)
+            finally:
+                if timer is not None:
+                    timer.cancel()
 
 
 @dataclass(slots=True)
@@ -143,25 +171,24 @@ class _Crew:
     store: Store
     settings: RunSettings
     done: Done
-    stops: list[Stop]
     each: Callable[[Outcome], None]
+    stops: list[Stop] = field(default_factory=list)
     ending: RunAborted | None = None
     enough: bool = False
+    usage: UsageError | None = None
 
     def on_signal(self, number: int) -> None:
-        if self.done.signal is not None:
-            click.echo("luff: restoring; this is not skipped", err=True)
+        again = self.done.signal is not None
         self.done.signal = self.done.signal or number
         self._end(RunAborted("operator", f"stopped by {signal.Signals(number).name}"))
+        if again:
+            _talk("luff: restoring; this is not skipped")
 
     def on_bound(self) -> None:
         most = show_duration(self.settings.max_duration_s or 0.0)
-        click.echo(f"luff: --max-duration {most} is over: stopping what runs, and restoring", err=True)
-        self._end(
-            RunAborted(
-                "bound", f"--max-duration {most} was over", next_step="raise --max-duration, or split with --shard"
-            )
-        )
+        next_step = "raise --max-duration, or split with --shard"
+        self._end(RunAborted("bound", f"--max-duration {most} was over", next_step=next_step))
+        _talk(f"luff: --max-duration {most} is over: stopping what runs, and restoring")
 
     def _end(self, why: RunAborted) -> None:
         self.ending = self.ending or why
@@ -174,37 +201,63 @@ class _Crew:
         targets: list[Ref | None] = [None] * len(waiting)
         if self.settings.parallel > 1:
             targets = list(await asyncio.gather(*(self._target(experiment) for experiment in waiting)))
-        running: dict[asyncio.Task[Outcome], Ref | None] = {}
+        running: dict[asyncio.Task[Outcome], tuple[Experiment, Ref | None]] = {}
         try:
             while (waiting and not self._over) or running:
                 while len(running) < self.settings.parallel and not self._over:
-                    index = next_up(targets, set(running.values()))
+                    index = next_up(targets, {target for _, target in running.values()})
                     if index is None:
                         break
-                    target = targets.pop(index)
-                    running[asyncio.create_task(self._run_one(waiting.pop(index)))] = target
+                    experiment, target = waiting.pop(index), targets.pop(index)
+                    running[asyncio.create_task(self._run_one(experiment))] = experiment, target
                 if not running:
                     break
                 finished, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 for task in finished:
-                    del running[task]
-                    self._ended(task.result())
+                    self._ended(self._came_of(task, running.pop(task)[0]))
         finally:
-            # Only an error of ours leaves some running here; cancelling restores them.
+            # Only who cancels us leaves some running here; cancelling restores them.
             for task in running:
                 task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
+        if self.usage is not None and not self.done.outcomes:
+            raise self.usage
         if self.ending is not None and self.done.signal is None:
             for experiment in waiting:
                 self._ended(self._not_started(experiment, self.ending))
+
+    def _came_of(self, task: asyncio.Task[Outcome], experiment: Experiment) -> Outcome | None:
+        """Return the outcome of a run, made here when it ended without one; ``None`` when its command line is at fault and nothing ran."""
+        error = task.exception()
+        if error is None:
+            return task.result()
+        if isinstance(error, UsageError):
+            # Nothing was touched, but others may be under way: they come to their own end.
+            self.enough = True
+            if not self.done.outcomes and self.usage is None:
+                self.usage = error
+                return None
+            return self._without_a_run(experiment, PlanRefused("usage", error.message, next_step=error.next_step))
+        if not isinstance(error, Exception):
+            raise error
+        if isinstance(error, LuffError):
+            return self._without_a_run(experiment, error)
+        next_step = "report it with the traceback; `luff status` shows whether anything is injected"
+        return self._without_a_run(experiment, InternalError(_kept(error), next_step=next_step))
 
     @property
     def _over(self) -> bool:
         return self.enough or self.ending is not None
 
-    def _ended(self, outcome: Outcome) -> None:
+    def _ended(self, outcome: Outcome | None) -> None:
+        if outcome is None:
+            return
         self.done.outcomes.append(outcome)
-        self.each(outcome)
+        try:
+            self.each(outcome)
+        except (OSError, ValueError):
+            # Who read it has left, as `head` does. The runs go on, and the exit code is theirs.
+            silence(sys.stdout)
         if self.settings.fail_fast and not self.settings.passes(outcome):
             self.enough = True
 
@@ -225,14 +278,16 @@ class _Crew:
                 return self._not_started(experiment, self.ending)
             outcome, samples = await self._try(experiment)
             # Between our look and the run's own somebody else may have come first.
-            lost_the_race = outcome.verdict is Verdict.ERROR and outcome.restore is None
+            untouched = outcome.restore is None and outcome.phase is Phase.CLEAN
+            lost_the_race = outcome.verdict is Verdict.ERROR and untouched
             if not lost_the_race or time.monotonic() >= until_s or await self._holder(experiment) is None:
                 break
         self.done.samples[outcome.run] = samples
         try:
             await asyncio.to_thread(self.store.record, outcome, samples)
-        except StoreError as error:
-            click.echo(f"luff: the outcome is not in history: {error}", err=True)
+        except Exception as error:  # whatever the store does, the outcome is the run's
+            why = str(error) if isinstance(error, StoreError) else _kept(error)
+            _talk(f"luff: the outcome is not in history: {why}")
         return outcome
 
     async def _try(self, experiment: Experiment) -> tuple[Outcome, Samples]:
@@ -279,7 +334,7 @@ class _Crew:
                 return
             if not said and self.settings.voice.level >= 0:
                 left = show_duration(max(1.0, round(until_s - time.monotonic())))
-                click.echo(f"{experiment.name}: waiting at most {left} for {holder}", err=True)
+                _talk(f"{experiment.name}: waiting at most {left} for {holder}")
                 said = True
             await asyncio.sleep(max(0.0, min(WAIT_LOOK_EVERY_S, until_s - time.monotonic())))
 
@@ -304,16 +359,24 @@ class _Crew:
 
     def _not_started(self, experiment: Experiment, why: RunAborted) -> Outcome:
         """Return the outcome of an experiment whose turn never came. It is not kept in history: nothing was learnt."""
-        options, now_s = self._options(), self.world.clock.now_s()
-        record = Record(
+        record = self._record(experiment)
+        next_ = Next(who="runner", retryable=True, do=why.next_step or "run it again")
+        judgement = stopped(Verdict.ABORTED, why.reason, f"it was not started: {why.message}", next_)
+        return record.outcome(judgement, ended_s=record.started_s)
+
+    def _without_a_run(self, experiment: Experiment, error: LuffError) -> Outcome:
+        """Return the outcome of an experiment whose run was over before it had one, by *error*."""
+        record = self._record(experiment)
+        return record.outcome(ended_early(error, Situation()), ended_s=record.started_s)
+
+    def _record(self, experiment: Experiment) -> Record:
+        options = self._options()
+        return Record(
             experiment=experiment,
             run=secrets.token_hex(8),
             mesh=self.world.identity,
             actor=options.actor,
             seed=options.seed or 0,
             context=options.context,
-            started_s=now_s,
+            started_s=self.world.clock.now_s(),
         )
-        next_ = Next(who="runner", retryable=True, do=why.next_step or "run it again")
-        judgement = stopped(Verdict.ABORTED, why.reason, f"it was not started: {why.message}", next_)
-        return record.outcome(judgement, ended_s=now_s)

@@ -6,12 +6,14 @@ Everything that can be wrong with the command line is found before anything is t
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
 import click
 
+from luff.cli import silence
 from luff.cli.files import expanded, overrides_of, read_documents
 from luff.cli.paint import print_outcomes
 from luff.cli.results import ReportFiles, write_reports, write_to_github
@@ -85,11 +87,14 @@ class Session:
         """Write every report that was asked for, and return the exit code."""
         try:
             self._write(decision, done)
-        except LuffError as error:
-            if SEVERITY.index(decision.exit_code) > SEVERITY.index(error.exit_code):
+        except BrokenPipeError:
+            # Who read what `--github` prints has left.
+            silence(sys.stdout)
+        except Exception as error:  # a report that could not be written hides neither a fault that may be live, nor a signal or a failure
+            if SEVERITY.index(decision.exit_code) > SEVERITY.index(LuffError.exit_code):
                 raise
-            # A report that could not be written never hides a fault that may be live, nor a signal or a failure.
-            click.echo(f"luff: {error.message}", err=True)
+            said = error.message if isinstance(error, LuffError) else f"a report is missing: {error!r}"
+            click.echo(f"luff: {said}", err=True)
         return decision.exit_code
 
     def _write(self, decision: Decision, done: Done) -> None:
