@@ -720,7 +720,11 @@ def test_a_sick_service_is_not_touched_though_there_is_no_warm_up(answer: httpx.
 
 
 def test_control_requests_that_are_still_out_at_the_end_are_judged_with_the_others() -> None:
-    setting = Setting(text=EXPERIMENT.replace("errors: {atMost: 50%}", "arm: control, latency: {p50: 1s}"))
+    setting = Setting(
+        text=EXPERIMENT.replace("errors: {atMost: 50%}", "arm: control, latency: {p50: 1s}").replace(
+            "duration: 2s", "duration: 2s, timeout: 100s"
+        )
+    )
     let_go = asyncio.Event()
 
     async def answer(request: httpx.Request) -> httpx.Response:
@@ -732,7 +736,7 @@ def test_control_requests_that_are_still_out_at_the_end_are_judged_with_the_othe
 
     async def let_go_when_clean(_: Callable[[RunAborted], None]) -> None:
         await setting.clean.wait()
-        asyncio.get_running_loop().call_later(1.0, let_go.set)
+        asyncio.get_running_loop().call_later(5.0, let_go.set)
 
     outcome = setting.run(during=let_go_when_clean)
 

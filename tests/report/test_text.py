@@ -9,11 +9,12 @@ from xml.etree import ElementTree
 
 import jsonschema
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from luff.errors import UsageError
-from luff.outcome import Outcome
+from luff.outcome import Next, Outcome
 from luff.report.console import console
 from luff.report.document import read_outcomes, render, report
 from luff.report.junit import junit
@@ -52,7 +53,36 @@ def test_the_console_block_can_do_without_unicode() -> None:
 def test_a_route_that_may_not_be_back_is_said_first_and_with_the_command() -> None:
     text = console([stranded()], today=TODAY).plain
 
-    assert "luff restore" in text
+    [line] = [line for line in text.splitlines() if "NOT RESTORED" in line]
+    assert stranded().next is not None
+    assert stranded().next.do in line  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("width", [None, 100])
+def test_what_is_to_be_committed_can_be_pasted_from_the_console(width: int | None) -> None:
+    document = "apiVersion: networking.istio.io/v1\nmetadata:\n  name: stock\nspec:\n  http:\n    - route: []\n"
+    next_ = Next(who="experiment", retryable=False, do=f"commit this one and run again:\n{document}")
+
+    text = console([errored(next=next_)], today=TODAY, width=width).plain
+
+    label, block = text.split("  next: ")[1].split("\n", 1)
+    assert label == "commit this one and run again: (the author of the experiment)"
+    assert yaml.safe_load(block) == yaml.safe_load(document)
+
+
+def test_the_headline_says_what_the_exit_code_means() -> None:
+    known = {"reason": "no timeout yet", "until": "2027-01-31"}
+
+    as_known = console([failed(known_failure=known)], today=TODAY).plain
+    surprise = console([passed(known_failure=known)], today=TODAY).plain
+    over = console([failed(known_failure=known)], today=date(2027, 2, 1)).plain
+
+    assert as_known.startswith("✓ FAILED AS KNOWN (until 2027-01-31)")
+    assert "no timeout yet" in as_known
+    assert "next:" not in as_known
+    assert surprise.startswith("✗ PASSED, BUT KNOWN TO FAIL")
+    assert "remove knownFailure" in surprise
+    assert over.startswith("✗ FAILED")
 
 
 @pytest.mark.parametrize("make", ALL)

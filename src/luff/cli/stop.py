@@ -49,7 +49,8 @@ def stop(run: str | None, everything: bool, mesh: MeshOptions, voice: Voice) -> 
 async def _stop(api: Mesh, run: str | None, *, namespace: str | None, voice: Voice) -> int:
     stopped = await _stop_runs(api, run, None if namespace is None else [namespace], voice=voice)
     if stopped:
-        click.echo("stopped; every route is back")
+        # It may have come to its own end just before it could hear of this.
+        click.echo("ended; every route is back")
     elif run is None:
         click.echo("nothing is injected", err=True)
     else:

@@ -18,7 +18,7 @@ from datetime import date
 from rich.cells import cell_len, chop_cells
 from rich.text import Text
 
-from luff.exit_codes import is_unrestored, standing
+from luff.exit_codes import Standing, is_unrestored, standing
 from luff.model import Arm, Verdict
 from luff.outcome import CheckResult, Outcome
 from luff.report.words import (
@@ -54,6 +54,7 @@ _ASCII = str.maketrans(
 )
 _INDENT = 2
 _HANGING = 8
+_BLOCK = 4
 _GAP = 2
 
 Chunk = tuple[str, str]
@@ -90,7 +91,7 @@ class _Page:
 
     def block(self, outcome: Outcome, *, today: date) -> None:
         """Add all that is said of one outcome."""
-        self.flow(0, _headline(outcome))
+        self.flow(0, _headline(outcome, today=today))
         self.flow(_INDENT, [(part, "") for part in _setting(outcome)], between=", ")
         self.table([_check_chunks(check) for check in outcome.checks], then=_restored(outcome))
         for label, text, style in _remarks(outcome, today=today):
@@ -164,8 +165,12 @@ class _Page:
             self.lines.append((begin if number == 0 else Text(" " * indent)).append(piece, chunk[1]))
 
     def prose(self, label: str, text: str, style: str) -> None:
-        """Add a labelled sentence."""
-        self.hang(Text(" " * _INDENT).append(f"{label}: ", "bold"), (text, style))
+        """Add a labelled sentence; what follows its first line is to be pasted, so it stands below as it is."""
+        sentence, *block = text.rstrip("\n").split("\n")
+        self.hang(Text(" " * _INDENT).append(f"{label}: ", "bold"), (sentence, style))
+        for line in block:
+            for piece in self.pieces(self.clean(line), _BLOCK):
+                self.lines.append(Text(" " * _BLOCK).append(piece))
 
 
 _COLUMNS = 7
@@ -193,17 +198,27 @@ def _aligned(row: Sequence[Chunk], widths: Sequence[int], *, strip: bool = True)
     return line
 
 
-def _headline(outcome: Outcome) -> list[Chunk]:
-    style = _STYLES[outcome.verdict]
-    reason = "" if outcome.reason is None else f" ({outcome.reason})"
+def _headline(outcome: Outcome, *, today: date) -> list[Chunk]:
     took = duration_s(outcome)
     chunks = [
-        (f"{MARKS[outcome.verdict]} {outcome.verdict.upper()}{reason}", f"bold {style}"),
+        _verdict(outcome, standing(outcome, today=today)),
         (outcome.experiment, "bold"),
         ("" if took is None else show_duration(took), ""),
         (f"run {outcome.run}", "dim"),
     ]
     return [chunk for chunk in chunks if chunk[0]]
+
+
+def _verdict(outcome: Outcome, counted: Standing) -> Chunk:
+    """Return the verdict as it counts: a known failure and its exit code must not seem to contradict one another."""
+    mark, style = MARKS[counted.counts_as], f"bold {_STYLES[counted.counts_as]}"
+    if counted.excused:
+        until = (outcome.known_failure or {}).get("until")
+        return f"{mark} FAILED AS KNOWN" + ("" if until is None else f" (until {until})"), style
+    if counted.surprising:
+        return f"{mark} PASSED, BUT KNOWN TO FAIL", style
+    reason = "" if outcome.reason is None else f" ({outcome.reason})"
+    return f"{mark} {outcome.verdict.upper()}{reason}", style
 
 
 def _setting(outcome: Outcome) -> list[str]:
@@ -231,7 +246,8 @@ def _check_chunks(check: CheckResult) -> list[Chunk]:
 
 def _restored(outcome: Outcome) -> list[Chunk]:
     if is_unrestored(outcome):
-        return [("!", _ALARM), ("NOT RESTORED", _ALARM), (restore_words(outcome), _ALARM)]
+        command = "" if outcome.next is None else f": {outcome.next.do}"
+        return [("!", _ALARM), ("NOT RESTORED", _ALARM), (restore_words(outcome) + command, _ALARM)]
     if outcome.restore is None:
         return [(MARKS[Verdict.PASSED], "dim"), ("restored", ""), (restore_words(outcome), "dim")]
     return [(MARKS[Verdict.PASSED], "bold green"), ("restored", ""), (restore_words(outcome), "")]
@@ -244,10 +260,11 @@ def _remarks(outcome: Outcome, *, today: date) -> Iterator[tuple[str, str, str]]
     counted = standing(outcome, today=today)
     if counted.note is not None:
         yield "note", counted.note, "" if counted.excused else "bold"
-    if outcome.next is not None:
+    if outcome.next is not None and (not counted.excused or is_unrestored(outcome)):
         again = "; trying again may help" if outcome.next.retryable else ""
-        style = _ALARM if is_unrestored(outcome) else ""
-        yield "next", f"{outcome.next.do} ({who_words(outcome.next.who)}{again})", style
+        sentence, *block = outcome.next.do.split("\n")
+        said = "\n".join([f"{sentence} ({who_words(outcome.next.who)}{again})", *block])
+        yield "next", said, _ALARM if is_unrestored(outcome) else ""
 
 
 def _closing(outcomes: Sequence[Outcome]) -> list[Chunk]:

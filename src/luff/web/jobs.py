@@ -260,7 +260,7 @@ class Jobs:
         if job.state is not State.ENDED:
             error = None if task.cancelled() else task.exception()
             _log.error("run of %s ended without an outcome", job.experiment.name, exc_info=error)
-            self._finish(job, why_not="luff made a mistake; see the server's log, and `luff status`")
+            self._finish(job, why_not="luff made a mistake; see the server's log, and look with `luff status`")
         self._start_more()
 
     async def _carry_out(self, job: Job) -> None:
@@ -306,7 +306,8 @@ class Jobs:
             said = outcome.model_dump(mode="json", include={"run", "verdict", "reason", "explanation", "phase"})
             job.tell("outcome", **said)
         else:
-            job.tell("outcome", run=None, verdict=None, reason=None, explanation=why_not, phase="clean")
+            # Where its routes are nobody has proven.
+            job.tell("outcome", run=job.run, verdict=None, reason=None, explanation=why_not, phase=None)
         ended = [id_ for id_, each in self._jobs.items() if each.state is State.ENDED]
         for id_ in ended[: max(0, len(ended) - KEPT_MOST)]:
             del self._jobs[id_]
