@@ -17,6 +17,9 @@ from typing import Any
 
 import pytest
 
+from luff.store import RunFilter, Store
+from tests.factories import valid, validate
+
 LUFF = str(Path(sys.executable).parent / "luff")
 KUBECTL = str(Path(sys.executable).parent / "kubectl")
 WITHIN_S = 60.0
@@ -54,6 +57,10 @@ class Shell:
     def kubectl(self, *arguments: str) -> Done:
         """Run kubectl."""
         return self._run(KUBECTL, *arguments, within_s=WITHIN_S)
+
+    def program(self, program: str, *arguments: str) -> Done:
+        """Run another program, such as one that runs luff in other circumstances."""
+        return self._run(program, *arguments, within_s=WITHIN_S)
 
     def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
         """Start luff and leave it running."""
@@ -147,10 +154,24 @@ def shell(home: dict[str, str], tmp_path: Path) -> Iterator[Shell]:
         for pipe in (process.stdout, process.stderr):
             if pipe is not None:
                 pipe.close()
+    _validate_all(tmp_path)
     left = made.luff("status", "--lab")
     if left.code:
         made.luff("restore", "--lab", "--all")
     assert left.code == 0, left
+
+
+def _validate_all(folder: Path) -> None:
+    """Hold every outcome that a test's commands wrote or kept in history to the published schema."""
+    for path in folder.glob("*.json"):
+        document = json.loads(path.read_text())
+        if isinstance(document, dict) and "outcomes" in document:
+            validate(document)
+    if (folder / "luff.db").exists():
+        with Store.open(f"sqlite:///{folder}/luff.db") as store:
+            for row in store.runs(RunFilter(), limit=100):
+                if row.verdict is not None:
+                    valid(store.outcome(row.run))
 
 
 EXPERIMENT = """\

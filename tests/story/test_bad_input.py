@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import socket
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.story.conftest import EXPERIMENT, Done, Shell
+from tests.story.conftest import EXPERIMENT, LUFF, Done, Shell
 
 GOOD = EXPERIMENT.format(name="quick", rate="40/s", duration="20s", at_least="90%")
 
@@ -250,7 +252,71 @@ def test_a_url_that_leads_nowhere_is_nobodys_fault_but_the_experiments(shell: Sh
 
     done = shell.luff("run", "--lab", "bad.yaml")
 
-    refused(done, 3, "control_unhealthy")
+    refused(done, 5, "plan_refused:traffic_unreachable", "http://reviews.bookinfo:9999", "the author of the experiment")
+    assert not shell.twins("ratings")
+
+
+@pytest.mark.parametrize(
+    ("connect", "words"),
+    [("nowhere.invalid:80", ["no address on this machine"]), ("127.0.0.1:1", ["nobody accepts the connection"])],
+)
+def test_an_address_that_leads_nowhere_is_said_with_what_to_dial_instead(
+    shell: Shell, connect: str, words: list[str]
+) -> None:
+    (shell.folder / "bad.yaml").write_text(
+        GOOD.replace("    warmup: 1s\n", f"    warmup: 0s\n    via: {{connect: '{connect}'}}\n")
+    )
+
+    refused(shell.luff("run", "--lab", "bad.yaml"), 5, "traffic_unreachable", "traffic.via", "HOST:PORT", *words)
+
+
+READ_ONLY = """\
+mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && shift && exec "$@"
+"""
+
+
+def test_a_database_on_a_read_only_file_system_is_refused_before_the_run(shell: Shell) -> None:
+    (shell.folder / "quick.yaml").write_text(GOOD)
+    folder = shell.folder / "ro"
+    folder.mkdir()
+    store = f"sqlite:///{folder}/luff.db"
+    assert shell.luff("db", "upgrade", "--store", store).code == 0
+    mounted = ["--map-root-user", "--mount", "sh", "-c", READ_ONLY, "sh", str(folder)]
+    if shell.program("unshare", *mounted, "true").code:
+        pytest.skip("this machine lets nobody mount anything")
+
+    done = shell.program("unshare", *mounted, LUFF, "run", "--lab", "quick.yaml", "--store", store)
+
+    refused(done, 5, str(folder))
+    assert not shell.twins("ratings")
+
+
+def test_a_newer_database_is_refused_before_the_run_and_left_alone(shell: Shell) -> None:
+    (shell.folder / "quick.yaml").write_text(GOOD)
+    assert shell.luff("db", "upgrade").code == 0
+    with contextlib.closing(sqlite3.connect(shell.folder / "luff.db")) as database:
+        [layout] = database.execute("select version_num from alembic_version").fetchone()
+        database.execute("update alembic_version set version_num = '9999'")
+        database.commit()
+
+    refused(shell.luff("run", "--lab", "quick.yaml"), 5, "newer than this luff")
+    refused(shell.luff("runs", "list"), 5, "newer than this luff")
+
+    with contextlib.closing(sqlite3.connect(shell.folder / "luff.db")) as database:
+        assert database.execute("select version_num from alembic_version").fetchone() == ("9999",)
+        database.execute("update alembic_version set version_num = ?", [layout])
+        database.commit()
+
+
+def test_an_older_database_is_brought_up_by_the_run(shell: Shell, quick: Path) -> None:
+    assert shell.luff("db", "upgrade").code == 0
+    older = shell.luff("db", "downgrade", "0001")
+    assert older.code == 0, older
+
+    done = shell.luff("run", "--lab", quick)
+
+    assert done.code == 0, done
+    assert len(json.loads(shell.luff("runs", "list", "-o", "json").out)) == 1
 
 
 def test_nothing_selected_is_not_green(shell: Shell) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
+import re
+import subprocess
 from pathlib import Path
 
 import jsonschema
 import pytest
 
 from luff.schema import schema_for
-from tests.story.conftest import Done, Shell, until
+from tests.story.conftest import LUFF, Done, Shell, until
 
 
 def _report(path: Path) -> dict[str, object]:
@@ -134,6 +138,71 @@ def test_a_second_ctrl_c_does_not_skip_the_restore(shell: Shell, endless: Path) 
     assert not shell.twins("ratings")
 
 
+def test_the_end_of_max_duration_stops_restores_and_starts_no_more(shell: Shell, endless: Path) -> None:
+    (shell.folder / "next.yaml").write_text(endless.read_text().replace("name: endless", "name: never-begun"))
+
+    done = shell.luff("run", "--lab", endless, "next.yaml", "--max-duration", "5s", "--json", "out.json")
+
+    assert done.code == 4, done
+    assert "--max-duration 5 s is over" in done.err
+    assert not shell.twins("ratings")
+    first, second = _report(shell.folder / "out.json")["outcomes"]  # type: ignore[misc]
+    assert (first["verdict"], first["reason"], first["phase"]) == ("aborted", "bound", "clean")
+    assert (second["experiment"], second["reason"], second["restore"]) == ("never-begun", "bound", None)
+    assert "it was not started" in second["explanation"]
+
+
+def test_a_reader_that_leaves_ends_no_run_and_changes_no_exit_code(shell: Shell, quick: Path) -> None:
+    running = shell.start("run", "--lab", quick, "--json", "out.json")
+    assert running.stdout is not None
+    assert running.stderr is not None
+    running.stdout.close()
+    until(lambda: shell.twins("ratings") or running.poll() is not None)
+    running.stderr.close()
+
+    assert running.wait(60) == 0
+    [outcome] = _report(shell.folder / "out.json")["outcomes"]  # type: ignore[misc]
+    assert (outcome["verdict"], outcome["phase"]) == ("passed", "clean")
+    assert len(json.loads(shell.luff("runs", "list", "-o", "json").out)) == 1
+
+
+def test_a_person_at_a_terminal_sees_figures_only_once_there_are_some(shell: Shell, quick: Path) -> None:
+    frames = _on_a_terminal(shell, "run", "--lab", quick)
+
+    assert "fault arm" in frames
+    assert "in flight" in frames
+    assert re.search(r"at most [0-9.]+ s to go", frames)
+    first = frames[: frames.index("fault arm") + 300]
+    assert not re.search(r"arm\s+0\.0/s", first), first
+    assert "PASSED" in frames
+    assert "ms to go" not in first, first
+
+
+def _on_a_terminal(shell: Shell, *arguments: str | Path) -> str:
+    """Run luff as a terminal has it, and return all that it drew, without what moves the cursor and colours."""
+    main, second = pty.openpty()
+    process = subprocess.Popen(
+        [LUFF, *map(str, arguments)],
+        cwd=shell.folder,
+        env={**shell.environment, "TERM": "xterm-256color", "CI": ""},
+        stdout=second,
+        stderr=second,
+        stdin=subprocess.DEVNULL,
+    )
+    os.close(second)
+    drawn = b""
+    try:
+        while part := os.read(main, 65536):
+            drawn += part
+    except OSError:
+        # A terminal whose last writer has gone says so in this way.
+        pass
+    finally:
+        os.close(main)
+        assert process.wait(60) == 0, drawn.decode(errors="replace")
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn.decode())
+
+
 def test_the_guard_withdraws_when_luff_is_killed(shell: Shell, endless: Path) -> None:
     running = shell.start("run", "--lab", endless)
     until(lambda: shell.twins("ratings"))
@@ -162,8 +231,6 @@ def test_the_run_ends_when_its_guard_is_killed(shell: Shell, endless: Path) -> N
 
 
 def _kill_guards_of(parent: int) -> None:
-    import os
-
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             command = (entry / "cmdline").read_bytes()

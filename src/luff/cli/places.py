@@ -29,8 +29,15 @@ def keep_traceback(trace: str) -> str:
     except (OSError, RuntimeError):
         # RuntimeError: there is no home folder.
         try:
-            with tempfile.NamedTemporaryFile("w", prefix="luff-internal-error-", suffix=".txt", delete=False) as file:
-                file.write(ascii(trace).replace("\\n", "\n"))
+            with tempfile.NamedTemporaryFile(
+                "w",
+                prefix="luff-internal-error-",
+                suffix=".txt",
+                delete=False,
+                encoding="utf-8",
+                errors="backslashreplace",
+            ) as file:
+                file.write(trace)
         except OSError:
             return "no file: none can be written"
         return file.name

@@ -4,6 +4,8 @@ How a run goes, for people to watch: a live line on a terminal, plain lines else
 
 from __future__ import annotations
 
+import contextlib
+import math
 import time
 from types import TracebackType
 from typing import Self
@@ -74,7 +76,9 @@ class TerminalProgress(PlainProgress):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._live.stop()
+        # A terminal that has gone, as when its window was closed, takes no outcome with it.
+        with contextlib.suppress(OSError, ValueError):
+            self._live.stop()
 
     def step(self, name: str, note: str = "") -> None:
         self._step, self._note = name, note
@@ -90,18 +94,20 @@ class TerminalProgress(PlainProgress):
             Text(self._title, style="bold"), Text(self._step, style="cyan"), Text(spent), Text(self._note, style="dim")
         )
         if self._driver is not None:
-            left_s = max(0.0, self._most_s - (time.monotonic() - self._traffic_began_s))
+            # Whole seconds: who watches wants to know how long, not how exactly.
+            left_s = math.ceil(max(0.0, self._most_s - (time.monotonic() - self._traffic_began_s)))
             for arm in Arm:
                 seen = self._driver.snapshot(arm)
                 table.add_row(
                     Text(f"  {arm} arm"),
-                    Text(f"{seen.rate_hz:5.1f}/s"),
+                    Text(f"{seen.rate_hz:5.1f}/s" if seen.rate_hz else "    –  "),
                     Text(f"p50 {_ms(seen.p50_ms)}  p99 {_ms(seen.p99_ms)}"),
                     Text(
                         f"{show_count(seen.sent)} sent, {seen.in_flight} in flight, {seen.errors} errors", style="dim"
                     ),
                 )
-            table.add_row(Text(""), Text(""), Text(f"at most {show_duration(left_s)} to go", style="dim"))
+            left = f"at most {show_duration(left_s)} to go" if left_s else "waiting for the last answers"
+            table.add_row(Text(""), Text(""), Text(left, style="dim"))
         return table
 
 

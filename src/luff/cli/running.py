@@ -52,7 +52,7 @@ from luff.suite import next_up
 from luff.units import show_duration
 from luff.verdicts import Situation, ended_early
 
-__all__ = ["Done", "RunSettings", "run_all"]
+__all__ = ["Crew", "Done", "RunSettings", "may_have_lost_the_race", "run_all"]
 
 WAIT_LOOK_EVERY_S = 1.0
 """How often ``--wait-for`` looks whether the object is free."""
@@ -62,6 +62,11 @@ Stop = Callable[[RunAborted], None]
 
 def _passed(outcome: Outcome) -> bool:
     return standing(outcome, today=datetime.now(UTC).date()).counts_as is Verdict.PASSED
+
+
+def may_have_lost_the_race(outcome: Outcome) -> bool:
+    """Return whether a run may have found its object taken, so that another try may help. One that left something behind never is."""
+    return outcome.verdict is Verdict.ERROR and outcome.restore is None and outcome.phase is Phase.CLEAN
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +155,7 @@ async def _run_all(
 ) -> None:
     loop = asyncio.get_running_loop()
     async with open_world(chosen, store) as world:
-        crew = _Crew(replace(world, keep_traceback=keep_traceback), store, settings, done, each)
+        crew = Crew(replace(world, keep_traceback=keep_traceback), store, settings, done, each)
         with heeded(crew.on_signal):
             timer = None
             if settings.max_duration_s is not None:
@@ -164,7 +169,7 @@ async def _run_all(
 
 
 @dataclass(slots=True)
-class _Crew:
+class Crew:
     """This is who carries the experiments out. *ending* says why no more are started, *stops* ends what runs."""
 
     world: World
@@ -278,9 +283,8 @@ class _Crew:
                 return self._not_started(experiment, self.ending)
             outcome, samples = await self._try(experiment)
             # Between our look and the run's own somebody else may have come first.
-            untouched = outcome.restore is None and outcome.phase is Phase.CLEAN
-            lost_the_race = outcome.verdict is Verdict.ERROR and untouched
-            if not lost_the_race or time.monotonic() >= until_s or await self._holder(experiment) is None:
+            may_be_lost = may_have_lost_the_race(outcome)
+            if not may_be_lost or time.monotonic() >= until_s or await self._holder(experiment) is None:
                 break
         self.done.samples[outcome.run] = samples
         try:
