@@ -19,7 +19,7 @@ import click
 from luff import __version__
 from luff.errors import InvalidFile, LuffError
 
-__all__ = ["COMMANDS", "cli", "main", "silence"]
+__all__ = ["COMMANDS", "cli", "main", "silence", "tell"]
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("luff.cli.demo:demo", "Take the tour: a local mesh, the shipped experiments, a report."),
@@ -113,6 +113,14 @@ def _run(arguments: list[str]) -> int:
         # As above, but the command has ended and its code stands.
         silence(sys.stdout)
     return code if isinstance(code, int) else 0
+
+
+def tell(text: str) -> None:
+    """Print *text* to stdout; a reader who has left changes no exit code."""
+    try:
+        click.echo(text)
+    except BrokenPipeError:
+        silence(sys.stdout)
 
 
 def silence(*streams: IO[str]) -> None:

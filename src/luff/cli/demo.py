@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from luff.cli import tell
 from luff.cli.options import MeshOptions, Voice, option, store_option, voice_options
 from luff.errors import UsageError
 
@@ -84,11 +85,11 @@ def _surprises(outcomes: Sequence[Outcome]) -> list[str]:
 def _conclude(outcomes: Sequence[Outcome], surprises: Sequence[str], page: Path) -> None:
     back = sum(outcome.restore is not None and outcome.restore.api == "verified" for outcome in outcomes)
     injected = sum(outcome.restore is not None for outcome in outcomes)
-    click.echo()
+    tell("")
     for surprise in surprises:
-        click.echo(f"SURPRISE: {surprise}")
+        tell(f"SURPRISE: {surprise}")
     if not surprises:
-        click.echo(
+        tell(
             f"{len(outcomes)} of {len(outcomes)} experiments ended as expected, {back} of {injected} restores verified."
         )
-    click.echo(f"report: {page.resolve()}")
+    tell(f"report: {page.resolve()}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from luff.cli import tell
 from luff.cli.options import option
 from luff.cli.run import Duration, RunFlags, run_options
 
@@ -69,7 +70,7 @@ def gate(flags: RunFlags, baseline: str | None, waivers_file: Path | None, from_
         done = run_all(session.experiments, session.documents, session.settings(), each=session.show)
         decision = session.decide(done)
     code = session.finish(decision, done)
-    click.echo(_words(decision))
+    tell(_words(decision))
     return code
 
 
