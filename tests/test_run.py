@@ -428,7 +428,7 @@ class _Proxies:
 
 def test_a_stop_that_meets_proxies_that_keep_the_fault_pulls_the_lever() -> None:
     setting = Setting()
-    setting.plane = _Proxies(setting, lambda _: {"a", "b"})  # type: ignore[assignment]  # it never closes
+    setting.plane = _Proxies(setting, lambda _: {"a", "b"})
 
     async def stop_when_live(stop: Callable[[RunAborted], None]) -> None:
         await setting.live.wait()
@@ -541,7 +541,7 @@ def test_whatever_keeps_us_from_looking_at_proxies_what_was_learnt_is_not_lost()
             raise RuntimeError("can't start new thread")
         return {"a", "b"}
 
-    setting.plane = _Proxies(setting, have)  # type: ignore[assignment]  # it never closes
+    setting.plane = _Proxies(setting, have)
 
     outcome = setting.run()
 
@@ -565,7 +565,7 @@ def test_who_watches_may_leave_and_the_run_goes_on() -> None:
 
 def _settling(setting: Setting) -> None:
     """Let one proxy never learn of the twins, so that the run waits for it with the fault in place."""
-    setting.plane = _Proxies(setting, lambda there: {"a"} if there else set())  # type: ignore[assignment]  # it never closes
+    setting.plane = _Proxies(setting, lambda there: {"a"} if there else set())
 
 
 def test_a_lever_that_is_pulled_while_proxies_are_waited_for_ends_the_run() -> None:

@@ -8,6 +8,7 @@ import pty
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -21,6 +22,12 @@ def _report(path: Path) -> dict[str, object]:
     jsonschema.Draft7Validator(schema_for("report")).validate(document)
     assert isinstance(document, dict)
     return document
+
+
+def _outcomes(path: Path) -> list[dict[str, Any]]:
+    outcomes = _report(path)["outcomes"]
+    assert isinstance(outcomes, list)
+    return outcomes
 
 
 def test_a_run_passes_and_leaves_the_object_as_it_was(shell: Shell, quick: Path) -> None:
@@ -146,7 +153,7 @@ def test_the_end_of_max_duration_stops_restores_and_starts_no_more(shell: Shell,
     assert done.code == 4, done
     assert "--max-duration 5 s is over" in done.err
     assert not shell.twins("ratings")
-    first, second = _report(shell.folder / "out.json")["outcomes"]  # type: ignore[misc]
+    first, second = _outcomes(shell.folder / "out.json")
     assert (first["verdict"], first["reason"], first["phase"]) == ("aborted", "bound", "clean")
     assert (second["experiment"], second["reason"], second["restore"]) == ("never-begun", "bound", None)
     assert "it was not started" in second["explanation"]
@@ -161,7 +168,7 @@ def test_a_reader_that_leaves_ends_no_run_and_changes_no_exit_code(shell: Shell,
     running.stderr.close()
 
     assert running.wait(60) == 0
-    [outcome] = _report(shell.folder / "out.json")["outcomes"]  # type: ignore[misc]
+    [outcome] = _outcomes(shell.folder / "out.json")
     assert (outcome["verdict"], outcome["phase"]) == ("passed", "clean")
     assert len(json.loads(shell.luff("runs", "list", "-o", "json").out)) == 1
 
