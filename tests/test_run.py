@@ -761,3 +761,28 @@ def test_somebody_who_asks_for_the_end_when_the_fault_is_out_already_is_heeded()
     assert "ada" in outcome.explanation
     assert outcome.restore is not None
     assert outcome.restore.api == "verified"
+
+
+def test_a_stop_that_comes_while_proxies_let_go_is_heeded_and_nothing_is_said_twice() -> None:
+    setting = Setting()
+    seen: list[float] = []
+
+    def have(there: bool) -> Collection[str]:
+        if there:
+            return {"a", "b"}
+        seen.append(asyncio.get_running_loop().time())
+        return {"a"} if seen[-1] - seen[0] < 3.0 else set()
+
+    setting.plane = _Proxies(setting, have)
+
+    async def stop_when_clean(stop: Callable[[RunAborted], None]) -> None:
+        await setting.clean.wait()
+        stop(RunAborted("operator", "enough"))
+
+    outcome = setting.run(during=stop_when_clean)
+
+    assert (outcome.verdict, outcome.reason) == (Verdict.ABORTED, "operator")
+    assert outcome.restore is not None
+    assert outcome.restore.data_plane == "verified"
+    assert sorted(event["reason"] for event in _events(setting)) == ["LuffFaultInjected", "LuffFaultRemoved"]
+    assert [entry.phase for entry in outcome.timeline].count("clean") == 1

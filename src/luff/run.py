@@ -158,9 +158,7 @@ def _outcome(run: Run, error: LuffError | None) -> Outcome:
     ended_s = run.world.clock.now_s()
     try:
         return run.record.outcome(_judgement(run, error), ended_s=ended_s)
-    except (
-        Exception
-    ) as mistake:  # as in `_conclude`; the routes are back by now, or the outcome must say that they are not
+    except Exception as mistake:  # as in `_conclude`: where the routes are has to be said all the same
         judgement = ended_early(error or _mistake(run, mistake), run.situation, unrestored=run.unrestored)
         return run.record.outcome(judgement, ended_s=ended_s, measured=False)
 
@@ -338,17 +336,18 @@ async def _see_it_gone(run: Run) -> None:
         write_event(run, RESTORE_FAILED, f": {live.stranded.message}; {live.stranded.next_step}")
     if live.withdrawal is None or live.injection is None or run.record.gone is not None:
         return
-    run.step(str(Phase.CLEAN), "the object reads back without anything of ours")
-    if live.withdrawal.removed or live.object_ is not None:
-        write_event(run, FAULT_REMOVED, ": no twin is left in the object, as read back")
-    give_ownership_back(run)
+    if all(entry.phase != Phase.CLEAN for entry in run.record.timeline):
+        # A stop may have come while the proxies were looked at, and this be the second time.
+        run.step(str(Phase.CLEAN), "the object reads back without anything of ours")
+        if live.withdrawal.removed or live.object_ is not None:
+            write_event(run, FAULT_REMOVED, ": no twin is left in the object, as read back")
+        give_ownership_back(run)
     try:
         run.record.gone = await await_gone(run.world.plane, live.injection, clock=run.world.clock)
-    except (
-        Exception
-    ) as error:  # the routes are back; whatever keeps us from looking, what was learnt is not lost over it
+    except Exception as error:  # the routes are back: not being able to look loses nothing of what was learnt
         run.record.gone = Settled("unobserved", 0, 0.0)
-        run.step(str(Phase.CLEAN), f"the proxies could not be looked at: {type(error).__name__}: {error}")
+        said = run.redacted(f"{type(error).__name__}: {error}")
+        run.step(str(Phase.CLEAN), f"the proxies could not be looked at: {said}")
     if run.record.gone.state == "stale":
         run.stale = RestoreNotVerified(
             f"{live.ref} is clean in the API, but {', '.join(run.record.gone.where)} still run the fault",
