@@ -141,6 +141,7 @@ def test_two_runs_on_one_object_wait_for_one_another_and_stop_reaches_both(play:
         stops = [await server.client.post(f"{each}:stop") for each in (second, first, beside)]
         ended = [await server.until_ended(each) for each in (first, second, beside)]
         again = await server.client.post(f"{first}:stop")
+        told = (await server.client.get(f"{second}/events")).text
 
         assert states == ["running", "waiting", "running"]
         assert fault["holder"].startswith("me@here/")
@@ -148,6 +149,8 @@ def test_two_runs_on_one_object_wait_for_one_another_and_stop_reaches_both(play:
         assert (ended[0]["verdict"], ended[0]["reason"]) == ("aborted", "operator")
         assert ended[1]["verdict"] is None
         assert "not started" in ended[1]["explanation"]
+        last = json.loads(told.split("event: outcome\n")[1].split("data: ")[1].splitlines()[0])
+        assert last["phase"] is None, "nobody has looked at its routes"
         assert is_problem(again, "conflict")
         assert routes(server.cluster) == routes(server.cluster, "prices") == ["main"]
 
