@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from luff.clock import Clock
-from luff.errors import Conflict, MeshBusy, MeshError, MeshUnreachable, RestoreNotVerified, StoreError
+from luff.errors import Conflict, MeshDenied, NotFound, Rejected, RestoreNotVerified, StoreError
 from luff.lever import check_lever
 from luff.lifecycle import Intent, Journal, Phase
 from luff.mesh import Kind, Mesh, Ref
@@ -116,7 +116,7 @@ async def _insert(live: Live, plan: Callable[[], Awaitable[Injection]], hands: H
         await hands.journal.arm(_intent(injection))
         live.ref, live.injection = ref, injection
         await hands.watcher.watch(ref, injection)
-        live.maybe_applied = True
+        before, live.maybe_applied = live.maybe_applied, True
         try:
             # The thread that sends a patch cannot be cancelled: its end is awaited whatever happens to us.
             live.object_ = await shielded(hands.mesh.patch(ref, injection.operations))
@@ -126,10 +126,9 @@ async def _insert(live: Live, plan: Callable[[], Awaitable[Injection]], hands: H
             # so it is looked at as if it might have been.
             if tries_left == 0:
                 raise
-        except (MeshUnreachable, MeshBusy):
-            raise
-        except MeshError:
-            live.maybe_applied = False
+        except (Rejected, MeshDenied, NotFound):
+            # These alone prove that it was not applied; whatever else comes may be about a patch that was.
+            live.maybe_applied = before
             raise
 
 

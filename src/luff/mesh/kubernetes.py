@@ -1,8 +1,9 @@
 """
-The mesh behind a Kubernetes API server. The only importer of ``kubernetes``.
+The mesh behind a Kubernetes API server, by the official client.
 
 Raw dicts in and out, never typed models: a field that nobody here has heard of
-survives. Every call has a time limit; nothing is retried here, also not by
+survives. Nothing but `MeshError` leaves it, whatever the client raises: who
+restores goes on after those. Every call has a time limit; nothing is retried here, also not by
 urllib3, since a write whose answer was lost must be *known* to be of unknown
 outcome. The client is synchronous and runs in threads; a call that was started
 is awaited to its own time limit even when its caller is cancelled, because a
@@ -19,34 +20,47 @@ import asyncio
 import json
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
-import urllib3
-import yaml
-from kubernetes import client, config
-from kubernetes.config.config_exception import ConfigException
+from kubernetes import client
 
-from luff.errors import Conflict, MeshBusy, MeshDenied, MeshError, MeshUnreachable, NotFound, Rejected
+from luff.errors import MeshError, MeshUnreachable
 from luff.mesh import FIELD_MANAGER, Kind, Operation, Ref
+from luff.mesh.answers import BODY_SHOWN, NotAccepted, error_of
+from luff.mesh.bounded import bind
+from luff.mesh.kubeconfig import Connection, client_of, current_context
 from luff.words import Object
 
-__all__ = ["Connection", "KubernetesMesh", "current_context"]
+__all__ = ["Connection", "KubernetesMesh", "Limits", "current_context"]
 
-CONNECT_WITHIN_S = 3.0
-ANSWER_WITHIN_S = 10.0
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 THREADS = 16
 """Calls at once; more wait their turn."""
 PAGE_SIZE = 500
 RENEW_LEAST_S = 1.0
 """Credentials are not read more often than this."""
-BODY_SHOWN = 300
-"""Characters of an unexpected answer that an error message repeats."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """
+    This is how long a call may take.
+
+    *connect_s* to be connected, *answer_s* for each read of an answer,
+    *whole_s* and *most_bytes* for all of it, *pages_most* for a list; after
+    *silent_after_s* without an answer a person is told.
+    """
+
+    connect_s: float = 3.0
+    answer_s: float = 10.0
+    whole_s: float = 30.0
+    most_bytes: int = 256 * 1024 * 1024
+    pages_most: int = 1_000
+    silent_after_s: float = 2.0
+
 
 _PATHS: dict[Kind, tuple[str, str]] = {
     Kind.VIRTUAL_SERVICE: ("/apis/networking.istio.io/v1", "virtualservices"),
@@ -60,51 +74,47 @@ _PATHS: dict[Kind, tuple[str, str]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Connection:
-    """
-    This is how to reach one API server, small enough to hand to another process.
-
-    *kubeconfig* is a file, or ``None`` for the default ones; *context* one of
-    its contexts, or ``None`` for the current one.
-    """
-
-    kubeconfig: str | None
-    context: str | None
-    kind: Literal["lab", "cluster"] = "cluster"
-
-
-def current_context(kubeconfig: str | None) -> str | None:
-    """Return the name of the kubeconfig's current context, or ``None`` when there is no usable kubeconfig."""
-    try:
-        _, current = config.list_kube_config_contexts(config_file=kubeconfig)
-    except (ConfigException, OSError, yaml.YAMLError, TypeError, KeyError):
-        return None
-    return str(current["name"]) if current else None
-
-
-class _NotAccepted(MeshDenied):
-    """This is 401: the credentials are not, or no longer, accepted."""
-
-
 class KubernetesMesh:
     """This is `luff.mesh.Mesh` on the official client. Close it when done."""
 
-    def __init__(self, api: client.ApiClient, connection: Connection, *, name: str) -> None:
+    def __init__(
+        self,
+        api: client.ApiClient,
+        connection: Connection,
+        *,
+        name: str,
+        on_silence: Callable[[str], None] | None = None,
+        limits: Limits = Limits(),
+    ) -> None:
         self.kind: Literal["lab", "cluster"] = connection.kind
         self.name = name
         self._api = api
         self._connection = connection
         self._renewing = threading.Lock()
         self._renewed_s = -RENEW_LEAST_S
+        self._limits = limits
+        self._on_silence = on_silence
+        self._silence_is_known = False
         self._threads = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="luff-mesh")
 
     @classmethod
-    def connect(cls, connection: Connection) -> KubernetesMesh:
-        """Read the kubeconfig and return a client that has not called anything yet; `MeshError` when it is unusable."""
-        api = client.ApiClient(_configuration(connection))
+    def connect(
+        cls,
+        connection: Connection,
+        *,
+        on_silence: Callable[[str], None] | None = None,
+        limits: Limits = Limits(),
+    ) -> KubernetesMesh:
+        """
+        Read the kubeconfig and return a client that has not called anything yet; `MeshError` when it is unusable.
+
+        *on_silence* is called with the server's name and address when a call
+        has had no answer for a while, or ended without one; then not again before
+        there was an answer.
+        """
+        api = _bounded_client(connection, limits)
         name = connection.context or current_context(connection.kubeconfig) or "unnamed"
-        return cls(api, connection, name=name)
+        return cls(api, connection, name=name, on_silence=on_silence, limits=limits)
 
     def close(self) -> None:
         """Let go of threads and connections. A call that is still under way is not waited for."""
@@ -120,7 +130,7 @@ class KubernetesMesh:
         where = Ref(kind, namespace or "", "*")
         found: list[Object] = []
         query = [("limit", str(PAGE_SIZE))]
-        while True:
+        for _ in range(self._limits.pages_most):
             page = await self._object(where, "GET", path, query=query)
             api_version = page.get("apiVersion", "")
             # Items of a list carry no kind of their own; whoever gets one wants to know what it is.
@@ -128,7 +138,10 @@ class KubernetesMesh:
             more = (page.get("metadata") or {}).get("continue")
             if not more:
                 return found
-            query = [("limit", str(PAGE_SIZE)), ("continue", more)]
+            query = [("limit", str(PAGE_SIZE)), ("continue", str(more))]
+        raise MeshUnreachable(
+            f"{where}: the list did not end after {self._limits.pages_most:,} pages of up to {PAGE_SIZE}"
+        )
 
     async def create(self, object_: Object, *, dry_run: bool = False) -> Object:
         ref = Ref.of(object_)
@@ -179,7 +192,7 @@ class KubernetesMesh:
         text, _ = await self._call(ref, method, path, query, body, content_type)
         try:
             found = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise MeshUnreachable(f"{ref}: the answer is not JSON: {text[:BODY_SHOWN]!r}") from error
         if not isinstance(found, dict):
             raise MeshUnreachable(f"{ref}: the answer is not an object: {text[:BODY_SHOWN]!r}")
@@ -189,9 +202,23 @@ class KubernetesMesh:
         self, ref: Ref, method: str, path: str, query: Sequence[tuple[str, str]], body: Any, content_type: str
     ) -> tuple[str, Any]:
         loop = asyncio.get_running_loop()
-        return await asyncio.shield(
-            loop.run_in_executor(self._threads, self._call_now, ref, method, path, query, body, content_type)
-        )
+        silence = loop.call_later(self._limits.silent_after_s, self._say_silence)
+        try:
+            answer = await asyncio.shield(
+                loop.run_in_executor(self._threads, self._call_now, ref, method, path, query, body, content_type)
+            )
+        except MeshUnreachable:
+            self._say_silence()
+            raise
+        finally:
+            silence.cancel()
+        self._silence_is_known = False
+        return answer
+
+    def _say_silence(self) -> None:
+        if self._on_silence is not None and not self._silence_is_known:
+            self._silence_is_known = True
+            self._on_silence(f"{self.name} at {self._api.configuration.host}")
 
     def _call_now(
         self, ref: Ref, method: str, path: str, query: Sequence[tuple[str, str]], body: Any, content_type: str
@@ -199,7 +226,7 @@ class KubernetesMesh:
         api = self._api
         try:
             return self._ask(api, ref, method, path, query, body, content_type)
-        except _NotAccepted:
+        except NotAccepted:
             renewed = self._renewed(api)
             if renewed is None:
                 raise
@@ -214,16 +241,17 @@ class KubernetesMesh:
                 return None
             self._renewed_s = time.monotonic()
             try:
-                now = _configuration(self._connection)
+                client_now = _bounded_client(self._connection, self._limits, renewing=True)
             except MeshError:
                 # It is being written right now, perhaps; the next call looks again.
                 return None
+            now = client_now.configuration
             if now.host != refused.configuration.host:
                 # Whoever changed the kubeconfig means another server; what we do belongs to this one.
                 return None
             if now.api_key == refused.configuration.api_key and not now.cert_file:
                 return None
-            self._api = client.ApiClient(now)
+            self._api = client_now
             refused.rest_client.close()
             return self._api
 
@@ -241,42 +269,27 @@ class KubernetesMesh:
                 body=body,
                 auth_settings=["BearerToken"],
             )
-            response = api.call_api(*request, _request_timeout=(CONNECT_WITHIN_S, ANSWER_WITHIN_S))
+            response = api.call_api(*request, _request_timeout=(self._limits.connect_s, self._limits.answer_s))
             text = (response.read() or b"").decode("utf-8", errors="replace")
         except client.ApiException as error:
-            raise _from_status(ref, error.status or 0, str(error.body or error.reason), None) from error
-        except (urllib3.exceptions.HTTPError, OSError, ConfigException) as error:
+            # Status 0 is how the client says that TLS broke, at any time: the request may have been read by then.
+            raise error_of(ref, error.status or 0, str(error.body or error.reason), None) from error
+        except Exception as error:
+            # Whatever else the client and what is below it raise, an answer it is not.
             raise MeshUnreachable(
                 f"{ref}: the API server {self.name} at {api.configuration.host} gave no answer "
                 f"({type(error).__name__}: {str(error)[:BODY_SHOWN]})",
                 next_step=f"check that `kubectl --context {self.name} get --raw /readyz` works",
             ) from error
         if not 200 <= response.status < 300:
-            raise _from_status(ref, response.status, text, response.headers.get("Retry-After"))
+            raise error_of(ref, response.status, text, response.headers.get("Retry-After"))
         return text, response.headers
 
 
-def _configuration(connection: Connection) -> client.Configuration:
-    """Return what the kubeconfig says now; `MeshError` when it is unusable."""
-    configuration = client.Configuration()
-    try:
-        config.load_kube_config(
-            config_file=connection.kubeconfig, context=connection.context, client_configuration=configuration
-        )
-    except (ConfigException, OSError, yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
-        where = connection.kubeconfig or "the default kubeconfig"
-        asked = f" with the context {connection.context}" if connection.context else ""
-        raise MeshError(
-            f"{where}{asked} cannot be used: {error}",
-            next_step="name a kubeconfig with --kubeconfig or KUBECONFIG, or run against a lab with --lab",
-        ) from error
-    configuration.retries = False
-    configuration.keep_alive = True
-    configuration.connection_pool_maxsize = THREADS
-    if (urlsplit(configuration.host or "").hostname or "") in _LOOPBACK:
-        # The client would send loopback addresses through HTTP_PROXY; kubectl never does.
-        configuration.proxy = None
-    return configuration
+def _bounded_client(connection: Connection, limits: Limits, *, renewing: bool = False) -> client.ApiClient:
+    api = client_of(connection, connections=THREADS, renewing=renewing)
+    bind(api.rest_client.pool_manager, within_s=limits.whole_s, most_bytes=limits.most_bytes)
+    return api
 
 
 def _path(ref: Ref) -> str:
@@ -290,43 +303,3 @@ def _write_query(*, dry_run: bool) -> list[tuple[str, str]]:
     # Warn, not Strict: an object may hold fields that a newer schema knows, and none of those are ours to refuse.
     query = [("fieldManager", FIELD_MANAGER), ("fieldValidation", "Warn")]
     return [*query, ("dryRun", "All")] if dry_run else query
-
-
-def _from_status(ref: Ref, status: int, text: str, retry_after: str | None) -> MeshError:
-    said = _message_in(text)
-    if status == 404:
-        return NotFound(f"{ref} is not there: {said}", next_step=f"check with `kubectl get {str(ref.kind).lower()} -A`")
-    if status in (401, 403):
-        what = "does not accept the credentials" if status == 401 else "does not allow it"
-        step = "log in again, or renew the token in the kubeconfig" if status == 401 else "ask for the role in deploy/"
-        denied = _NotAccepted if status == 401 else MeshDenied
-        return denied(f"{ref}: the API server {what} ({status}): {said}", next_step=step)
-    if status == 409 or (status == 422 and _is_failed_test(text)):
-        return Conflict(f"{ref} was changed by somebody else meanwhile ({status}): {said}")
-    if status == 429 or (status >= 500 and not _is_refusal(text)):
-        wait_s = float(retry_after) if retry_after and retry_after.isdigit() else None
-        return MeshBusy(f"{ref}: the API server is not able to answer now ({status}): {said}", retry_after_s=wait_s)
-    return Rejected(f"{ref}: the API server refused ({status}): {said}")
-
-
-def _message_in(text: str) -> str:
-    try:
-        status = json.loads(text)
-    except ValueError:
-        return text[:BODY_SHOWN].strip() or "no reason given"
-    message = status.get("message") if isinstance(status, dict) else None
-    return str(message or text)[:BODY_SHOWN]
-
-
-def _is_failed_test(text: str) -> bool:
-    # A schema refusal names fields in details.causes; a JSON Patch that does not apply names none.
-    try:
-        status = json.loads(text)
-    except ValueError:
-        return True
-    details = status.get("details") if isinstance(status, dict) else None
-    return not (isinstance(details, dict) and details.get("causes"))
-
-
-def _is_refusal(text: str) -> bool:
-    return "admission webhook" in text and "denied the request" in text
