@@ -4,8 +4,8 @@ The only way back: remove what is ours, by name, from the object as it is now.
 What must stay true:
 
 1. Only routes of ours are removed; whatever others changed meanwhile stays.
-2. There is no give-up inside: conflicts, refusals, a server that is away are
-   waited out. Who cannot wait for ever says so with *patience_s*, and then
+2. There is no give-up inside: conflicts, refusals, a server that is away, and
+   whatever else goes wrong are waited out. Who cannot wait for ever says so with *patience_s*, and then
    knows that nothing was verified.
 3. *Clean* is believed only from the answer to a write of ours, or from a read
    that is provably later than anything that could still show or bring our
@@ -169,9 +169,10 @@ async def withdraw(
             failure = Conflict(f"{ref} still shows routes of ours after their removal")
         except MeshError as error:
             failure = error
-        except (OSError, RuntimeError) as error:
-            # No file left, no thread to be had: that passes, and a restore does not give up over it.
+        except Exception as error:
+            # No file left, no thread to be had, an answer that trips somebody up: a restore does not end over it.
             failure = MeshUnreachable(f"{ref}: {type(error).__name__}: {error}")
+            failure.__cause__ = error
         _check_patience(effort, failure, began_s=began_s, patience_s=patience_s)
         await clock.sleep(_pause_after(effort, failure))
 

@@ -194,9 +194,12 @@ class _World:
     troubles: list[tuple[int, Trouble]] = field(default_factory=list)
     wrote: bool = False
     tasks: list[asyncio.Task[Any]] = field(default_factory=list)
+    violation: Violation | None = None
+    """The first one: it is raised inside a call of the mesh, where a restorer goes on whatever comes."""
 
     def violated(self, what: str) -> Violation:
-        return Violation(f"{what}\n{self.schedule}")
+        self.violation = self.violation or Violation(f"{what}\n{self.schedule}")
+        return self.violation
 
     # --- what others do
 
@@ -454,6 +457,8 @@ def play(schedule: Schedule) -> Played:
         for task in asyncio.all_tasks(loop):
             task.cancel()
         loop.close()
+    if world.violation is not None:
+        raise world.violation
     late = any(trouble is Trouble.LATE for _, trouble in world.troubles)
     happened = Schedule(
         tuple(world.troubles),
