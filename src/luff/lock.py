@@ -36,6 +36,7 @@ LEASE_S = 15
 """How long a Lease lives without being renewed."""
 RENEW_EVERY_S = 2.0
 TAKE_TRIES = 3
+RENEW_TRIES = 5
 STOP_ANNOTATION = "luff.dev/stop"
 RUN_ANNOTATION = "luff.dev/run"
 OBJECT_ANNOTATION = "luff.dev/virtual-service"
@@ -60,7 +61,7 @@ async def locked(
 
     Raises `LockHeld` (with who holds it) when another run has it. *stop* is
     called once when the Lease was lost, or when somebody asked the run to end
-    by the annotation ``luff.dev/stop``.
+    by the annotation ``luff.dev/stop``, or when it could not be kept.
     """
     try:
         lease = await _take(mesh, ref, run=run, holder=holder)
@@ -145,50 +146,55 @@ async def _take(mesh: Mesh, ref: Ref, *, run: str, holder: str) -> Object:
 
 async def _keep(mesh: Mesh, lease: Object, *, clock: Clock, stop: Callable[[RunAborted], None]) -> None:
     """Renew until cancelled. A server that is away is no loss: nobody else can take the Lease from it either."""
+    name = lease["metadata"]["name"]
     renewed_s = clock.monotonic_s()
     while True:
         await clock.sleep(RENEW_EVERY_S)
+        asked_s = clock.monotonic_s()
         try:
-            lease = await _renew(mesh, lease)
-            renewed_s = clock.monotonic_s()
+            await _renew(mesh, lease)
+            renewed_s = asked_s
         except RunAborted as error:
             stop(error)
             return
         except MeshError as error:
-            if clock.monotonic_s() - renewed_s > LEASE_S:
-                stop(
-                    RunAborted(
-                        "bound",
-                        f"the Lease {lease['metadata']['name']} could not be renewed for {LEASE_S} s: {error.message}",
-                    )
-                )
+            if clock.monotonic_s() - renewed_s >= LEASE_S:
+                stop(RunAborted("bound", f"the Lease {name} could not be renewed for {LEASE_S} s: {error.message}"))
                 return
+        except Exception as error:
+            # Nobody looks at this task before the run ends: what is not said here would leave it without a lock.
+            stop(RunAborted("bound", f"the Lease {name} could not be kept: {type(error).__name__}: {error}"))
+            return
 
 
-async def _renew(mesh: Mesh, lease: Object) -> Object:
+async def _renew(mesh: Mesh, lease: Object) -> None:
+    """Renew what is ours by its holder; `Conflict` when others wrote each time, and then it is not renewed."""
     name = lease["metadata"]["name"]
     ref = Ref(Kind.LEASE, lease["metadata"]["namespace"], name)
-    try:
-        now = await mesh.read(ref)
-    except NotFound as error:
-        raise RunAborted("operator", f"the Lease {name} was deleted, so the target is no longer ours") from error
-    holder = (now.get("spec") or {}).get("holderIdentity")
-    if holder != lease["spec"]["holderIdentity"]:
-        raise RunAborted("bound", f"the Lease {name} was taken over by {holder}")
-    who = (now["metadata"].get("annotations") or {}).get(STOP_ANNOTATION)
-    if who:
-        raise RunAborted("operator", f"{who} asked for the end of this run")
-    renewed = {**now, "spec": {**now["spec"], "renewTime": _micro_time(await mesh.server_time_s())}}
-    try:
-        return await mesh.replace(renewed)
-    except Conflict:
-        # Somebody wrote in between, perhaps a stop; the next round sees what.
-        return lease
+    for tries_left in reversed(range(RENEW_TRIES)):
+        try:
+            now = await mesh.read(ref)
+        except NotFound as error:
+            raise RunAborted("operator", f"the Lease {name} was deleted, so the target is no longer ours") from error
+        holder = (now.get("spec") or {}).get("holderIdentity")
+        if holder != lease["spec"]["holderIdentity"]:
+            raise RunAborted("bound", f"the Lease {name} was taken over by {holder}")
+        who = (now["metadata"].get("annotations") or {}).get(STOP_ANNOTATION)
+        if who:
+            raise RunAborted("operator", f"{who} asked for the end of this run")
+        renewed = {**now, "spec": {**now["spec"], "renewTime": _micro_time(await mesh.server_time_s())}}
+        try:
+            await mesh.replace(renewed)
+            return
+        except Conflict:
+            # Somebody wrote in between, perhaps a stop: look again, since their write did not renew it for us.
+            if tries_left == 0:
+                raise
 
 
 async def release(mesh: Mesh, ref: Ref, *, run: str) -> None:
     """Give back the Lease of *ref* if *run* still has it. Best effort: one that is not given back runs out by itself."""
-    with contextlib.suppress(MeshError):
+    with contextlib.suppress(Exception):
         now = await mesh.read(lease_ref(ref))
         if (now["metadata"].get("annotations") or {}).get(RUN_ANNOTATION) == run:
             await mesh.delete(lease_ref(ref), resource_version=now["metadata"]["resourceVersion"])
