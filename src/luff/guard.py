@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from luff.clock import SystemClock
-from luff.errors import LuffError, NoGuard, RestoreNotVerified
+from luff.errors import LuffError, NoGuard
 from luff.lock import release
 from luff.mesh import Kind, Mesh, Ref
 from luff.mesh.kubernetes import Connection, KubernetesMesh
@@ -38,11 +38,20 @@ __all__ = ["Guard", "main"]
 
 READY_WITHIN_S = 15.0
 CONFIRM_WITHIN_S = 5.0
+ROUND_PAUSE_S = 0.5
 ROUND_S = 30.0
 """After so long without success the credentials are read anew: they may have been renewed meanwhile."""
 LAB_PATIENCE_S = 60.0
 """How long a guard looks for a lab that may have ended together with its parent; for a cluster there is no limit."""
 CLOSE_WITHIN_S = 5.0
+SWEEP_MARKS = frozenset(
+    {
+        "RUNNER_TRACKING_ID",  # GitHub Actions, Gitea, Forgejo
+        "BUILD_ID", "HUDSON_COOKIE", "JENKINS_NODE_COOKIE", "JENKINS_SERVER_COOKIE",  # Jenkins
+        "VSTS_PROCESS_LOOKUP_ID",  # Azure Pipelines
+    }
+)  # fmt: skip
+"""By these variables a CI runner finds what a job has left running, and kills it: the guard has to outlive its job."""
 
 
 class Guard:
@@ -75,10 +84,11 @@ class Guard:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=stderr,
                 start_new_session=True,
+                env={name: value for name, value in os.environ.items() if name not in SWEEP_MARKS},
                 pass_fds=tuple(keep_open),
             )
         guard = cls(process)
-        await guard._expect("ready", within_s=READY_WITHIN_S)
+        await guard._expect("ready", True, within_s=READY_WITHIN_S)
         return guard
 
     @property
@@ -97,7 +107,7 @@ class Guard:
         }
         async with self._turn:
             await self._say(line)
-            await self._expect("watching", within_s=CONFIRM_WITHIN_S)
+            await self._expect("watching", injection.run, within_s=CONFIRM_WITHIN_S)
 
     async def release(self, run: str) -> None:
         """Tell the guard that *run* is clean."""
@@ -123,15 +133,20 @@ class Guard:
         except (ConnectionError, RuntimeError) as error:
             raise NoGuard("the guard has died, so nobody could clean up after this process") from error
 
-    async def _expect(self, word: str, *, within_s: float) -> None:
+    async def _expect(self, word: str, value: object, *, within_s: float) -> None:
+        """Read until the guard says *word* with *value*; what it says about an earlier question confirms nothing."""
         assert self._process.stdout is not None
         try:
-            line = await asyncio.wait_for(self._process.stdout.readline(), within_s)
-            answer = json.loads(line or b"{}")
-        except (TimeoutError, ValueError) as error:
+            async with asyncio.timeout(within_s):
+                while line := await self._process.stdout.readline():
+                    answer = json.loads(line)
+                    if answer.get(word) == value:
+                        return
+                    if "error" in answer:
+                        raise NoGuard(f"the guard could not start: {answer['error']}")
+        except (TimeoutError, ValueError, AttributeError) as error:
             raise NoGuard(f"the guard did not answer {word!r} within {within_s:.0f} s") from error
-        if word not in answer:
-            raise NoGuard(f"the guard could not start: {answer.get('error', 'it ended without a word')}")
+        raise NoGuard("the guard could not start: it ended without a word")
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +176,7 @@ class _Child:
         expiry = asyncio.create_task(self._expire())
         while line := await lines.readline():
             # A parent that dies while it writes leaves half a line behind.
-            with contextlib.suppress(ValueError, KeyError, TypeError):
+            with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
                 self._hear(json.loads(line))
         expiry.cancel()
         await self._take_out(tuple(self._watched.values()), why="its parent is gone")
@@ -186,9 +201,12 @@ class _Child:
                     self._expiring[watched.run] = asyncio.create_task(self._expire_one(watched))
 
     async def _expire_one(self, watched: _Watched) -> None:
-        if await self._take_one_out(watched, why="its time is over") and self._watched.get(watched.run) is watched:
-            del self._watched[watched.run]
-        del self._expiring[watched.run]
+        try:
+            if await self._take_one_out(watched, why="its time is over") and self._watched.get(watched.run) is watched:
+                del self._watched[watched.run]
+        finally:
+            # Where that failed it is tried again.
+            del self._expiring[watched.run]
 
     async def _take_out(self, all_watched: Sequence[_Watched], *, why: str) -> None:
         await asyncio.gather(*(self._take_one_out(watched, why=why) for watched in all_watched))
@@ -203,8 +221,10 @@ class _Child:
                     mesh, watched.ref, run=watched.run, clock=self._clock, pinned=watched.pinned, patience_s=ROUND_S
                 )
                 break
-            except RestoreNotVerified as error:
-                _log(f"run {watched.run}: {error}")
+            except Exception as error:
+                # RestoreNotVerified, or a defect of ours: either way the next round may do it, and others go on.
+                _log(f"run {watched.run}: {type(error).__name__}: {error}")
+                await self._clock.sleep(ROUND_PAUSE_S)
             if self._connection.kind == "lab" and self._clock.monotonic_s() - began_s >= LAB_PATIENCE_S:
                 return False
             if mesh is self._mesh:

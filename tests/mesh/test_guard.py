@@ -1,0 +1,155 @@
+"""The guard: what confirms a watch, what it inherits, and that one run which cannot be restored keeps no other waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from luff.errors import NoGuard
+from luff.guard import SWEEP_MARKS, Guard
+from luff.lab.api import ApiServer
+from luff.lab.misbehaviour import Rule
+from luff.mesh import Kind, Ref
+from luff.mesh.kubernetes import Connection, KubernetesMesh
+from luff.model import Abort, Fault, Target
+from luff.routes import Injection, inject, select
+from luff.scope import Scope
+from luff.words import Object
+from tests.mesh.conftest import NAMESPACE
+
+RUN = "0123456789abcdef"
+OTHER_RUN = "fedcba9876543210"
+PATIENTLY_S = 30.0
+
+
+def _injection(object_: Object, run: str, *, life_s: int = 600) -> Injection:
+    target = Target(host="stock")
+    return inject(
+        object_,
+        select(object_, target, namespace=NAMESPACE),
+        run=run,
+        created_s=1_700_000_000,
+        expires_s=1_700_000_000 + life_s,
+        scope=Scope("a" * 32, "b" * 32),
+        fault=Fault(abort=Abort(http=503)),
+        target=target,
+    )
+
+
+def _stored(server: ApiServer, virtual_service: Object, name: str) -> Object:
+    virtual_service["metadata"]["name"] = name
+    return server.store.put(virtual_service)
+
+
+def _connection(server: ApiServer, folder: Path) -> Connection:
+    server.misbehaviour.clear()
+    server.write_kubeconfig(folder / "kubeconfig")
+    return Connection(str(folder / "kubeconfig"), "luff-lab")
+
+
+SLOW = """
+import sys, json
+answers = json.loads(sys.argv[1])
+for line in sys.stdin:
+    for answer in answers.pop(0):
+        print(json.dumps(answer), flush=True)
+"""
+
+
+async def _scripted(answers: list[list[dict[str, Any]]]) -> Guard:
+    """Return a guard that says *answers*, a list of lines for each question."""
+    pipe = asyncio.subprocess.PIPE
+    return Guard(
+        await asyncio.create_subprocess_exec(sys.executable, "-c", SLOW, json.dumps(answers), stdin=pipe, stdout=pipe)
+    )
+
+
+def test_what_is_said_about_an_earlier_run_confirms_no_later_one(virtual_service: Object) -> None:
+    ref = Ref(Kind.VIRTUAL_SERVICE, NAMESPACE, "x")
+    virtual_service["metadata"] |= {"uid": "u", "resourceVersion": "1"}
+
+    async def story() -> None:
+        late = await _scripted([[{"watching": OTHER_RUN}, {"watching": RUN}]])
+        await late.watch(ref, _injection(virtual_service, RUN))
+        await late.close()
+        never = await _scripted([[{"watching": OTHER_RUN}]])
+        with pytest.raises(NoGuard, match="did not answer"):
+            await never.watch(ref, _injection(virtual_service, RUN))
+        await never.close()
+
+    asyncio.run(story())
+
+
+def test_a_guard_that_has_ended_confirms_nothing(virtual_service: Object) -> None:
+    virtual_service["metadata"] |= {"uid": "u", "resourceVersion": "1"}
+
+    async def story() -> None:
+        gone = await _scripted([])
+        with pytest.raises(NoGuard):
+            await gone.watch(Ref(Kind.VIRTUAL_SERVICE, NAMESPACE, "x"), _injection(virtual_service, RUN))
+        await gone.close()
+
+    asyncio.run(story())
+
+
+def test_a_guard_carries_no_mark_by_which_a_ci_runner_sweeps_up(
+    server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for mark in SWEEP_MARKS:
+        monkeypatch.setenv(mark, "this-job")
+    monkeypatch.setenv("KEPT", "yes")
+
+    async def story() -> set[str]:
+        guard = await Guard.start(_connection(server, tmp_path))
+        environment = await asyncio.to_thread(Path(f"/proc/{guard.pid}/environ").read_bytes)
+        await guard.close()
+        return {entry.partition(b"=")[0].decode() for entry in environment.split(b"\0")}
+
+    names = asyncio.run(story())
+
+    assert "KEPT" in names
+    assert {"RUNNER_TRACKING_ID", "BUILD_ID", "JENKINS_NODE_COOKIE", "VSTS_PROCESS_LOOKUP_ID"} <= SWEEP_MARKS
+    assert not names & SWEEP_MARKS
+
+
+async def _until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENTLY_S):
+        while not holds():  # noqa: ASYNC110  # it is another process that makes it so
+            await asyncio.sleep(0.01)
+
+
+def _twins(server: ApiServer, name: str) -> int:
+    [object_] = [
+        each for each in server.store.objects("virtualservices", NAMESPACE) if each["metadata"]["name"] == name
+    ]
+    return sum(str(route.get("name")).startswith("luff.1.") for route in object_["spec"]["http"])
+
+
+def test_a_run_that_cannot_be_restored_keeps_no_other_waiting(
+    server: ApiServer, adapter: KubernetesMesh, virtual_service: Object, tmp_path: Path
+) -> None:
+    connection = _connection(server, tmp_path)
+    broken = _injection(_stored(server, virtual_service, "broken"), OTHER_RUN)
+    well = _injection(_stored(server, virtual_service, "well"), RUN)
+
+    async def story() -> None:
+        guard = await Guard.start(connection)
+        for injection in (broken, well):
+            ref = Ref(Kind.VIRTUAL_SERVICE, NAMESPACE, injection.virtual_service)
+            await guard.watch(ref, injection)
+            await adapter.patch(ref, injection.operations)
+        # What the server says about the one object is nothing that anybody expects.
+        server.misbehaviour.add([Rule("status", verb="get", name="broken", code=200, times=1_000_000)])
+        guard._process.stdin.close()  # type: ignore[union-attr]  # as the end of its parent does
+        await _until(lambda: not _twins(server, "well"))
+        server.misbehaviour.clear()
+        await _until(lambda: not _twins(server, "broken"))
+        await guard.died()
+
+    asyncio.run(story())
