@@ -32,17 +32,19 @@ def restore(run: str | None, expired: bool, everything: bool, dry_run: bool, mes
     their id or --all, and are listed first.
     """
     from luff.cli.mesh_choice import ambient_mesh
+    from luff.cli.silence import tell_silence
     from luff.mesh.kubernetes import KubernetesMesh  # the client costs half a second
+    from luff.withdraw import PATIENCE_S, restore_command
 
     if sum((run is not None, expired, everything)) > 1:
         raise UsageError("RUN, --expired and --all exclude one another")
-    api = KubernetesMesh.connect(ambient_mesh(mesh).connection)
+    connection = ambient_mesh(mesh).connection
+    api = KubernetesMesh.connect(connection, on_silence=tell_silence(connection, patience_s=PATIENCE_S))
     namespaces = None if mesh.namespace is None else [mesh.namespace]
 
     async def work() -> int:
         from luff.clock import SystemClock
         from luff.restore import find_patiently, put_back
-        from luff.withdraw import PATIENCE_S, restore_command
 
         clock = SystemClock()
         found, doubtful = await find_patiently(api, namespaces, clock=clock)

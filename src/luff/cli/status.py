@@ -21,10 +21,12 @@ __all__ = ["status"]
 def status(mesh: MeshOptions, all_namespaces: bool, output: str, voice: Voice) -> int:
     """Show what is injected right now, whoever did it. Exits 0 when nothing is, 1 when something is, 5 when it cannot tell."""
     from luff.cli.mesh_choice import ambient_mesh
-    from luff.mesh.kubernetes import KubernetesMesh  # the client costs half a second
+    from luff.cli.silence import tell_silence
+    from luff.mesh.kubernetes import KubernetesMesh, Limits  # the client costs half a second
     from luff.restore import find_injected
 
-    api = KubernetesMesh.connect(ambient_mesh(mesh).connection)
+    connection = ambient_mesh(mesh).connection
+    api = KubernetesMesh.connect(connection, on_silence=tell_silence(connection, patience_s=Limits().answer_s))
     namespaces = None if all_namespaces or mesh.namespace is None else [mesh.namespace]
     found, doubtful = asyncio.run(find_injected(api, namespaces))
     api.close()

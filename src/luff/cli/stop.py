@@ -35,11 +35,14 @@ LOOKS_MOST = 20
 def stop(run: str | None, everything: bool, mesh: MeshOptions, voice: Voice) -> int:
     """Stop RUN, wherever it runs, and see that its routes are restored."""
     from luff.cli.mesh_choice import ambient_mesh
+    from luff.cli.silence import tell_silence
     from luff.mesh.kubernetes import KubernetesMesh  # the client costs half a second
+    from luff.withdraw import PATIENCE_S
 
     if (run is None) == (not everything):
         raise UsageError("name one RUN, or say --all", next_step="`luff status` lists them")
-    api = KubernetesMesh.connect(ambient_mesh(mesh).connection)
+    connection = ambient_mesh(mesh).connection
+    api = KubernetesMesh.connect(connection, on_silence=tell_silence(connection, patience_s=PATIENCE_S))
     try:
         return asyncio.run(_stop(api, run, namespace=mesh.namespace, voice=voice))
     finally:

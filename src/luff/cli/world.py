@@ -21,6 +21,7 @@ import httpx
 from luff import __version__
 from luff.cli.mesh_choice import Chosen
 from luff.cli.places import state_folder
+from luff.cli.silence import tell_silence
 from luff.clock import SystemClock
 from luff.errors import UsageError
 from luff.evidence import Source
@@ -29,7 +30,7 @@ from luff.evidence.lab_proxies import LabProxies
 from luff.evidence.response_header import ResponseHeader
 from luff.guard import Guard
 from luff.lab import LabState
-from luff.mesh.kubernetes import KubernetesMesh
+from luff.mesh.kubernetes import KubernetesMesh, Limits
 from luff.model import Experiment
 from luff.outcome import Context, MeshIdentity
 from luff.plan import Plan
@@ -37,6 +38,7 @@ from luff.record import Record
 from luff.run import World
 from luff.store import Beginning, Store
 from luff.traffic import Address, Transport
+from luff.withdraw import PATIENCE_S
 
 __all__ = ["context_from_environment", "open_world"]
 
@@ -47,7 +49,8 @@ GIT_WITHIN_S = 2.0
 @asynccontextmanager
 async def open_world(chosen: Chosen, store: Store) -> AsyncIterator[World]:
     """Connect everything that a run needs, and let go of it afterwards; the guard ends last."""
-    mesh = KubernetesMesh.connect(chosen.connection)
+    told = tell_silence(chosen.connection, patience_s=Limits().answer_s, restoring_s=PATIENCE_S)
+    mesh = KubernetesMesh.connect(chosen.connection, on_silence=told)
     # Asked before the guard is started: its own failure to reach the server would be the same news, second hand.
     await mesh.server_time_s()
     identity = _identity(chosen, mesh)

@@ -59,7 +59,7 @@ class Limits:
     whole_s: float = 30.0
     most_bytes: int = 256 * 1024 * 1024
     pages_most: int = 1_000
-    silent_after_s: float = 2.0
+    silent_after_s: float = 1.5
 
 
 _PATHS: dict[Kind, tuple[str, str]] = {

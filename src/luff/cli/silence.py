@@ -1,0 +1,44 @@
+"""What is said while an API server says nothing: nobody should look at an empty screen while a fault may be live."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import click
+
+from luff.mesh.kubernetes import Connection
+
+__all__ = ["tell_silence"]
+
+
+def tell_silence(
+    connection: Connection, *, patience_s: float, restoring_s: float | None = None
+) -> Callable[[str], None]:
+    """
+    Return what `KubernetesMesh.connect` calls about a server that does not answer.
+
+    It says on stderr for how long the server is asked, *patience_s*, with
+    *restoring_s* also how long where routes are to be put back, and the way
+    without luff.
+    """
+    chosen = [f"--kubeconfig {shlex.quote(connection.kubeconfig)}"] if connection.kubeconfig else []
+    chosen += [f"--context {shlex.quote(connection.context)}"] if connection.context else []
+    kubectl = " ".join(["kubectl", *chosen])
+
+    def tell(server: str) -> None:
+        restoring = "" if restoring_s is None else f", and for a restore until about {_at(restoring_s)}"
+        click.echo(
+            f"luff: no answer from the API server {server}; asking until about {_at(patience_s)}{restoring}\n"
+            f"  to see whether it answers at all: {kubectl} get --raw /readyz\n"
+            f"  to put routes back without luff:  {kubectl} edit virtualservices -n NAMESPACE\n"
+            "                                    and delete each route whose name begins with luff.1. (docs/restoring.md)",
+            err=True,
+        )
+
+    return tell
+
+
+def _at(in_s: float) -> str:
+    return f"{datetime.now().astimezone() + timedelta(seconds=in_s):%H:%M:%S}"
