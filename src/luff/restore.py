@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from luff.clock import Clock
 from luff.errors import Conflict, LuffError, MeshDenied, MeshError, NotFound, RestoreNotVerified
@@ -22,8 +22,20 @@ from luff.names import http_routes, is_newer, our_run, ours, parse_name, suspect
 from luff.withdraw import NAMELESS, PATIENCE_S, Withdrawal, restore_command, withdraw
 from luff.words import Object
 
-__all__ = ["Injected", "Suspect", "ask_to_stop", "find_injected", "find_patiently", "held_by_runs", "put_back"]
+__all__ = [
+    "LEFT_BEHIND",
+    "Injected",
+    "Suspect",
+    "ask_to_stop",
+    "find_injected",
+    "find_patiently",
+    "held_by_runs",
+    "put_back",
+]
 
+State: TypeAlias = Literal["live", "newer", "expired", "orphaned"]
+LEFT_BEHIND: frozenset[State] = frozenset({"expired", "orphaned"})
+"""The states of what may be taken out without being named."""
 ASK_TRIES = 5
 LOOK_EVERY_S = 1.0
 
@@ -33,7 +45,8 @@ class Injected:
     """
     This is what one run has in one object.
 
-    *state*: **live** its Lease is held and fresh; **expired** its own time is
+    *state*: **live** its Lease is held and fresh; **newer** a luff after this
+    one made it, whose dates cannot be read here; **expired** its own time is
     over, or its name is broken; **orphaned** nobody holds its Lease. *holder*
     is who does, or did. *created_s* and *expires_s* are Unix seconds by the
     API server's clock, ``None`` where the name does not tell. *seen_at* is the
@@ -43,7 +56,7 @@ class Injected:
     ref: Ref
     run: str | None
     names: tuple[str, ...]
-    state: Literal["live", "expired", "orphaned"]
+    state: State
     holder: str | None
     created_s: int | None
     expires_s: int | None
@@ -56,6 +69,11 @@ class Suspect:
 
     ref: Ref
     name: str
+
+    @property
+    def newer(self) -> bool:
+        """Return whether a luff after this one may have made it: then a fault may be live."""
+        return is_newer(self.name)
 
     def __str__(self) -> str:
         return f"{self.ref}: the route {self.name}: {why_suspect(self.name)}"
@@ -149,11 +167,14 @@ async def _in_object(mesh: Mesh, object_: Object, ref: Ref, now_s: float) -> lis
         known = [name for name in parsed if name is not None]
         broken = any(name is None and not is_newer(text) for name, text in zip(parsed, names, strict=True))
         expires_s = min((name.expires_s for name in known), default=None)
-        state: Literal["live", "expired", "orphaned"] = "orphaned"
-        if broken or (expires_s is not None and now_s > expires_s):
-            state = "expired"
-        elif fresh and holder_run == run:
+        state: State = "orphaned"
+        if run is not None and fresh and holder_run == run and (expires_s is None or now_s <= expires_s) and not broken:
             state = "live"
+        elif any(is_newer(text) for text in names):
+            # Its run may go on for as long as that version likes; who removes it must say that it is meant.
+            state = "newer"
+        elif broken or (expires_s is not None and now_s > expires_s):
+            state = "expired"
         found.append(
             Injected(
                 ref,

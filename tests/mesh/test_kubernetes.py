@@ -124,7 +124,7 @@ def test_a_server_that_is_not_there_says_how_to_check(tmp_path: Path) -> None:
             asyncio.run(mesh.server_time_s())
     finally:
         mesh.close()
-    assert "kubectl --context prod" in str(caught.value.next_step)
+    assert f"kubectl --kubeconfig {tmp_path / 'config'} get --raw /readyz" in str(caught.value.next_step)
 
 
 @pytest.mark.parametrize("content", ["", "{{{", "[]", "apiVersion: v1\nkind: Config\n", "clusters: 7\n"])

@@ -136,7 +136,26 @@ def test_what_only_looks_like_ours_is_reported_and_never_removed(shell: Shell, r
         for route in theirs:
             assert route["name"] in done.err, done
         assert "use that version" in done.err
-    assert shell.luff("status", "--lab").code == 0
+
+
+def test_what_a_newer_luff_may_have_made_is_something_that_is_injected(
+    shell: Shell, routes: Callable[..., None]
+) -> None:
+    routes(_twin("luff.frontend"))
+    nothing = shell.luff("status", "--lab")
+    routes(_twin(f"luff.2.{RUN}.what.ever"))
+    something = shell.luff("status", "--lab")
+    told = shell.luff("status", "--lab", "-o", "json")
+
+    assert nothing.code == 0, nothing
+    assert something.code == 1, something
+    assert "nothing is injected" not in something.err
+    assert "use that version" in something.err
+    assert told.code == 1, told
+    assert {row["route"]: row["newer"] for row in json.loads(told.out)["suspects"]} == {
+        "luff.frontend": False,
+        f"luff.2.{RUN}.what.ever": True,
+    }
 
 
 BROKEN = {
@@ -186,10 +205,17 @@ def test_a_twin_of_a_newer_luff_is_not_removed_on_sight_but_by_its_id(
     routes(_twin(f"luff.2.{RUN}.of.a.later.kind", headers=FLAGS))
 
     swept = shell.luff("reaper", "--lab", "--once")
+    plain = shell.luff("restore", "--lab")
+    expired = shell.luff("restore", "--lab", "--expired")
+    seen = shell.luff("status", "--lab")
     still = _names(shell)
     asked = shell.luff("restore", "--lab", RUN)
 
-    assert swept.code == 0, swept
+    for done in (swept, plain, expired):
+        assert done.code == 0, done
+    assert "was made by a newer luff: use that version" in plain.err
+    assert seen.code == 1, seen
+    assert "made by a newer luff: use that version" in seen.out
     assert len(still) == 1, "its run may be live, and the upgrade in the middle"
     assert asked.code == 0, asked
     assert not _names(shell)

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 __all__ = ["restore", "who_am_i"]
 
+_WHY_LEFT = {
+    "live": "is live (held by {}); left alone without its id or --all",
+    "newer": "was made by a newer luff: use that version; left alone without its id or --all",
+}
+
 
 @click.command()
 @click.argument("run", required=False)
@@ -28,8 +33,8 @@ def restore(run: str | None, expired: bool, everything: bool, dry_run: bool, mes
     """
     Put routes back. Needs a kubeconfig and nothing else: no database, no lock, no server.
 
-    Without arguments it withdraws what is expired or orphaned; live runs need
-    their id or --all, and are listed first.
+    Without arguments it withdraws what is expired or orphaned; live runs, and
+    those of a newer luff, need their id or --all, and are listed first.
     """
     from luff.cli.mesh_choice import ambient_mesh
     from luff.cli.silence import tell_silence
@@ -52,11 +57,9 @@ def restore(run: str | None, expired: bool, everything: bool, dry_run: bool, mes
             click.echo(str(suspect), err=True)
         chosen = _chosen(found, run, expired=expired, everything=everything)
         for each in found:
-            if each.state == "live" and each not in chosen:
-                click.echo(
-                    f"{each.ref}: run {each.run} is live (held by {each.holder}); left alone without its id or --all",
-                    err=True,
-                )
+            if each not in chosen and each.state in _WHY_LEFT:
+                why = _WHY_LEFT[each.state].format(each.holder)
+                click.echo(f"{each.ref}: run {each.run or 'unknown'} {why}", err=True)
         if run is not None and not chosen:
             click.echo(f"nothing of run {run} is in the mesh", err=True)
         if dry_run:

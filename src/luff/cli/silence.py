@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import click
 
-from luff.mesh.kubernetes import Connection
+from luff.mesh.kubernetes import Connection, kubectl
 
 __all__ = ["tell_silence"]
 
@@ -23,16 +22,14 @@ def tell_silence(
     *restoring_s* also how long where routes are to be put back, and the way
     without luff.
     """
-    chosen = [f"--kubeconfig {shlex.quote(connection.kubeconfig)}"] if connection.kubeconfig else []
-    chosen += [f"--context {shlex.quote(connection.context)}"] if connection.context else []
-    kubectl = " ".join(["kubectl", *chosen])
+    command = kubectl(connection)
 
     def tell(server: str) -> None:
         restoring = "" if restoring_s is None else f", and for a restore until about {_at(restoring_s)}"
         click.echo(
             f"luff: no answer from the API server {server}; asking until about {_at(patience_s)}{restoring}\n"
-            f"  to see whether it answers at all: {kubectl} get --raw /readyz\n"
-            f"  to put routes back without luff:  {kubectl} edit virtualservices -n NAMESPACE\n"
+            f"  to see whether it answers at all: {command} get --raw /readyz\n"
+            f"  to put routes back without luff:  {command} edit virtualservices -n NAMESPACE\n"
             "                                    and delete each route whose name begins with luff.1. (docs/restoring.md)",
             err=True,
         )

@@ -12,6 +12,8 @@ from luff.cli.options import MeshOptions, Voice, mesh_options, voice_options
 
 __all__ = ["status"]
 
+_STATES = {"newer": "made by a newer luff: use that version"}
+
 
 @click.command()
 @mesh_options
@@ -19,7 +21,7 @@ __all__ = ["status"]
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="The shape of the answer.")
 @voice_options
 def status(mesh: MeshOptions, all_namespaces: bool, output: str, voice: Voice) -> int:
-    """Show what is injected right now, whoever did it. Exits 0 when nothing is, 1 when something is, 5 when it cannot tell."""
+    """Show what is injected right now, whoever did it. Exits 0 when nothing is, 1 when something is or may be, 5 when it cannot tell."""
     from luff.cli.mesh_choice import ambient_mesh
     from luff.cli.silence import tell_silence
     from luff.mesh.kubernetes import KubernetesMesh, Limits  # the client costs half a second
@@ -30,6 +32,8 @@ def status(mesh: MeshOptions, all_namespaces: bool, output: str, voice: Voice) -
     namespaces = None if all_namespaces or mesh.namespace is None else [mesh.namespace]
     found, doubtful = asyncio.run(find_injected(api, namespaces))
     api.close()
+    # What a newer luff may have made cannot be told from a fault that is live.
+    something = bool(found) or any(suspect.newer for suspect in doubtful)
     if output == "json":
         rows = [
             {
@@ -45,23 +49,27 @@ def status(mesh: MeshOptions, all_namespaces: bool, output: str, voice: Voice) -
         ]
         click.echo(
             json.dumps(
-                {"injected": rows, "suspects": [{"object": str(s.ref), "route": s.name} for s in doubtful]}, indent=2
+                {
+                    "injected": rows,
+                    "suspects": [{"object": str(s.ref), "route": s.name, "newer": s.newer} for s in doubtful],
+                },
+                indent=2,
             )
         )
-        return 1 if found else 0
+        return 1 if something else 0
     for each in found:
         until = _iso(each.expires_s) or "unknown"
         click.echo(
-            f"{each.ref.namespace}/{each.ref.name}  run {each.run or 'unknown'}  {each.state}  "
+            f"{each.ref.namespace}/{each.ref.name}  run {each.run or 'unknown'}  {_STATES.get(each.state, each.state)}  "
             f"{len(each.names)} route(s)  until {until}" + (f"  by {each.holder}" if each.holder else "")
         )
     for suspect in doubtful:
         click.echo(str(suspect), err=True)
-    if not found and voice.level >= 0:
+    if not something and voice.level >= 0:
         click.echo("nothing is injected", err=True)
     if found and voice.level >= 0:
         click.echo("next: `luff restore` for what is expired or orphaned, `luff stop RUN` for what is live", err=True)
-    return 1 if found else 0
+    return 1 if something else 0
 
 
 def _iso(unix_s: int | None) -> str | None:

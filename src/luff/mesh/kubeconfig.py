@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from kubernetes.config.kube_config import FileOrData, KubeConfigLoader, KubeConf
 
 from luff.errors import MeshError
 
-__all__ = ["Connection", "client_of", "current_context"]
+__all__ = ["Connection", "client_of", "current_context", "kubectl"]
 
 DEFAULT_PLACE = "~/.kube/config"
 LOG_IN_WITHIN_S = 180.0
@@ -58,6 +59,13 @@ def current_context(kubeconfig: str | None) -> str | None:
     except Exception:
         # The client checks little of what it reads; whatever trips it up is a file that cannot be used.
         return None
+
+
+def kubectl(connection: Connection) -> str:
+    """Return how kubectl is called for the same server."""
+    file, context = connection.kubeconfig, connection.context
+    words = ["kubectl", *(["--kubeconfig", file] if file else []), *(["--context", context] if context else [])]
+    return shlex.join(words)
 
 
 def client_of(connection: Connection, *, connections: int, renewing: bool = False) -> client.ApiClient:

@@ -32,10 +32,10 @@ from luff.errors import MeshError, MeshUnreachable
 from luff.mesh import FIELD_MANAGER, Kind, Operation, Ref
 from luff.mesh.answers import BODY_SHOWN, NotAccepted, error_of
 from luff.mesh.bounded import bind
-from luff.mesh.kubeconfig import Connection, client_of, current_context
+from luff.mesh.kubeconfig import Connection, client_of, current_context, kubectl
 from luff.words import Object
 
-__all__ = ["Connection", "KubernetesMesh", "Limits", "current_context"]
+__all__ = ["Connection", "KubernetesMesh", "Limits", "current_context", "kubectl"]
 
 THREADS = 16
 """Calls at once; more wait their turn."""
@@ -279,7 +279,7 @@ class KubernetesMesh:
             raise MeshUnreachable(
                 f"{ref}: the API server {self.name} at {api.configuration.host} gave no answer "
                 f"({type(error).__name__}: {str(error)[:BODY_SHOWN]})",
-                next_step=f"check that `kubectl --context {self.name} get --raw /readyz` works",
+                next_step=f"check that `{kubectl(self._connection)} get --raw /readyz` works",
             ) from error
         if not 200 <= response.status < 300:
             raise error_of(ref, response.status, text, response.headers.get("Retry-After"))

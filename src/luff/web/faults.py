@@ -18,7 +18,7 @@ from luff.clock import Clock
 from luff.errors import LuffError, MeshDenied, MeshError, RestoreNotVerified
 from luff.mesh import Mesh, Ref
 from luff.metrics import Metrics
-from luff.restore import Injected, ask_to_stop, find_injected, held_by_runs, put_back
+from luff.restore import LEFT_BEHIND, Injected, ask_to_stop, find_injected, held_by_runs, put_back
 from luff.withdraw import PATIENCE_S
 
 __all__ = ["Fault", "Faults", "Seen"]
@@ -102,7 +102,7 @@ class Faults:
         Raises `RestoreNotVerified` when a fault may still be live.
         """
         found, _ = await self._find()
-        chosen = [each for each in found if each.state != "live"]
+        chosen = [each for each in found if each.state in LEFT_BEHIND]
         await self._put_back(chosen)
         live = {each.run for each in found if each.state == "live" and each.run is not None}
         return len(chosen), live | {run for _, run in await self._held()}
