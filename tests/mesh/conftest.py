@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import uuid
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,25 +43,34 @@ def adapter(server: ApiServer, tmp_path: Path) -> Iterator[KubernetesMesh]:
 
 
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
-MESHES = ["simulated", "lab", *(["cluster"] if os.environ.get("LUFF_TEST_KUBECONFIG") else [])]
+SERVERS = ["lab", *(["cluster"] if os.environ.get("LUFF_TEST_KUBECONFIG") else [])]
 
 
-@pytest.fixture(params=MESHES)
+@pytest.fixture(params=["simulated", *SERVERS])
 def mesh_and_run(request: pytest.FixtureRequest) -> Iterator[tuple[Mesh, Run]]:
     """Return each mesh that there is, and how to run coroutines on it."""
-    import asyncio
-
     if request.param == "simulated":
         with virtual_time() as run:
-            cluster = Cluster()
-            cluster.add({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
-            yield SimMesh(cluster), run
+            yield SimMesh(Cluster()), run
         return
+    with _server_mesh(request) as mesh:
+        yield mesh, asyncio.run
+
+
+@pytest.fixture(params=SERVERS)
+def server_mesh(request: pytest.FixtureRequest) -> Iterator[KubernetesMesh]:
+    """Return each mesh that is behind a server, for what luff itself does not ask of one."""
+    with _server_mesh(request) as mesh:
+        yield mesh
+
+
+@contextmanager
+def _server_mesh(request: pytest.FixtureRequest) -> Iterator[KubernetesMesh]:
     if request.param == "lab":
-        yield request.getfixturevalue("adapter"), asyncio.run
+        yield request.getfixturevalue("adapter")
         return
     mesh = KubernetesMesh.connect(Connection(os.environ["LUFF_TEST_KUBECONFIG"], None))
-    yield mesh, asyncio.run
+    yield mesh
     mesh.close()
 
 
