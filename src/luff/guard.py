@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -32,7 +33,7 @@ from luff.lock import release
 from luff.mesh import Kind, Mesh, Ref
 from luff.mesh.kubernetes import Connection, KubernetesMesh
 from luff.routes import Injection
-from luff.withdraw import withdraw
+from luff.withdraw import give_back, withdraw
 
 __all__ = ["Guard", "main"]
 
@@ -233,8 +234,10 @@ class _Child:
                     self._mesh = KubernetesMesh.connect(self._connection)
         # The lock of a dead run would keep the next one out until it expires.
         await release(self._mesh, watched.ref, run=watched.run)
+        owned = None if done.object_ is None else await give_back(self._mesh, watched.ref, done.object_)
         _log(
             f"run {watched.run}: {why}; {watched.ref} is clean, removed {len(done.removed)} route(s), {done.seconds:.2f} s"
+            + (f", ownership {owned}" if owned else "")
         )
         return True
 
@@ -265,6 +268,8 @@ def main() -> None:
     """Be the guard. The one argument is the connection, as JSON."""
     for polite in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(polite, signal.SIG_IGN)
+    # What is imported by now stays for good; looking through it over and over would cost more than a removal does.
+    gc.freeze()
     code = asyncio.run(_main(Connection(**json.loads(sys.argv[1]))))
     # Threads of calls to a server that is away must not hold the process.
     os._exit(code)

@@ -19,7 +19,7 @@ from luff.errors import Conflict, LuffError, MeshDenied, MeshError, NotFound, Re
 from luff.lock import LEASE_S, OBJECT_ANNOTATION, RUN_ANNOTATION, STOP_ANNOTATION, lease_ref
 from luff.mesh import Kind, Mesh, Ref
 from luff.names import http_routes, is_newer, our_run, ours, parse_name, suspects, why_suspect
-from luff.withdraw import NAMELESS, PATIENCE_S, Withdrawal, restore_command, withdraw
+from luff.withdraw import NAMELESS, PATIENCE_S, Withdrawal, give_back, remaining, restore_command, withdraw
 from luff.words import Object
 
 __all__ = [
@@ -204,8 +204,13 @@ async def _held(mesh: Mesh, ref: Ref, now_s: float) -> tuple[str | None, str | N
 async def put_back(
     mesh: Mesh, chosen: Sequence[Injected], *, clock: Clock, patience_s: float
 ) -> list[Withdrawal | BaseException]:
-    """Withdraw all of *chosen* at once and return what became of each, in order; a failure of one stops no other."""
-    return list(
+    """
+    Withdraw all of *chosen* at once and return what became of each, in order; a failure of one stops no other.
+
+    Afterwards, as best effort, the ownership of ``spec.http`` is given back
+    where it was all that was left of luff in an object.
+    """
+    results: list[Withdrawal | BaseException] = list(
         await asyncio.gather(
             *(
                 withdraw(
@@ -216,6 +221,11 @@ async def put_back(
             return_exceptions=True,
         )
     )
+    # Of several on one object, whoever came last has seen it without the others.
+    left = {each.ref: each.object_ for each in results if isinstance(each, Withdrawal) and each.object_ is not None
+            and not remaining(each.object_, None)}  # fmt: skip
+    await asyncio.gather(*(give_back(mesh, ref, object_) for ref, object_ in left.items()))
+    return results
 
 
 async def ask_to_stop(mesh: Mesh, ref: Ref, *, who: str) -> bool:

@@ -80,7 +80,11 @@ class Withdrawal:
     rung: int = 1
     tries: int = 1
     seconds: float = 0.0
-    hash_after: str | None = None
+
+    @property
+    def hash_after(self) -> str | None:
+        """Return the hash of the object's ``spec.http``; made when asked for, since it costs more than the removal."""
+        return None if self.object_ is None else http_hash(self.object_)
 
 
 @dataclass(slots=True)
@@ -164,7 +168,6 @@ async def withdraw(
                     rung=effort.accepted_rung + 1,
                     tries=effort.tries,
                     seconds=clock.monotonic_s() - began_s,
-                    hash_after=None if object_ is None else http_hash(object_),
                 )
             failure = Conflict(f"{ref} still shows routes of ours after their removal")
         except MeshError as error:
@@ -304,8 +307,9 @@ async def give_back(mesh: Mesh, ref: Ref, object_: Object) -> str | None:
             continue
         except NotFound:
             return None
-        except MeshError as error:
-            return f"not returned: {error.message}"
+        except Exception as error:
+            # Whoever gives back has put the routes back already: nothing about this may turn that into a failure.
+            return f"not returned: {error.message if isinstance(error, MeshError) else repr(error)}"
         left = (after.get("metadata") or {}).get("managedFields") or []
         if any(_owns_routes(entry) for entry in left):
             return "not returned: the API server kept our entry in managedFields"

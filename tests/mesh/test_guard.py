@@ -12,15 +12,18 @@ from typing import Any
 import pytest
 
 from luff.errors import NoGuard
-from luff.guard import SWEEP_MARKS, Guard
+from luff.guard import SWEEP_MARKS, Guard, _Child
 from luff.lab.api import ApiServer
 from luff.lab.misbehaviour import Rule
 from luff.mesh import Kind, Ref
 from luff.mesh.kubernetes import Connection, KubernetesMesh
 from luff.model import Abort, Fault, Target
+from luff.patches import clone
 from luff.routes import Injection, inject, select
 from luff.scope import Scope
+from luff.testing import ANSWER_S, Cluster, SimMesh, virtual_time
 from luff.words import Object
+from tests.crash.world import BASE, REF, planner
 from tests.mesh.conftest import NAMESPACE
 
 RUN = "0123456789abcdef"
@@ -129,6 +132,32 @@ def _twins(server: ApiServer, name: str) -> int:
         each for each in server.store.objects("virtualservices", NAMESPACE) if each["metadata"]["name"] == name
     ]
     return sum(str(route.get("name")).startswith("luff.1.") for route in object_["spec"]["http"])
+
+
+def test_from_the_end_of_its_parent_to_clean_a_guard_needs_two_calls_and_waits_for_nothing() -> None:
+    cluster, written_s = Cluster(), []
+    cluster.add(clone(BASE))
+    mesh = SimMesh(cluster)
+
+    async def story() -> None:
+        injection = await planner(mesh, RUN)()
+        cluster.change(REF, injection.operations)
+        mesh.calls.clear()
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        cluster.on_write.append(lambda ref, _: written_s.append((ref, loop.time() - began_s)))
+        child = _Child(mesh, Connection(None, None))
+        child._hear({"watch": RUN, "namespace": REF.namespace, "name": REF.name, "pinned": "1", "life_s": 600})
+        await child._take_out(tuple(child._watched.values()), why="its parent is gone")
+
+    with virtual_time() as run:
+        run(story())
+
+    assert [verb for verb, ref in mesh.calls if ref == REF][:2] == ["read", "patch"]
+    [(ref, after_s)] = written_s
+    assert ref == REF
+    assert after_s == pytest.approx(3 * ANSWER_S), "nothing but the calls themselves takes time"
+    assert cluster.objects[REF]["spec"] == BASE["spec"]
 
 
 def test_a_run_that_cannot_be_restored_keeps_no_other_waiting(

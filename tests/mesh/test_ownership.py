@@ -14,7 +14,8 @@ from luff.lab.api import ApiServer
 from luff.lab.misbehaviour import Rule
 from luff.mesh import Operation, Ref
 from luff.mesh.kubernetes import KubernetesMesh
-from luff.withdraw import give_back, withdraw
+from luff.restore import find_injected, put_back
+from luff.withdraw import Withdrawal, give_back, withdraw
 from luff.words import Object
 
 RUN = "0123456789abcdef"
@@ -162,3 +163,22 @@ def test_a_server_that_does_not_answer_is_said_and_nothing_else(
         return await give_back(adapter, ref, done.object_)
 
     assert str(asyncio.run(story())).startswith("not returned: ")
+
+
+def test_a_restore_that_anybody_asks_for_gives_it_back_as_well(
+    adapter: KubernetesMesh, virtual_service: Object, applier: Applier
+) -> None:
+    ref = Ref.of(virtual_service)
+
+    async def story() -> Object:
+        await adapter.patch(ref, INSERT)
+        found, _ = await find_injected(adapter, [ref.namespace])
+        [mine] = [each for each in found if each.ref == ref]
+        [done] = await put_back(adapter, [mine], clock=SystemClock(), patience_s=30.0)
+        assert isinstance(done, Withdrawal)
+        return await adapter.read(ref)
+
+    after = asyncio.run(story())
+
+    assert managers(after) == set()
+    assert applier.apply().status_code == 200

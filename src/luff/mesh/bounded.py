@@ -18,6 +18,7 @@ import urllib3
 
 __all__ = ["bind"]
 
+READ_AT_ONCE_BYTES = 65536
 HEADERS_MOST = 10_000
 """Every warning of every webhook is a header of its own."""
 
