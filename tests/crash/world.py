@@ -63,8 +63,8 @@ BASE: Object = {
 }
 
 
-class Violation(AssertionError):
-    """This is an invariant that did not hold."""
+class Violation(BaseException):
+    """This is an invariant that did not hold. A restorer goes on after every `Exception`; after this it must not."""
 
 
 # --- what others do to the object, in place
@@ -195,7 +195,7 @@ class _World:
     wrote: bool = False
     tasks: list[asyncio.Task[Any]] = field(default_factory=list)
     violation: Violation | None = None
-    """The first one: it is raised inside a call of the mesh, where a restorer goes on whatever comes."""
+    """The first one: whoever restores several objects keeps what one of them raised to itself."""
 
     def violated(self, what: str) -> Violation:
         self.violation = self.violation or Violation(f"{what}\n{self.schedule}")
