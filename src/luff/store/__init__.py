@@ -24,6 +24,7 @@ from luff.store.access import Access, AuditRow, Role, RunRequest, Token
 from luff.store.engine import Database
 from luff.store.history import CheckPoint, Coverage, Series, Standing, TrendPoint
 from luff.store.journal import OpenIntent, PhaseChange
+from luff.store.levers import Levers, StoredLever
 from luff.store.migrate import Revision, current, downgrade, ensure_current, upgrade
 from luff.store.retention import Keep, Pruned
 from luff.store.runs import Beginning, RunFilter, RunRow
@@ -35,6 +36,7 @@ __all__ = [
     "CheckPoint",
     "Coverage",
     "Keep",
+    "Levers",
     "OpenIntent",
     "PhaseChange",
     "Pruned",
@@ -46,6 +48,7 @@ __all__ = [
     "Series",
     "Standing",
     "Store",
+    "StoredLever",
     "Token",
     "TrendPoint",
     "current",
@@ -111,6 +114,10 @@ class Store:
     def journal(self, mesh: MeshIdentity | None = None) -> Journal:
         """Return the journal. *mesh* is where its runs work, for whoever has to restore them."""
         return journal.StoreJournal(self._database, self._journal_thread, self._now, mesh)
+
+    def levers(self, mesh: MeshIdentity) -> Levers:
+        """Return the store's half of the levers of *mesh*."""
+        return Levers(self._database, self._now, mesh)
 
     def begin(self, beginning: Beginning) -> None:
         """Write down that a run begins, so that one which is killed is not forgotten."""

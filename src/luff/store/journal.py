@@ -6,7 +6,8 @@ What must stay true:
 1. `StoreJournal.arm` comes back only when its row is committed.
 2. A phase follows another only by a way of `luff.lifecycle.NEXT`.
 3. Every change is kept, with its time: the timeline of a run.
-4. The marks of a process are written in the order in which they were made, by
+4. Nothing is armed while a lever over it is on in the store.
+5. The marks of a process are written in the order in which they were made, by
    a thread of the journal's own: it never waits behind a slow API server.
 """
 
@@ -22,6 +23,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from luff.lifecycle import Intent, Phase, check_way
 from luff.outcome import MeshIdentity
+from luff.store import levers
 from luff.store import tables as t
 from luff.store.engine import Database
 from luff.store.text import key, long_text
@@ -61,7 +63,12 @@ class StoreJournal:
         self._mesh = mesh
 
     async def arm(self, intent: Intent) -> None:
-        """Commit that a patch may be sent: phase armed. Raises `luff.errors.StoreError`, and then nothing may be sent."""
+        """
+        Commit that a patch may be sent: phase armed.
+
+        Raises `luff.errors.StoreError`, or `luff.errors.RunAborted` where a
+        lever is on in the store; then nothing may be sent.
+        """
         await self._run(lambda connection: _arm(connection, intent, self._mesh, at=self._now()))
 
     async def mark(self, run: str, phase: Phase, *, note: str | None = None) -> None:
@@ -82,6 +89,8 @@ def _phase(connection: Connection, run: str) -> Phase | None:
 
 
 def _arm(connection: Connection, intent: Intent, mesh: MeshIdentity | None, *, at: datetime) -> None:
+    if mesh is not None:
+        levers.check(connection, mesh, intent.namespace)
     before = _phase(connection, intent.run)
     check_way(before or Phase.PLANNED, Phase.ARMED)
     row = {

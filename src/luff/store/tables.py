@@ -49,6 +49,7 @@ __all__ = [
     "audit",
     "check_result",
     "intent",
+    "lever",
     "metadata",
     "occurrence",
     "outcome",
@@ -60,7 +61,7 @@ __all__ = [
     "token",
 ]
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest migration. Known here so that opening an up-to-date database need not import Alembic."""
 
 KEY_LENGTH = 253
@@ -285,5 +286,18 @@ approval = Table(
     Column("schedule", _key(), primary_key=True),
     Column("scheduled_for", UTCDateTime, primary_key=True),
     Column("who", _key(), primary_key=True),
+    Column("at", UTCDateTime, nullable=False),
+)
+
+# A lever that is on. An empty uid is a mesh that has none; the namespace "*" is all of them: no namespace has that name.
+lever = Table(
+    "lever",
+    metadata,
+    Column("mesh_kind", _key(), primary_key=True),
+    Column("mesh_name", _key(), primary_key=True),
+    Column("mesh_uid", _key(), primary_key=True),
+    Column("namespace", _key(), primary_key=True),
+    Column("who", _key(), nullable=False),
+    Column("why", Text, nullable=False),
     Column("at", UTCDateTime, nullable=False),
 )
