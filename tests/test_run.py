@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any
 
 import httpx
@@ -20,10 +20,21 @@ from luff.lock import STOP_ANNOTATION, lease_ref
 from luff.mesh import Kind, Ref
 from luff.outcome import MeshIdentity, Outcome
 from luff.parse import parse_documents
+from luff.reaper import Reaper
 from luff.run import Options, World, run_experiment
 from luff.samples import Failure
 from luff.scope import FLAGS_HEADER
-from luff.testing import Cluster, MemoryJournal, NoWatcher, SimClock, SimMesh, Trouble, virtual_time
+from luff.testing import (
+    Cluster,
+    MemoryJournal,
+    MemoryLever,
+    MemoryLevers,
+    NoWatcher,
+    SimClock,
+    SimMesh,
+    Trouble,
+    virtual_time,
+)
 from luff.traffic.transport import TrafficError
 from luff.words import Object, Verdict
 from tests.factories import valid
@@ -60,6 +71,7 @@ class Setting:
             self.cluster.add({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
         self.mesh = SimMesh(self.cluster)
         self.journal = MemoryJournal()
+        self.levers = MemoryLevers()
         self.steps: list[str] = []
         self.live = asyncio.Event()
         self.armed = asyncio.Event()
@@ -81,7 +93,11 @@ class Setting:
         return httpx.Response(200)
 
     def run(
-        self, *, during: Callable[[Callable[[RunAborted], None]], Awaitable[Any]] | None = None, **options: Any
+        self,
+        *,
+        during: Callable[[Callable[[RunAborted], None]], Awaitable[Any]] | None = None,
+        before: Callable[[], Awaitable[Any]] | None = None,
+        **options: Any,
     ) -> Outcome:
         """Run the experiment and return its outcome."""
 
@@ -94,6 +110,8 @@ class Setting:
             return "the test's list"
 
         async def story() -> Outcome:
+            if before is not None:
+                await before()
             world = World(
                 mesh=self.mesh,
                 identity=MeshIdentity(kind="cluster", name="sim"),
@@ -105,6 +123,7 @@ class Setting:
                 source=lambda *_: self.source,
                 plane=self.plane,
                 keep_traceback=keep,
+                levers=self.levers,
             )
             stops: list[Callable[[RunAborted], None]] = []
             task = asyncio.create_task(
@@ -208,6 +227,54 @@ def test_a_restore_that_is_not_verified_pulls_the_lever() -> None:
     lever = setting.cluster.objects[Ref(Kind.CONFIG_MAP, "shop", LEVER)]
     assert outcome.run in lever["data"]["who"]
     assert "not verified" in lever["data"]["why"]
+    assert outcome.run in setting.levers.on["shop"].who
+
+
+def test_a_lever_in_the_store_alone_refuses_a_run_before_its_warm_up() -> None:
+    setting = Setting(warmup="0.5s")
+    setting.levers.on[None] = MemoryLever(None, "ada", "an incident", datetime.now(UTC))
+
+    outcome = setting.run()
+
+    assert (outcome.verdict, outcome.reason) == (Verdict.ABORTED, "lever")
+    assert "an incident" in outcome.explanation
+    assert "warm-up" not in setting.steps
+
+
+def test_a_lever_that_is_pulled_in_the_store_alone_ends_a_live_run() -> None:
+    setting = Setting(text=SLOW)
+
+    async def pull_when_live(_: Callable[[RunAborted], None]) -> None:
+        await setting.live.wait()
+        await setting.levers.pull("shop", who="ada", why="an incident")
+
+    outcome = setting.run(during=pull_when_live)
+
+    assert (outcome.verdict, outcome.reason) == (Verdict.ABORTED, "lever")
+    assert setting.routes == ["all"]
+
+
+def test_a_store_whose_lever_cannot_be_read_refuses_a_run() -> None:
+    setting = Setting()
+    setting.levers.broken = True
+
+    outcome = setting.run()
+
+    assert (outcome.verdict, outcome.reason) == (Verdict.ERROR, "store_unreachable")
+    assert len(setting.cluster.history[REF]) == 1
+
+
+def test_a_store_whose_lever_cannot_be_read_ends_no_run_that_is_live() -> None:
+    setting = Setting(text=SLOW.replace("duration: 20s", "duration: 5s"))
+
+    async def lose_the_store(_: Callable[[RunAborted], None]) -> None:
+        await setting.live.wait()
+        setting.levers.broken = True
+
+    outcome = setting.run(during=lose_the_store)
+
+    assert outcome.verdict is not Verdict.ABORTED
+    assert outcome.evidence is not None
 
 
 def test_a_container_without_a_reaper_is_refused() -> None:
@@ -219,6 +286,19 @@ def test_a_container_without_a_reaper_is_refused() -> None:
     assert outcome.next is not None
     assert "--accept-inert-leftover" in outcome.next.do
     assert len(setting.cluster.history[REF]) == 1
+
+
+def test_a_reaper_that_falls_silent_ends_a_run_that_relies_on_it() -> None:
+    setting = Setting(text=SLOW)
+
+    async def one_sweep() -> None:
+        await Reaper(SimMesh(setting.cluster), SimClock()).sweep()
+
+    outcome = setting.run(before=one_sweep, needs_reaper=True)
+
+    assert (outcome.verdict, outcome.reason) == (Verdict.ABORTED, "bound")
+    assert "the reaper's last heartbeat is" in outcome.explanation
+    assert setting.routes == ["all"]
 
 
 @pytest.mark.parametrize("reason", ["operator", "bound", "tripwire"])
@@ -407,9 +487,11 @@ def test_a_lever_that_could_not_be_pulled_is_said() -> None:
 
     outcome = setting.run(during=stop_when_live)
 
-    [note] = [entry.note or "" for entry in outcome.timeline if entry.phase == "lever"]
+    note, in_store = [entry.note or "" for entry in outcome.timeline if entry.phase == "lever"]
     assert note.startswith("NOT pulled for shop")
     assert "luff lever on -n shop" in note
+    assert in_store.startswith("pulled for shop in the store:")
+    assert "not verified" in setting.levers.on["shop"].why
     assert outcome.phase is Phase.STRANDED
 
 

@@ -14,16 +14,18 @@ merely looks like ours is reported.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
+from luff.announce import FAULT_REMOVED, Announcement, announce
 from luff.clock import Clock
-from luff.errors import Conflict, LuffError, MeshError, NotFound
-from luff.heartbeat import HEARTBEAT, HEARTBEAT_S
+from luff.errors import LuffError, MeshError, NotFound
+from luff.heartbeat import beat
 from luff.lock import RUN_ANNOTATION, lease_ref
 from luff.mesh import Kind, Mesh, Ref
 from luff.names import http_routes, is_newer, our_run, ours, parse_name, suspects, tampered
+from luff.units import TTL_MOST_S
 from luff.withdraw import FENCE_ANNOTATION, NAMELESS, tidy, withdraw
 from luff.words import Object
 
@@ -31,14 +33,14 @@ __all__ = ["ORPHAN_AFTER_S", "REASONS", "Reaper", "Sighted", "Sweep"]
 
 ORPHAN_AFTER_S = 15.0
 """How long a run's Lease may stand still before the run counts as dead."""
-TTL_MOST_S = 3600.0
-"""No twin may live longer, whatever its name says."""
 SKEW_S = 60.0
 """How far in the future a twin's creation may lie: clocks of API servers differ."""
 SWEEP_PATIENCE_S = 10.0
 """One stubborn object must not keep the heartbeat waiting; the next sweep tries again."""
 AT_ONCE = 16
 """How many objects are restored at the same time."""
+PROVE_EVERY_S = 15.0
+"""How long it counts as shown that a route could be removed in a namespace: half as long as its heartbeat is fresh."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +82,23 @@ REASONS: tuple[Reason, ...] = (
 
 @dataclass(slots=True)
 class Sweep:
-    """This is one look at everything. *removed* has (object, run, reason); *kept* what is live; *errors* in sentences."""
+    """
+    This is one look at everything.
+
+    *removed* has (object, run, reason); *kept* what is live; *errors* in
+    sentences; *failed* the namespaces that they are about.
+    """
 
     removed: list[tuple[Ref, str | None, str]] = field(default_factory=list)
     kept: list[tuple[Ref, str | None]] = field(default_factory=list)
     suspects: list[tuple[Ref, str]] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    failed: set[str] = field(default_factory=set)
+
+    def fail(self, error: LuffError, namespace: str) -> None:
+        """Take note of *error* in *namespace*."""
+        self.errors.append(str(error))
+        self.failed.add(namespace)
 
 
 @dataclass(slots=True)
@@ -103,9 +116,10 @@ class Reaper:
     identity: str = "luff-reaper"
     _first_seen: dict[tuple[Ref, str | None], float] = field(default_factory=dict)
     _leases: dict[tuple[Ref, str | None], tuple[str, float]] = field(default_factory=dict)
+    _proven: dict[str, float] = field(default_factory=dict)
 
     async def sweep(self) -> Sweep:
-        """Look at everything once, remove what must go, and renew the heartbeat if all could be read."""
+        """Look at everything once, remove what must go, and renew the heartbeat for the namespaces where that was possible."""
         sweep = Sweep()
         try:
             server_s = await self.mesh.server_time_s()
@@ -113,6 +127,7 @@ class Reaper:
             sweep.errors.append(str(error))
             return sweep
         seen: set[tuple[Ref, str | None]] = set()
+        proven: dict[str, float] = {}
         everywhere: list[str | None] = [None]
         for namespace in self.namespaces or everywhere:
             try:
@@ -123,13 +138,45 @@ class Reaper:
             looks = asyncio.Semaphore(AT_ONCE)
             for keys in await asyncio.gather(*(self._look(each, server_s, sweep, looks) for each in objects)):
                 seen |= keys
+            proven |= await self._prove(objects, server_s, sweep)
+        self._proven = {name: at_s for name, at_s in proven.items() if name not in sweep.failed}
         if not sweep.errors:
             # Only a whole look tells what is no longer there.
             self._first_seen = {key: at for key, at in self._first_seen.items() if key in seen}
             self._leases = {key: record for key, record in self._leases.items() if key in seen}
-        if not sweep.errors:
-            await self._beat(server_s, sweep)
+        if self._proven or not sweep.errors:
+            try:
+                await beat(self.mesh, self.home, identity=self.identity, covers=self._proven, now_s=server_s)
+            except MeshError as error:
+                sweep.errors.append(f"no heartbeat: {error}")
         return sweep
+
+    async def _prove(self, objects: Iterable[Object], server_s: float, sweep: Sweep) -> dict[str, float]:
+        """Return when it was shown of each namespace that we may remove a route there; asked anew when that is a while ago."""
+        proven: dict[str, float] = {}
+        one_each = {Ref.of(each).namespace: Ref.of(each) for each in objects}
+        asks = asyncio.Semaphore(AT_ONCE)
+
+        async def ask(ref: Ref) -> None:
+            at_s = self._proven.get(ref.namespace)
+            if at_s is not None and server_s - at_s < PROVE_EVERY_S:
+                proven[ref.namespace] = at_s
+                return
+            try:
+                async with asks:
+                    # It changes nothing; but the roles, and whatever admission there is, are asked as for a removal.
+                    await self.mesh.patch(
+                        ref, [{"op": "test", "path": "/metadata/name", "value": ref.name}], dry_run=True
+                    )
+            except NotFound:
+                return
+            except MeshError as error:
+                sweep.errors.append(f"nothing can be removed in {ref.namespace}: {error}")
+                return
+            proven[ref.namespace] = server_s
+
+        await asyncio.gather(*(ask(ref) for ref in one_each.values()))
+        return proven
 
     async def _look(
         self, object_: Object, server_s: float, sweep: Sweep, looks: asyncio.Semaphore
@@ -170,7 +217,7 @@ class Reaper:
             sweep.kept.append((sighted.ref, sighted.run))
             return
         try:
-            await withdraw(
+            done = await withdraw(
                 self.mesh,
                 sighted.ref,
                 run=sighted.run or NAMELESS,
@@ -179,9 +226,14 @@ class Reaper:
                 patience_s=SWEEP_PATIENCE_S,
             )
         except LuffError as error:
-            sweep.errors.append(str(error))
+            sweep.fail(error, sighted.ref.namespace)
             return
         sweep.removed.append((sighted.ref, sighted.run, reason))
+        if done.removed and done.object_ is not None:
+            note = f"a reaper of luff ({self.identity}) took out run {sighted.run}: {reason}"
+            # For people, and for the run if it is alive; best effort.
+            with contextlib.suppress(MeshError):
+                await announce(self.mesh, done.object_, Announcement(FAULT_REMOVED, note, sighted.server_s))
 
     async def _tidy(self, object_: Object, ref: Ref, sweep: Sweep) -> None:
         """Take away a fence that a restorer left when it died between its two writes."""
@@ -190,7 +242,7 @@ class Reaper:
         try:
             await tidy(self.mesh, ref)
         except LuffError as error:
-            sweep.errors.append(str(error))
+            sweep.fail(error, ref.namespace)
 
     def _watched_s(self, ref: Ref, run: str | None) -> float:
         now_s = self.clock.monotonic_s()
@@ -215,26 +267,3 @@ class Reaper:
             since_s = now_s
         self._leases[ref, run] = (record, since_s)
         return now_s - since_s
-
-    async def _beat(self, server_s: float, sweep: Sweep) -> None:
-        """Renew the Lease that tells luff a restorer is at work; only after everything could be read."""
-        ref = Ref(Kind.LEASE, self.home, HEARTBEAT)
-        spec = {
-            "holderIdentity": self.identity,
-            "leaseDurationSeconds": HEARTBEAT_S,
-            "renewTime": datetime.fromtimestamp(server_s, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-        }
-        try:
-            try:
-                there = await self.mesh.read(ref)
-                await self.mesh.replace({**there, "spec": {**there.get("spec", {}), **spec}})
-            except NotFound:
-                metadata = {"name": HEARTBEAT, "namespace": self.home}
-                await self.mesh.create(
-                    {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": spec}
-                )
-        except Conflict:
-            # Another reaper has just beaten; that will do.
-            return
-        except MeshError as error:
-            sweep.errors.append(f"no heartbeat: {error}")

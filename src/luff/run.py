@@ -34,7 +34,7 @@ from luff.errors import (
 )
 from luff.heartbeat import check_heartbeat
 from luff.inject import Live, injected, shielded
-from luff.lever import pull_lever
+from luff.lever import check_record, pull
 from luff.lifecycle import Phase
 from luff.lock import STOP_ANNOTATION, lease_ref, locked
 from luff.mesh import Kind, Mesh, Ref
@@ -220,8 +220,9 @@ async def _prepare(run: Run) -> Plan:
     for warning in plan.others:
         run.record.step(world.clock.now_s(), "mind", plan.stamp.scope.redact(warning))
     await preflight(world.mesh, plan)
+    await check_record(world.levers, plan.injection.namespace)
     if run.options.needs_reaper:
-        await check_heartbeat(world.mesh)
+        await check_heartbeat(world.mesh, plan.injection.namespace)
     if world.begin is not None:
         await world.begin(run.record)
     run.judge = Judge(plan.checks, control_errors_most=control_errors_most(run.experiment))
@@ -363,12 +364,15 @@ async def _stop_everything(run: Run) -> None:
     assert run.live.ref is not None
     namespace = run.live.ref.namespace
     why = f"a restore is not verified: {run.unrestored.message}"
-    try:
-        await pull_lever(run.world.mesh, namespace, who=f"run {run.record.run}", why=why, clock=run.world.clock)
-    except MeshError as error:
-        run.step("lever", f"NOT pulled for {namespace}: {error.message}; `luff lever on -n {namespace}`")
-        return
-    run.step("lever", f"pulled for {namespace}: `luff lever off -n {namespace}` once you have looked")
+    world, who = run.world, f"run {run.record.run}"
+    done = await pull(world.mesh, world.levers, namespace, who=who, why=why, clock=world.clock)
+    if done.cluster_error is not None:
+        run.step("lever", f"NOT pulled for {namespace}: {done.cluster_error.message}; `luff lever on -n {namespace}`")
+    if done.store_error is not None:
+        run.step("lever", f"NOT pulled for {namespace} in the store: {done.store_error.message}")
+    halves = [("the cluster", done.holds), ("the store", world.levers is not None and done.store_error is None)]
+    if pulled := " and in ".join(half for half, is_on in halves if is_on):
+        run.step("lever", f"pulled for {namespace} in {pulled}: `luff lever off -n {namespace}` once you have looked")
 
 
 async def _recover(run: Run, plan: Plan, driver: Driver) -> None:

@@ -17,6 +17,7 @@ import selectors
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Literal, TypeVar, cast
 
@@ -31,6 +32,8 @@ __all__ = [
     "Cluster",
     "Killed",
     "MemoryJournal",
+    "MemoryLever",
+    "MemoryLevers",
     "NoWatcher",
     "SimClock",
     "SimMesh",
@@ -343,6 +346,46 @@ class MemoryJournal:
         passed = self.phases.setdefault(run, [Phase.PLANNED])
         check_way(passed[-1], phase)
         passed.append(phase)
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryLever:
+    """This is a lever that is on in `MemoryLevers`."""
+
+    namespace: str | None
+    who: str
+    why: str
+    at: datetime
+
+
+@dataclass(slots=True)
+class MemoryLevers:
+    """
+    This is the store's half of the levers, in memory.
+
+    *broken* makes every call fail from then on.
+    """
+
+    on: dict[str | None, MemoryLever] = field(default_factory=dict)
+    broken: bool = False
+
+    async def pull(self, namespace: str | None, *, who: str, why: str) -> MemoryLever:
+        self._check()
+        at = datetime.fromtimestamp(EPOCH_S + asyncio.get_running_loop().time(), UTC)
+        self.on[namespace] = MemoryLever(namespace, who, why, at)
+        return self.on[namespace]
+
+    async def let_go(self, namespace: str | None) -> bool:
+        self._check()
+        return self.on.pop(namespace, None) is not None
+
+    async def pulled(self) -> Sequence[MemoryLever]:
+        self._check()
+        return list(self.on.values())
+
+    def _check(self) -> None:
+        if self.broken:
+            raise StoreError("the database is away")
 
 
 @dataclass(slots=True)

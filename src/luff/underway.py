@@ -18,6 +18,7 @@ from luff.clock import Clock
 from luff.errors import RestoreNotVerified, RunAborted
 from luff.evidence import DataPlane, Source
 from luff.inject import Hands, Live, Watcher
+from luff.lever import Record as LeverRecord
 from luff.lifecycle import Journal
 from luff.mesh import Mesh
 from luff.model import Experiment
@@ -62,7 +63,8 @@ class World:
     samples' zero; *transport* the way out; *plane* is ``None`` where proxies
     cannot be seen; *watcher_died* comes back when nobody guards any more;
     *begin* is told of a run that is about to touch something; *keep_traceback*
-    keeps the trace of a mistake of luff's own and says where.
+    keeps the trace of a mistake of luff's own and says where; *levers* is the
+    store's half of the levers, ``None`` where there is no store.
     """
 
     mesh: Mesh
@@ -76,6 +78,7 @@ class World:
     plane: DataPlane | None
     begin: Callable[[Record], Awaitable[None]] | None = None
     keep_traceback: Callable[[str], str] = _to_the_log
+    levers: LeverRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from fractions import Fraction
 __all__ = [
     "DURATION_MOST_S",
     "RATE_MOST_HZ",
+    "TTL_MOST_S",
     "istio_duration",
     "parse_duration_s",
     "parse_percent",
@@ -35,6 +36,8 @@ __all__ = [
 
 DURATION_MOST_S = 10 * 366 * 86400.0
 """Longer than anything here can last."""
+TTL_MOST_S = 3600.0
+"""The most that a twin may live. A reaper takes out what is older, whatever its name says, so nobody may ask for more."""
 RATE_MOST_HZ = 1e6
 """More than one machine can send; a plan's own bound is far below."""
 RATE_LEAST_HZ = 1e-6

@@ -8,12 +8,14 @@ run; so does a watcher that breaks, since from then on nobody would notice.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-from luff.errors import MeshError, NotFound, RunAborted
-from luff.lever import check_lever
+from luff.errors import MeshError, NotFound, RunAborted, StoreError
+from luff.heartbeat import heartbeat_lost
+from luff.lever import check_lever, check_record
 from luff.tripwires import tripwires
 from luff.underway import Run
 from luff.withdraw import remaining
@@ -30,12 +32,14 @@ ASK_TIME_EVERY_S = 30.0
 
 @asynccontextmanager
 async def watched(run: Run) -> AsyncIterator[None]:
-    """Watch the lever, the twins, the guard, the time and the tripwires for the life of the body."""
+    """Watch the lever, the twins, the guard or the reaper, the time and the tripwires for the life of the body."""
     work = {
         "the lever and the twins": _watch_lever_and_twins(run),
         "the guard": _watch_guard(run),
         "the twins' time": _watch_time(run),
     }
+    if run.options.needs_reaper:
+        work["the reaper"] = _watch_reaper(run)
     for number, tripwire in enumerate(tripwires(run.experiment, run.world.clock, run.stop), 1):
         work[f"tripwire {number}"] = tripwire
     tasks = [_start(run, name, each) for name, each in work.items()]
@@ -67,6 +71,9 @@ async def _watch_lever_and_twins(run: Run) -> None:
         await run.world.clock.sleep(LOOK_EVERY_S)
         try:
             await check_lever(run.world.mesh, live.ref.namespace)
+            # A store that is away refuses what is new; it ends nothing that is live.
+            with contextlib.suppress(StoreError):
+                await check_record(run.world.levers, live.ref.namespace)
         except RunAborted as pulled:
             run.stop(pulled)
             return
@@ -84,6 +91,13 @@ async def _watch_lever_and_twins(run: Run) -> None:
 async def _watch_guard(run: Run) -> None:
     code = await run.world.watcher_died()
     run.stop(RunAborted("bound", f"the guard ended with {code}, so nobody could clean up after this process"))
+
+
+async def _watch_reaper(run: Run) -> None:
+    """Stop when nobody but us is there any more to clean up; see `luff.heartbeat`."""
+    assert run.live.ref is not None
+    lost = await heartbeat_lost(run.world.mesh, run.live.ref.namespace, clock=run.world.clock)
+    run.stop(RunAborted("bound", lost.message, next_step=lost.next_step))
 
 
 async def _watch_time(run: Run) -> None:

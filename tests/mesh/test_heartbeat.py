@@ -1,50 +1,201 @@
-"""No injection where nobody could clean up: the reaper's heartbeat, and what is said without one."""
+"""No injection where nobody could clean up: what a reaper shows, what it does not, and what is said without one."""
 
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+import json
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any
 
 import pytest
 
 from luff.errors import NoGuard
-from luff.heartbeat import HEARTBEAT, HEARTBEAT_S, check_heartbeat
+from luff.heartbeat import COVERS, HEARTBEAT, HEARTBEAT_S, check_heartbeat, heartbeat_lost
 from luff.lab.api import ApiServer
 from luff.lab.misbehaviour import Rule
 from luff.lever import SYSTEM_NAMESPACE
+from luff.mesh import Kind, Ref
 from luff.mesh.kubernetes import KubernetesMesh
+from luff.reaper import PROVE_EVERY_S, Reaper, Sweep
+from luff.testing import Cluster, SimClock, SimMesh, Trouble, virtual_time
+from luff.words import Object
+
+LEASE = Ref(Kind.LEASE, SYSTEM_NAMESPACE, HEARTBEAT)
 
 
-def _beat(server: ApiServer, age_s: float) -> None:
-    renewed = datetime.now(UTC) - timedelta(seconds=age_s)
+def virtual_service(namespace: str, name: str = "stock") -> Object:
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "VirtualService",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {"hosts": [name], "http": [{"name": "all", "route": [{"destination": {"host": name}}]}]},
+    }
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    """Return an API server with routes in two namespaces."""
+    made = Cluster()
+    for namespace in ("books", "shop"):
+        made.add(virtual_service(namespace))
+    return made
+
+
+@pytest.fixture
+def play() -> Iterator[Callable[[Awaitable[Any]], Any]]:
+    """Return what runs an awaitable in virtual time."""
+    with virtual_time() as run:
+        yield run
+
+
+async def sweep(cluster: Cluster, namespaces: Sequence[str] | None = None, **mesh: Any) -> Sweep:
+    return await Reaper(SimMesh(cluster, **mesh), SimClock(), namespaces=namespaces).sweep()
+
+
+def test_a_reaper_that_has_looked_everywhere_covers_every_namespace_with_routes(
+    cluster: Cluster, play: Callable[[Awaitable[Any]], Any]
+) -> None:
+    async def story() -> None:
+        await sweep(cluster)
+        for namespace in ("books", "shop"):
+            await check_heartbeat(SimMesh(cluster), namespace)
+
+    play(story())
+
+
+def test_a_reaper_of_another_namespace_is_none_here(cluster: Cluster, play: Callable[[Awaitable[Any]], Any]) -> None:
+    async def story() -> None:
+        await sweep(cluster, ["books"])
+        with pytest.raises(NoGuard, match=r"could remove a route in shop \(it has in: books\)"):
+            await check_heartbeat(SimMesh(cluster), "shop")
+
+    play(story())
+
+
+def test_two_reapers_of_two_namespaces_do_not_speak_against_one_another(
+    cluster: Cluster, play: Callable[[Awaitable[Any]], Any]
+) -> None:
+    async def story() -> None:
+        await asyncio.gather(sweep(cluster, ["books"]), sweep(cluster, ["shop"]))
+        for namespace in ("books", "shop"):
+            await check_heartbeat(SimMesh(cluster), namespace)
+
+    play(story())
+
+
+def test_a_reaper_that_may_look_and_not_patch_covers_nothing(
+    cluster: Cluster, play: Callable[[Awaitable[Any]], Any]
+) -> None:
+    def trouble(verb: str, ref: Ref) -> Trouble:
+        return Trouble.DENIED if verb == "dry-run" and ref.namespace == "shop" else Trouble.NONE
+
+    async def story() -> None:
+        swept = await sweep(cluster, trouble=trouble)
+        assert any("nothing can be removed in shop" in error for error in swept.errors)
+        await check_heartbeat(SimMesh(cluster), "books")
+        with pytest.raises(NoGuard, match="in shop"):
+            await check_heartbeat(SimMesh(cluster), "shop")
+
+    play(story())
+
+
+def test_what_a_reaper_has_shown_holds_for_a_while_and_is_shown_again(
+    cluster: Cluster, play: Callable[[Awaitable[Any]], Any]
+) -> None:
+    tried: list[Ref] = []
+
+    def trouble(verb: str, ref: Ref) -> Trouble:
+        if verb == "dry-run":
+            tried.append(ref)
+        return Trouble.NONE
+
+    async def story() -> None:
+        reaper = Reaper(SimMesh(cluster, trouble=trouble), SimClock(), namespaces=["shop"])
+        for wait_s in (0, PROVE_EVERY_S / 3, PROVE_EVERY_S):
+            await asyncio.sleep(wait_s)
+            await reaper.sweep()
+
+    play(story())
+
+    assert len(tried) == 2
+
+
+def test_a_reaper_that_is_gone_is_noticed_by_who_relies_on_it(
+    cluster: Cluster, play: Callable[[Awaitable[Any]], Any]
+) -> None:
+    async def story() -> NoGuard:
+        await sweep(cluster)
+        return await heartbeat_lost(SimMesh(cluster), "shop", clock=SimClock())
+
+    assert "s old" in play(story()).message
+
+
+def test_one_look_that_fails_is_no_loss(cluster: Cluster, play: Callable[[Awaitable[Any]], Any]) -> None:
+    looks = 0
+
+    def trouble(verb: str, ref: Ref) -> Trouble:
+        nonlocal looks
+        looks += ref == LEASE
+        return Trouble.BUSY if ref == LEASE and looks == 1 else Trouble.NONE
+
+    async def story() -> None:
+        reaper = Reaper(SimMesh(cluster), SimClock())
+        waiting = asyncio.create_task(heartbeat_lost(SimMesh(cluster, trouble=trouble), "shop", clock=SimClock()))
+        for _ in range(20):
+            await reaper.sweep()
+            await asyncio.sleep(5)
+        assert not waiting.done()
+        waiting.cancel()
+
+    play(story())
+
+    assert looks > 2
+
+
+@pytest.mark.parametrize("covers", [None, "", "nonsense", "[]", '{"shop": "now"}', '{"shop": NaN}', '{"shop": true}'])
+def test_a_heartbeat_that_does_not_say_what_it_covers_covers_nothing(
+    cluster: Cluster, play: Callable[[Awaitable[Any]], Any], covers: str | None
+) -> None:
+    async def story() -> None:
+        await sweep(cluster)
+        annotations = {} if covers is None else {COVERS: covers}
+        cluster.edit(LEASE, lambda lease: lease["metadata"].update(annotations=annotations))
+        with pytest.raises(NoGuard, match="no namespace"):
+            await check_heartbeat(SimMesh(cluster), "shop")
+
+    play(story())
+
+
+def test_an_old_heartbeat_will_not_do(cluster: Cluster, play: Callable[[Awaitable[Any]], Any]) -> None:
+    async def story() -> NoGuard:
+        await sweep(cluster)
+        await asyncio.sleep(HEARTBEAT_S + 60)
+        with pytest.raises(NoGuard, match=r"[89][0-9] s old") as caught:
+            await check_heartbeat(SimMesh(cluster), "shop")
+        return caught.value
+
+    assert "--accept-inert-leftover" in str(play(story()).next_step)
+
+
+def test_a_real_client_may_write_and_read_it(server: ApiServer, adapter: KubernetesMesh) -> None:
     server.store.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM_NAMESPACE}})
-    server.store.put(
-        {
-            "apiVersion": "coordination.k8s.io/v1",
-            "kind": "Lease",
-            "metadata": {"name": HEARTBEAT, "namespace": SYSTEM_NAMESPACE},
-            "spec": {"holderIdentity": "r", "renewTime": renewed.strftime("%Y-%m-%dT%H:%M:%S.%fZ")},
-        }
-    )
+    server.store.put(virtual_service("shop", "heartbeat"))
+
+    async def story() -> Object:
+        reaper = Reaper(adapter, SimClock(), namespaces=["shop"])
+        for _ in range(2):
+            swept = await reaper.sweep()
+            assert swept.errors == []
+        await check_heartbeat(adapter, "shop")
+        return await adapter.read(LEASE)
+
+    lease = asyncio.run(story())
+
+    assert list(json.loads(lease["metadata"]["annotations"][COVERS])) == ["shop"]
 
 
-def test_a_fresh_heartbeat_will_do(server: ApiServer, adapter: KubernetesMesh) -> None:
-    _beat(server, age_s=1)
-
-    asyncio.run(check_heartbeat(adapter))
-
-
-def test_an_old_heartbeat_will_not(server: ApiServer, adapter: KubernetesMesh) -> None:
-    _beat(server, age_s=HEARTBEAT_S + 60)
-
-    with pytest.raises(NoGuard, match=r"[89][0-9] s old") as caught:
-        asyncio.run(check_heartbeat(adapter))
-    assert "--accept-inert-leftover" in str(caught.value.next_step)
-
-
-def test_a_heartbeat_that_cannot_be_read_will_not(server: ApiServer, adapter: KubernetesMesh) -> None:
-    _beat(server, age_s=1)
+def test_a_heartbeat_that_cannot_be_read_will_not_do(server: ApiServer, adapter: KubernetesMesh) -> None:
     server.misbehaviour.add([Rule("status", plural="leases", code=403)])
 
     with pytest.raises(NoGuard, match="cannot be read"):
-        asyncio.run(check_heartbeat(adapter))
+        asyncio.run(check_heartbeat(adapter, "shop"))

@@ -369,6 +369,7 @@ def test_the_lever_stops_runs_restores_and_refuses(
     assert row["why"] == "checkout is down"
     assert "@" in row["who"]
     assert re.fullmatch(r"[0-9-]+T[0-9:]+Z", row["when"])
+    assert (row["cluster"], row["store"]) == (True, True)
     assert off.code == 0, off
     assert after.code == 0, after
 
@@ -381,6 +382,52 @@ def test_the_lever_works_twice_and_off_twice(shell: Shell) -> None:
     ]
 
     assert codes == [0, 0, 1, 0, 0, 0]
+
+
+@pytest.mark.usefixtures("lever_off")
+def test_the_lever_is_pulled_and_let_go_in_the_half_that_there_is(shell: Shell, quick: Path) -> None:
+    broken = "sqlite:////dev/null/luff.db"
+
+    pulled = shell.luff("lever", "on", "--lab", "--why", "x", "--store", broken)
+    half = shell.luff("lever", "status", "--lab", "-o", "json", "--store", broken)
+    off = shell.luff("lever", "off", "--lab", "-o", "json", "--store", broken)
+    unknown = shell.luff("lever", "status", "--lab", "--store", broken)
+    whole = shell.luff("lever", "off", "--lab")
+
+    assert pulled.code == 0, pulled
+    assert "it is not in the store" in pulled.out
+    assert half.code == 1, half
+    [row] = json.loads(half.out)["levers"]
+    assert (row["cluster"], row["store"]) == (True, False)
+    assert off.code == 5, off
+    assert "may still be on in the store" in off.err
+    assert json.loads(off.out)["was_on"] is True
+    assert unknown.code == 5, unknown
+    assert whole.code == 0, whole
+
+
+@pytest.mark.usefixtures("lever_off")
+def test_where_the_lever_cannot_be_put_over_all_it_says_where_it_is(
+    shell: Shell, quick: Path, misbehave: Callable[..., None]
+) -> None:
+    misbehave(action="status", code=403, verb="create", plural="configmaps", namespace="luff-system", times=1_000_000)
+    misbehave(action="status", code=403, verb="create", plural="namespaces", times=1_000_000)
+    misbehave(action="status", code=403, verb="create", plural="configmaps", namespace="default", times=1_000_000)
+
+    pulled = shell.luff("lever", "on", "--lab", "--why", "x", "-o", "json")
+    refused = shell.luff("run", "--lab", quick)
+    off = shell.luff("lever", "off", "--lab")
+    after = shell.luff("lever", "status", "--lab")
+
+    assert pulled.code == 5, pulled
+    said = json.loads(pulled.out)
+    assert "bookinfo" in said["refused_in"]
+    assert "default" in said["not_refused_in"]
+    assert "NOT refused in: " in pulled.err
+    assert said["restored"] is True
+    assert refused.code == 4, refused
+    assert off.code == 0, off
+    assert after.code == 0, after
 
 
 def test_a_lever_without_a_reason_or_a_place_is_told_what_to_do(shell: Shell, routes: Callable[..., None]) -> None:

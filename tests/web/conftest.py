@@ -84,6 +84,7 @@ def world_on(cluster: Cluster, store: Store) -> World:
         transport=lambda _: httpx.MockTransport(lambda _: httpx.Response(200, json={"stock": 1})),
         source=lambda _plan, _zero: ResponseHeader(),
         plane=None,
+        levers=store.levers(IDENTITY),
     )
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from luff.mesh import Kind
 from luff.model import PolicySpec
 from luff.store import Role
-from luff.testing import Cluster
+from luff.testing import Cluster, SimMesh, Trouble
 from luff.web.problems import CODES, MEDIA_TYPE
 from tests.factories import failed, outcome, passed
 from tests.web.conftest import Server, experiment
@@ -350,7 +351,31 @@ def test_the_lever_stops_runs_and_refuses_new_ones(play: Play) -> None:
         assert [each["why"] for each in pulled.json()["levers"]] == ["an incident"]
         assert (ended["verdict"], ended["reason"]) == ("aborted", "lever")
         assert (refused_run["verdict"], refused_run["reason"]) == ("aborted", "lever")
-        assert off.json() == {"levers": []}
+        assert [(each["cluster"], each["store"]) for each in pulled.json()["levers"]] == [(True, True)]
+        assert off.json() == {"levers": [], "error": None}
+
+    play(story)
+
+
+def test_a_lever_that_the_cluster_refuses_stops_by_way_of_the_store(play: Play) -> None:
+    async def story(server: Server) -> None:
+        location = (await server.client.post("/api/v1/runs", json={"experiment": "long"})).headers["location"]
+        await until_live(server, location)
+        mesh = server.service.world.mesh
+        assert isinstance(mesh, SimMesh)
+        mesh.trouble = lambda verb, ref: (
+            Trouble.DENIED if verb == "create" and ref.kind in (Kind.CONFIG_MAP, Kind.NAMESPACE) else Trouble.NONE
+        )
+
+        pulled = await server.client.post("/api/v1/lever", json={"on": True, "why": "an incident"})
+        ended = await server.until_ended(location)
+        shown = await server.client.get("/api/v1/lever")
+        off = await server.client.post("/api/v1/lever", json={"on": False})
+
+        assert is_problem(pulled, "mesh")
+        assert (ended["verdict"], ended["reason"]) == ("aborted", "lever")
+        assert [(each["cluster"], each["store"]) for each in shown.json()["levers"]] == [(False, True)]
+        assert off.json()["levers"] == []
 
     play(story)
 

@@ -4,20 +4,79 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
-from dataclasses import asdict
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from luff.cli.options import MeshOptions, Voice, mesh_options, option, voice_options
+from luff.cli.options import MeshOptions, Voice, mesh_options, option, store_option, voice_options
 from luff.cli.restore import who_am_i
-from luff.errors import LuffError, MeshError, UsageError
+from luff.errors import LuffError, MeshError, StoreError, UsageError
 
 if TYPE_CHECKING:
+    from luff.lever import LetGo, LeverPulled, Pulled
     from luff.mesh import Mesh
+    from luff.outcome import MeshIdentity
+    from luff.store import Store, StoredLever
 
 __all__ = ["lever"]
+
+_output = option(
+    "-o", "--output", type=click.Choice(["table", "json"]), default="table", help="The shape of the answer."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """
+    This is the store's half, opened anew whenever it is asked.
+
+    A database that is away must keep nobody waiting who pulls the other half.
+    """
+
+    url: str | None
+    mesh: MeshIdentity
+
+    async def pull(self, namespace: str | None, *, who: str, why: str) -> StoredLever:
+        with await self._opened() as store:
+            return await store.levers(self.mesh).pull(namespace, who=who, why=why)
+
+    async def let_go(self, namespace: str | None) -> bool:
+        with await self._opened() as store:
+            return await store.levers(self.mesh).let_go(namespace)
+
+    async def pulled(self) -> Sequence[StoredLever]:
+        with await self._opened() as store:
+            return await store.levers(self.mesh).pulled()
+
+    async def _opened(self) -> Store:
+        from luff.store import Store  # SQLAlchemy costs a third of a second
+
+        return await asyncio.to_thread(Store.open, self.url)
+
+
+@dataclass(frozen=True, slots=True)
+class _Hand:
+    """This is who has a hand on the lever: where it is, and how the answer is given."""
+
+    api: Mesh
+    record: _Record
+    namespace: str | None
+    output: str
+    voice: Voice
+
+    @property
+    def scope(self) -> str:
+        return "everywhere" if self.namespace is None else f"in {self.namespace}"
+
+    @property
+    def again(self) -> str:
+        return "" if self.namespace is None else f" -n {self.namespace}"
+
+    def say(self, text: str) -> None:
+        """Say *text* on stdout; beside JSON on stderr."""
+        click.echo(text, err=self.output == "json")
 
 
 @click.group()
@@ -27,45 +86,57 @@ def lever() -> None:
 
 @lever.command()
 @option("--why", metavar="TEXT", help="The reason, for everybody whose run is refused.")
+@_output
 @mesh_options
+@store_option
 @voice_options
-def on(why: str | None, mesh: MeshOptions, voice: Voice) -> int:
+def on(why: str | None, output: str, store: str | None, mesh: MeshOptions, voice: Voice) -> int:
     """
     Stop every run, restore everything, and refuse new runs until `luff lever off`.
 
     With -n for that namespace, without it everywhere. It asks nothing: who
-    pulls it is in a hurry.
+    pulls it is in a hurry. It is put into the cluster and into the store; one
+    of the two that is away is no reason not to pull the other.
     """
-    if not (why or "").strip():
+    reason = (why or "").strip()
+    if not reason:
         raise UsageError("a lever needs a reason", next_step="add --why 'what happened'")
-    return _with_mesh(mesh, lambda api: _on(api, str(why).strip(), namespace=mesh.namespace, voice=voice))
+    return _with_mesh(mesh, store, output, voice, lambda hand: _on(hand, reason))
 
 
 @lever.command()
+@_output
 @mesh_options
+@store_option
 @voice_options
-def off(mesh: MeshOptions, voice: Voice) -> int:
-    """Let runs be started again. Nothing is started by it."""
-    return _with_mesh(mesh, lambda api: _off(api, namespace=mesh.namespace, voice=voice))
+def off(output: str, store: str | None, mesh: MeshOptions, voice: Voice) -> int:
+    """Let runs be started again. Nothing is started by it. Exits 5 when a half of it could not be put off."""
+    return _with_mesh(mesh, store, output, voice, _off)
 
 
 @lever.command()
-@option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="The shape of the answer.")
+@_output
 @mesh_options
+@store_option
 @voice_options
-def status(output: str, mesh: MeshOptions, voice: Voice) -> int:
+def status(output: str, store: str | None, mesh: MeshOptions, voice: Voice) -> int:
     """Show who pulled which lever, when and why. Exits 0 when all are off, 1 when one is on, 5 when it cannot tell."""
-    return _with_mesh(mesh, lambda api: _status(api, namespace=mesh.namespace, output=output, voice=voice))
+    return _with_mesh(mesh, store, output, voice, _status)
 
 
-def _with_mesh(mesh: MeshOptions, work: Callable[[Mesh], Awaitable[int]]) -> int:
+def _with_mesh(
+    mesh: MeshOptions, store: str | None, output: str, voice: Voice, work: Callable[[_Hand], Awaitable[int]]
+) -> int:
     from luff.cli.mesh_choice import ambient_mesh
+    from luff.cli.world import identity_of
     from luff.mesh.kubernetes import KubernetesMesh  # the client costs half a second
 
-    api = KubernetesMesh.connect(ambient_mesh(mesh).connection)
+    chosen = ambient_mesh(mesh)
+    api = KubernetesMesh.connect(chosen.connection)
+    hand = _Hand(api, _Record(store, identity_of(chosen, api)), mesh.namespace, output, voice)
 
     async def done() -> int:
-        return await work(api)
+        return await work(hand)
 
     try:
         return asyncio.run(done())
@@ -73,61 +144,159 @@ def _with_mesh(mesh: MeshOptions, work: Callable[[Mesh], Awaitable[int]]) -> int
         api.close()
 
 
-async def _on(api: Mesh, why: str, *, namespace: str | None, voice: Voice) -> int:
+async def _on(hand: _Hand, why: str) -> int:
     from luff.cli.stop import stop_everything
     from luff.clock import SystemClock
-    from luff.lever import SYSTEM_NAMESPACE, pull_lever
+    from luff.lever import pull
 
-    where = namespace or SYSTEM_NAMESPACE
-    unpulled: MeshError | None = None
+    done = await pull(hand.api, hand.record, hand.namespace, who=who_am_i(), why=why, clock=SystemClock())
+    for line in _what_is_stopped(hand, done):
+        hand.say(line)
+    restored = False
     try:
-        click.echo(str(await pull_lever(api, where, who=who_am_i(), why=why, clock=SystemClock())))
-    except MeshError as error:
-        # New runs are not refused, then; those that there are must end all the same.
-        unpulled = error
-        click.echo(f"luff: the lever could NOT be set, so new runs are not refused: {error}", err=True)
-    await stop_everything(api, None if namespace is None else [namespace], voice=voice)
-    if unpulled is not None:
+        await stop_everything(hand.api, None if hand.namespace is None else [hand.namespace], voice=hand.voice)
+        restored = True
+    finally:
+        if hand.output == "json":
+            click.echo(json.dumps(_pulled_as_json(done, restored=restored), indent=2))
+    if not done.holds:
+        raise _not_set(hand, done)
+    hand.say("every run is stopped, every route is back")
+    return 0
+
+
+def _what_is_stopped(hand: _Hand, done: Pulled) -> list[str]:
+    """Say what new runs are refused by now, and what are not."""
+    said = []
+    if done.cluster_error is None:
+        said.append(f"the lever is on {hand.scope}: new runs are refused")
+    else:
+        said.append(f"the lever could NOT be set {hand.scope} in the cluster: {done.cluster_error.message}")
+        if done.namespaces:
+            said.append(f"new runs are refused in these namespaces, by a lever in each: {', '.join(done.namespaces)}")
+        if done.open_:
+            said.append(f"NOT refused in: {', '.join(done.open_)}")
+        if hand.namespace is None and done.namespaces:
+            said.append("NOT refused in namespaces that are made from now on")
+        elif hand.namespace is None:
+            said.append("NOT refused in any namespace")
+    if done.store_error is not None:
+        said.append(f"it is not in the store: {done.store_error}")
+    elif done.cluster_error is not None:
+        said.append("refused wherever they are: runs that use this store, since it is on there")
+    return said
+
+
+def _not_set(hand: _Hand, done: Pulled) -> LuffError:
+    from luff.lever import SYSTEM_NAMESPACE
+
+    where = hand.namespace or SYSTEM_NAMESPACE
+    return LuffError(
+        f"every route is back, but new runs are not refused {hand.scope}: the lever in {where} is not set",
+        next_step=f"with a role that may: `kubectl create namespace {where}; kubectl create configmap luff-lever -n {where}`",
+    )
+
+
+def _pulled_as_json(done: Pulled, *, restored: bool) -> dict[str, Any]:
+    return {
+        "namespace": done.namespace,
+        "refused": done.holds,
+        "refused_in": list(done.namespaces),
+        "not_refused_in": None if done.open_ is None else list(done.open_),
+        "store": done.store_error is None,
+        "restored": restored,
+        "errors": [error.message for error in (done.cluster_error, done.store_error) if error is not None],
+    }
+
+
+async def _off(hand: _Hand) -> int:
+    from luff.lever import let_go
+
+    done = await let_go(hand.api, hand.record, hand.namespace)
+    if hand.output == "json":
+        click.echo(json.dumps(_let_go_as_json(hand, done), indent=2))
+    for where, error in done.cluster_errors:
+        click.echo(f"luff: the lever in {where} could NOT be put off in the cluster: {error.message}", err=True)
+    if done.store_error is not None:
+        click.echo(f"luff: it could NOT be put off in the store: {done.store_error}", err=True)
+    if not done.is_off:
+        left = [f"the cluster ({where})" for where, _ in done.cluster_errors] + ["the store"] * bool(done.store_error)
         raise LuffError(
-            f"every route is back, but the lever in {where} is not set: {unpulled.message}",
-            next_step=f"run `kubectl create namespace {where}; kubectl create configmap luff-lever -n {where}`",
-        ) from unpulled
-    click.echo("every run is stopped, every route is back")
+            f"the lever {hand.scope} may still be on in {' and in '.join(left)}, so runs may still be refused",
+            next_step=f"see `luff lever status{hand.again}`, and run `luff lever off{hand.again}` again",
+        )
+    if hand.voice.level >= 0:
+        click.echo(
+            f"the lever {hand.scope} is off" if done.was_on else f"the lever {hand.scope} was off already", err=True
+        )
+    await _say_what_is_still_on(hand)
     return 0
 
 
-async def _off(api: Mesh, *, namespace: str | None, voice: Voice) -> int:
-    from luff.lever import SYSTEM_NAMESPACE, put_lever_back, read_lever
-
-    where = namespace or SYSTEM_NAMESPACE
-    was_on = await put_lever_back(api, where)
-    if voice.level >= 0:
-        click.echo(f"the lever in {where} is off" if was_on else f"the lever in {where} was off already", err=True)
-    still = await read_lever(api, where)
-    if still is not None:
-        click.echo(f"runs are still refused: {still}; next: luff lever off", err=True)
-    return 0
+def _let_go_as_json(hand: _Hand, done: LetGo) -> dict[str, Any]:
+    errors = [f"{where}: {error.message}" for where, error in done.cluster_errors]
+    return {
+        "namespace": hand.namespace,
+        "was_on": done.was_on,
+        "off": done.is_off,
+        "store": done.store_error is None,
+        "errors": errors + ([] if done.store_error is None else [done.store_error.message]),
+    }
 
 
-async def _status(api: Mesh, *, namespace: str | None, output: str, voice: Voice) -> int:
-    from luff.errors import MeshDenied
-    from luff.lever import SYSTEM_NAMESPACE, levers
+async def _say_what_is_still_on(hand: _Hand) -> None:
+    """A namespace's lever is off; the one over all may be on, and the other way round."""
+    found, errors = await _both_halves(hand)
+    for each in found:
+        click.echo(f"runs are still refused: {each}; next: {each.refusal().next_step}", err=True)
+    for error in errors:
+        click.echo(f"whether another lever is on cannot be told: {error.message}", err=True)
+
+
+async def _both_halves(hand: _Hand) -> tuple[list[LeverPulled], list[LuffError]]:
+    """Return every lever over what was asked for, in either half, and why a half could not be read."""
+    from luff.lever import SYSTEM_NAMESPACE, in_both, levers, recorded
+
+    errors: list[LuffError] = []
+
+    async def half(read: Awaitable[list[LeverPulled]]) -> list[LeverPulled]:
+        try:
+            found = await read
+        except (MeshError, StoreError) as error:
+            errors.append(error)
+            return []
+        return [
+            each for each in found if hand.namespace is None or each.namespace in (hand.namespace, SYSTEM_NAMESPACE)
+        ]
+
+    namespaces = {SYSTEM_NAMESPACE} | ({hand.namespace} if hand.namespace else await _every_namespace(hand))
+    in_cluster, in_store = await asyncio.gather(half(levers(hand.api, sorted(namespaces))), half(recorded(hand.record)))
+    return in_both(in_cluster, in_store), errors
+
+
+async def _every_namespace(hand: _Hand) -> set[str]:
     from luff.mesh import Kind
 
-    namespaces = {SYSTEM_NAMESPACE} | ({namespace} if namespace else set())
-    if namespace is None:
-        try:
-            namespaces |= {str(each["metadata"]["name"]) for each in await api.list(Kind.NAMESPACE, None)}
-        except MeshDenied:
-            click.echo(
-                "namespaces may not be listed, so only the lever for all of them is shown; name one with -n", err=True
-            )
-    pulled = await levers(api, sorted(namespaces))
-    if output == "json":
-        click.echo(json.dumps({"levers": [asdict(each) for each in pulled]}, indent=2))
+    try:
+        return {str(each["metadata"]["name"]) for each in await hand.api.list(Kind.NAMESPACE, None)}
+    except MeshError:
+        click.echo(
+            "namespaces cannot be listed, so of the cluster's levers only the one for all of them is shown; name one with -n",
+            err=True,
+        )
+        return set()
+
+
+async def _status(hand: _Hand) -> int:
+    pulled, errors = await _both_halves(hand)
+    if hand.output == "json":
+        rows = [asdict(each) for each in pulled]
+        click.echo(json.dumps({"levers": rows, "errors": [error.message for error in errors]}, indent=2))
     else:
         for each in pulled:
             click.echo(str(each))
-        if not pulled and voice.level >= 0:
-            click.echo("every lever is off", err=True)
-    return 1 if pulled else 0
+    for error in errors:
+        click.echo(f"luff: one half of the lever cannot be read: {error}", err=True)
+    if not pulled and not errors and hand.output == "table" and hand.voice.level >= 0:
+        click.echo("every lever is off", err=True)
+    return 1 if pulled else 5 if errors else 0

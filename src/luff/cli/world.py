@@ -40,7 +40,7 @@ from luff.store import Beginning, Store
 from luff.traffic import Address, Transport
 from luff.withdraw import PATIENCE_S
 
-__all__ = ["context_from_environment", "open_world"]
+__all__ = ["context_from_environment", "identity_of", "open_world"]
 
 
 GIT_WITHIN_S = 2.0
@@ -53,7 +53,7 @@ async def open_world(chosen: Chosen, store: Store) -> AsyncIterator[World]:
     mesh = KubernetesMesh.connect(chosen.connection, on_silence=told)
     # Asked before the guard is started: its own failure to reach the server would be the same news, second hand.
     await mesh.server_time_s()
-    identity = _identity(chosen, mesh)
+    identity = identity_of(chosen, mesh)
     plane: LabProxies | None = None
     guard = await Guard.start(chosen.connection, log=state_folder() / "guard.log", keep_open=chosen.keep_open)
     try:
@@ -70,6 +70,7 @@ async def open_world(chosen: Chosen, store: Store) -> AsyncIterator[World]:
             source=lambda plan, zero_unix_s: _source(plan, zero_unix_s, chosen.lab),
             plane=plane,
             begin=lambda record: asyncio.to_thread(store.begin, _beginning(record)),
+            levers=store.levers(identity),
         )
     finally:
         if plane is not None:
@@ -100,7 +101,8 @@ def _beginning(record: Record) -> Beginning:
     )
 
 
-def _identity(chosen: Chosen, mesh: KubernetesMesh) -> MeshIdentity:
+def identity_of(chosen: Chosen, mesh: KubernetesMesh) -> MeshIdentity:
+    """Return which mesh was chosen, as history and the store's levers know it."""
     if chosen.lab is not None:
         return MeshIdentity(kind="lab", name=chosen.lab.name, uid=chosen.lab.uid)
     return MeshIdentity(kind="cluster", name=mesh.name)

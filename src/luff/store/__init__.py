@@ -4,7 +4,8 @@ The store: every run, its outcome and samples, and the journal of what was done 
 Restoring never needs it. What must stay true is said where it is kept: the
 layout in `luff.store.tables`, transactions in `luff.store.engine`, migrations
 in `luff.store.migrate`, phases in `luff.store.journal`. Everything here is
-synchronous and may be called from several threads; only the journal is not.
+synchronous and may be called from several threads; only the journal and the
+levers are not.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ a lever over it is on here, because `check` is part of the transaction that arms
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -36,14 +37,19 @@ class StoredLever:
 
 
 class Levers:
-    """This is the store's half of the levers of one mesh. Every method raises `luff.errors.StoreError` when the store is away."""
+    """
+    This is the store's half of the levers of one mesh.
+
+    Every method works in a thread, and raises `luff.errors.StoreError` when
+    the store is away.
+    """
 
     def __init__(self, database: Database, now: Callable[[], datetime], mesh: MeshIdentity) -> None:
         self._database = database
         self._now = now
         self._mesh = mesh
 
-    def pull(self, namespace: str | None, *, who: str, why: str) -> StoredLever:
+    async def pull(self, namespace: str | None, *, who: str, why: str) -> StoredLever:
         """Put the lever of *namespace* on, ``None`` for all of them; one that is on already gets the new reason."""
         pulled = StoredLever(namespace, who, why, self._now())
         row = {
@@ -55,21 +61,33 @@ class Levers:
             "why": long_text(why),
             "at": pulled.at,
         }
-        with self._database.write() as connection:
-            connection.execute(delete(t.lever).where(_of(self._mesh), t.lever.c.namespace == row["namespace"]))
-            connection.execute(insert(t.lever).values(row))
+
+        def write() -> None:
+            with self._database.write() as connection:
+                connection.execute(delete(t.lever).where(_of(self._mesh), t.lever.c.namespace == row["namespace"]))
+                connection.execute(insert(t.lever).values(row))
+
+        await asyncio.to_thread(write)
         return pulled
 
-    def let_go(self, namespace: str | None) -> bool:
+    async def let_go(self, namespace: str | None) -> bool:
         """Put the lever of *namespace* off, ``None`` for the one over all; False when it was not on."""
-        with self._database.write() as connection:
-            meant = delete(t.lever).where(_of(self._mesh), t.lever.c.namespace == key(namespace or EVERYWHERE))
-            return connection.execute(meant).rowcount > 0
 
-    def pulled(self) -> list[StoredLever]:
+        def write() -> bool:
+            with self._database.write() as connection:
+                meant = delete(t.lever).where(_of(self._mesh), t.lever.c.namespace == key(namespace or EVERYWHERE))
+                return connection.execute(meant).rowcount > 0
+
+        return await asyncio.to_thread(write)
+
+    async def pulled(self) -> list[StoredLever]:
         """Return every lever of this mesh that is on, the one over all namespaces first."""
-        with self._database.read() as connection:
-            return _pulled(connection, self._mesh)
+
+        def read() -> list[StoredLever]:
+            with self._database.read() as connection:
+                return _pulled(connection, self._mesh)
+
+        return await asyncio.to_thread(read)
 
 
 def check(connection: Connection, mesh: MeshIdentity, namespace: str) -> None:

@@ -11,7 +11,7 @@ from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
 from luff.errors import StoreError, UsageError
-from luff.lever import SYSTEM_NAMESPACE, levers, pull_lever, put_lever_back
+from luff.lever import SYSTEM_NAMESPACE, LeverPulled, in_both, let_go, levers, pull, recorded
 from luff.model import Experiment, Verdict
 from luff.report.document import read_outcomes
 from luff.run import plan_only
@@ -297,25 +297,43 @@ async def list_faults(service: Serving, _: Viewer) -> FaultList:
 
 @router.get("/lever", responses=documented("mesh"))
 async def get_lever(service: Serving, _: Viewer) -> LeverList:
-    """Return every lever that is on, everywhere or in the namespaces of the definitions."""
+    """Return every lever that is on, everywhere or in the namespaces of the definitions. `error` says that the store's half is unknown."""
     namespaces = await run_in_threadpool(service.namespaces)
-    pulled = await levers(service.world.mesh, [SYSTEM_NAMESPACE, *namespaces])
-    return LeverList(levers=[LeverShown(namespace=p.namespace, who=p.who, why=p.why, when=p.when) for p in pulled])
+    in_cluster = await levers(service.world.mesh, [SYSTEM_NAMESPACE, *namespaces])
+    in_store: list[LeverPulled] = []
+    error = None
+    if service.world.levers is not None:
+        try:
+            in_store = await recorded(service.world.levers)
+        except StoreError as raised:
+            error = raised.message
+    shown = [
+        LeverShown(namespace=p.namespace, who=p.who, why=p.why, when=p.when, cluster=p.cluster, store=p.store)
+        for p in in_both(in_cluster, in_store)
+    ]
+    return LeverList(levers=shown, error=error)
 
 
 @router.post("/lever", responses=documented("mesh", *CHANGES))
 async def change_lever(service: Serving, person: Operator, body: LeverChange) -> LeverList:
-    """Pull the lever: every run stops and restores, new ones are refused; or put it back."""
+    """Pull the lever in the cluster and in the store: every run stops and restores, new ones are refused; or put it back."""
     where = body.namespace or SYSTEM_NAMESPACE
     world = service.world
     if body.on:
-        if not body.why.strip():
+        why = body.why.strip()
+        if not why:
             raise Problem("invalid", "body.why: a lever needs a reason")
-        await pull_lever(world.mesh, where, who=person.name, why=body.why.strip(), clock=world.clock)
+        done = await pull(world.mesh, world.levers, body.namespace, who=person.name, why=why, clock=world.clock)
         await service.audit_after(person, "lever.on", where, body.why)
+        if done.cluster_error is not None and not done.holds:
+            raise done.cluster_error
     else:
         await service.audit(person, "lever.off", where, body.why)
-        await put_lever_back(world.mesh, where)
+        left = await let_go(world.mesh, world.levers, body.namespace)
+        for _, error in left.cluster_errors:
+            raise error
+        if left.store_error is not None:
+            raise left.store_error
     return await get_lever(service, person)
 
 

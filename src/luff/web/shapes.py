@@ -145,18 +145,21 @@ class FaultList(BaseModel):
 
 
 class LeverShown(BaseModel):
-    """This is a lever that is on."""
+    """This is a lever that is on, in the cluster, in the store, or in both."""
 
     namespace: str
     who: str
     why: str
     when: str
+    cluster: bool
+    store: bool
 
 
 class LeverList(BaseModel):
-    """This is every lever that is on; none when empty."""
+    """This is every lever that is on; none when empty. *error* says why those of the store are not known."""
 
     levers: list[LeverShown]
+    error: str | None = None
 
 
 class TrendCheck(BaseModel):
