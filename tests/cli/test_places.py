@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 
-from luff.cli.places import guard_dies_with_us
+from luff.cli.places import guard_dies_with_us, needs_reaper
 
 
 @pytest.mark.parametrize(
@@ -19,3 +21,18 @@ from luff.cli.places import guard_dies_with_us
 )
 def test_a_containers_first_process_takes_its_guard_along(process: int, parent: int, first: str, dies: bool) -> None:
     assert guard_dies_with_us(process=process, parent=parent, first=first) is dies
+
+
+@pytest.mark.parametrize(
+    ("kind", "accepted", "dies", "needed"),
+    [
+        ("cluster", False, True, True),
+        ("cluster", False, False, False),
+        ("cluster", True, True, False),
+        ("lab", False, True, False),
+    ],
+)
+def test_a_reaper_is_needed_on_a_cluster_where_the_guard_dies_too(
+    kind: Literal["lab", "cluster"], accepted: bool, dies: bool, needed: bool
+) -> None:
+    assert needs_reaper(kind, accepted=accepted, dies_with_us=dies) is needed

@@ -121,7 +121,13 @@ class Server:
 
 @asynccontextmanager
 async def serving(
-    store: Store, cluster: Cluster, *, policy: PolicySpec | None = None, open_: bool = True, documents: str = DOCUMENTS
+    store: Store,
+    cluster: Cluster,
+    *,
+    policy: PolicySpec | None = None,
+    open_: bool = True,
+    documents: str = DOCUMENTS,
+    needs_reaper: bool = False,
 ) -> AsyncIterator[Server]:
     """Start a server, yield it, and close it again."""
     read = list(parse_documents([("shop.yaml", documents)]).experiments)
@@ -132,6 +138,7 @@ async def serving(
         Rails(policy, "cluster", "shop"),
         local_user="me@here",
         open_=open_,
+        needs_reaper=needs_reaper,
     )
     service.definitions.load()
     await service.start()

@@ -11,8 +11,9 @@ import pytest
 
 from luff.mesh import Kind
 from luff.model import PolicySpec
+from luff.reaper import Reaper
 from luff.store import Role
-from luff.testing import Cluster, SimMesh, Trouble
+from luff.testing import Cluster, SimClock, SimMesh, Trouble
 from luff.web.problems import CODES, MEDIA_TYPE
 from tests.factories import failed, outcome, passed
 from tests.web.conftest import Server, experiment
@@ -378,6 +379,20 @@ def test_a_lever_that_the_cluster_refuses_stops_by_way_of_the_store(play: Play) 
         assert off.json()["levers"] == []
 
     play(story)
+
+
+def test_a_server_whose_guard_dies_with_it_starts_no_run_without_a_reaper(play: Play) -> None:
+    async def story(server: Server) -> None:
+        alone = await server.client.post("/api/v1/runs", json={"experiment": "quick"})
+        refused = await server.until_ended(alone.headers["location"])
+        await Reaper(SimMesh(server.cluster), SimClock()).sweep()
+        guarded = await server.client.post("/api/v1/runs", json={"experiment": "quick"})
+        ended = await server.until_ended(guarded.headers["location"])
+
+        assert (refused["verdict"], refused["reason"]) == ("error", "plan_refused:no_guard")
+        assert ended["reason"] != "plan_refused:no_guard"
+
+    play(story, needs_reaper=True)
 
 
 def test_every_change_is_in_the_audit(play: Play) -> None:

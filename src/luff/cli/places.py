@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 import platformdirs
 
-__all__ = ["guard_dies_with_us", "keep_traceback", "state_folder"]
+__all__ = ["guard_dies_with_us", "keep_traceback", "needs_reaper", "state_folder"]
 
 _SHIMS = frozenset({"tini", "dumb-init", "docker-init", "catatonit", "sh", "bash"})
 """What stands before a container's own program and ends with it."""
@@ -58,3 +59,13 @@ def guard_dies_with_us(*, process: int | None = None, parent: int | None = None,
         except OSError:
             first = ""
     return process == 1 or (parent == 1 and first in _SHIMS)
+
+
+def needs_reaper(kind: Literal["lab", "cluster"], *, accepted: bool, dies_with_us: bool | None = None) -> bool:
+    """
+    Return whether a reaper has to be at work before this process may inject: on a cluster, where its guard ends with it.
+
+    *accepted* says that a person takes the risk of a twin that hits nobody;
+    *dies_with_us* is found out unless given.
+    """
+    return kind == "cluster" and not accepted and (guard_dies_with_us() if dies_with_us is None else dies_with_us)

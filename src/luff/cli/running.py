@@ -31,7 +31,7 @@ from luff.cli import silence
 from luff.cli.mesh_choice import Chosen, chosen_mesh
 from luff.cli.options import MeshOptions, Voice
 from luff.cli.paint import console_for
-from luff.cli.places import guard_dies_with_us, keep_traceback
+from luff.cli.places import keep_traceback, needs_reaper
 from luff.cli.progress import PlainProgress, SilentProgress, progress_for
 from luff.cli.restore import who_am_i
 from luff.cli.signals import heeded
@@ -316,12 +316,8 @@ class Crew:
             namespace=self.settings.mesh.namespace,
             seed=self.settings.seed,
             context=context_from_environment(),
-            needs_reaper=self._needs_reaper(),
+            needs_reaper=needs_reaper(self.world.identity.kind, accepted=self.settings.accept_inert_leftover),
         )
-
-    def _needs_reaper(self) -> bool:
-        cluster = self.world.identity.kind == "cluster"
-        return cluster and not self.settings.accept_inert_leftover and guard_dies_with_us()
 
     def _progress(self, title: str) -> SilentProgress:
         """Return the progress of one run; blocks that redraw themselves would draw over one another."""

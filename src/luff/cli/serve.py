@@ -36,11 +36,23 @@ GRACE_S = 5
 @option("--listen", default="127.0.0.1:8080", show_default=True, metavar="HOST:PORT", help="Where to listen.")
 @option("--policy", type=click.Path(path_type=Path), help="The Policy that bounds every run.")
 @consent("--yes", is_flag=True, help="Use the kubeconfig's current context.")
+@consent(
+    "--accept-inert-leftover",
+    is_flag=True,
+    help="In a container without a reaper: run all the same, though a twin that hits nobody may stay behind.",
+)
 @mesh_options
 @store_option
 @voice_options
 def serve(
-    definitions: Path, listen: str, policy: Path | None, store: str | None, yes: bool, mesh: MeshOptions, voice: Voice
+    definitions: Path,
+    listen: str,
+    policy: Path | None,
+    store: str | None,
+    yes: bool,
+    accept_inert_leftover: bool,
+    mesh: MeshOptions,
+    voice: Voice,
 ) -> int:
     """
     Serve the HTTP API and the web UI until told to end; then every run is stopped and every route put back.
@@ -68,7 +80,9 @@ def serve(
                 next_step="make one with `luff token create NAME --role operator`, or --listen 127.0.0.1:8080",
             )
         with chosen_mesh(mesh, documents) as chosen:
-            return _event_loop(_serve(definitions, chosen, opened, rules, host, port, mesh, voice))
+            return _event_loop(
+                _serve(definitions, chosen, opened, rules, host, port, mesh, voice, accepted=accept_inert_leftover)
+            )
 
 
 def _event_loop(work: Coroutine[Any, Any, int]) -> int:
@@ -88,9 +102,12 @@ async def _serve(
     port: int,
     mesh: MeshOptions,
     voice: Voice,
+    *,
+    accepted: bool,
 ) -> int:
     import signal
 
+    from luff.cli.places import needs_reaper
     from luff.cli.restore import who_am_i
     from luff.cli.world import open_world
     from luff.web import Rails, Service, create_app
@@ -109,6 +126,7 @@ async def _serve(
                 rails,
                 local_user=who_am_i(),
                 open_=_is_loopback(host),
+                needs_reaper=needs_reaper(world.identity.kind, accepted=accepted),
             )
             service.definitions.load()
             left = await service.start()

@@ -29,7 +29,6 @@ from luff.mesh import Kind, Ref
 from luff.model import Arm, Experiment
 from luff.model import Phase as Part
 from luff.outcome import Outcome
-from luff.plan import Bounds
 from luff.run import Options, World, plan_only, run_experiment
 from luff.samples import Samples
 from luff.store import RunRequest, Store
@@ -167,15 +166,16 @@ class _Noting:
 
 
 class Jobs:
-    """This carries requests out. *ended* is called with every outcome."""
+    """
+    This carries requests out. *ended* is called with every outcome.
 
-    def __init__(
-        self, world: World, store: Store, *, namespace: str | None, bounds: Bounds, ended: Callable[[Outcome], None]
-    ) -> None:
+    *options* are those of every run but for who asks for it.
+    """
+
+    def __init__(self, world: World, store: Store, *, options: Options, ended: Callable[[Outcome], None]) -> None:
         self._world = world
         self._store = store
-        self._namespace = namespace
-        self._bounds = bounds
+        self._options = options
         self._ended = ended
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._queue: list[Job] = []
@@ -239,7 +239,8 @@ class Jobs:
         """Return the object that *experiment* would change; ``None`` when it cannot be planned, which its run will say."""
         try:
             async with asyncio.timeout(PLAN_WITHIN_S):
-                plan = await plan_only(experiment, self._world.mesh, namespace=self._namespace, bounds=self._bounds)
+                options = self._options
+                plan = await plan_only(experiment, self._world.mesh, namespace=options.namespace, bounds=options.bounds)
         except (LuffError, TimeoutError):
             return None
         return Ref(Kind.VIRTUAL_SERVICE, plan.injection.namespace, plan.injection.virtual_service)
@@ -276,7 +277,7 @@ class Jobs:
             job.tell("run", run=run)
 
         world = replace(self._world, journal=_Noting(self._world.journal, became))
-        options = Options(actor=job.actor, namespace=self._namespace, bounds=self._bounds)
+        options = replace(self._options, actor=job.actor)
         sampling = asyncio.create_task(progress.sample())
         try:
             outcome, samples = await run_experiment(

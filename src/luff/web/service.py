@@ -19,7 +19,7 @@ from luff.lifecycle import Phase
 from luff.lock import LEASE_S
 from luff.metrics import Metrics
 from luff.model import Experiment
-from luff.run import World
+from luff.run import Options, World
 from luff.store import RunFilter, Store
 from luff.web.access import Door, Person
 from luff.web.definitions import Definitions
@@ -51,7 +51,13 @@ class Clockwork(Protocol):
 
 @dataclass
 class Service:
-    """This is the server. *local_user* is who asks where no token is needed, *open_* whether that may be."""
+    """
+    This is the server.
+
+    *local_user* is who asks where no token is needed, *open_* whether that may
+    be; *needs_reaper* says that its guard ends when it does, so that no run may
+    begin unless a reaper is at work.
+    """
 
     world: World
     store: Store
@@ -59,6 +65,7 @@ class Service:
     rails: Rails
     local_user: str
     open_: bool
+    needs_reaper: bool
     schedule: Clockwork | None = None
     metrics: Metrics = field(default_factory=Metrics)
     ready: bool = False
@@ -70,8 +77,12 @@ class Service:
         self.jobs = Jobs(
             self.world,
             self.store,
-            namespace=self.rails.namespace,
-            bounds=self.rails.bounds(),
+            options=Options(
+                actor=self.local_user,
+                namespace=self.rails.namespace,
+                bounds=self.rails.bounds(),
+                needs_reaper=self.needs_reaper,
+            ),
             ended=self.metrics.ended,
         )
 
