@@ -466,6 +466,8 @@ REFUSALS: list[Row] = [
      8, 12, "p99 at 95 % confidence needs at least 328 requests; 20/s for 2 s sends 40 (set traffic.duration to 17s, or traffic.rate to 164/s)"),
     (spec(GOOD + "confidence: 100%\n"), 8, 15, "cannot be reached"),
     (spec(GOOD + "restore: {ttl: 1m}\n"), 8, 18, "set restore.ttl to 130s"),
+    (spec(GOOD + "restore: {ttl: 2h}\n"), 8, 18, "set restore.ttl to 3600s"),
+    (spec("target: a\nfault: {delay: 3s}\ntraffic: {requests: [http://a/], duration: 2h}\nrestore: {ttl: 3h}\n"), 7, 46, "set traffic.duration to 3530s"),
     (spec(GOOD + "restore: 10m\n"), 8, 12, "restore must be a mapping"),
     (spec("target: a\nfault: {delay: 3s}\ntraffic: {requests: [http://a/], duration: 20m}\n"), 7, 46, "set restore.ttl to"),
     (spec(GOOD + "knownFailure: {reason: x, until: 2027-02-30}\n"), 8, 36, "no day of any month"),

@@ -331,6 +331,45 @@ def test_twins_that_others_take_out_are_not_put_back() -> None:
     assert setting.journal.phases[outcome.run][-1] is Phase.CLEAN
 
 
+def test_twins_that_a_reaper_took_are_not_blamed_on_gitops() -> None:
+    setting = Setting(text=SLOW)
+
+    async def reap_when_live(_: Callable[[RunAborted], None]) -> None:
+        await setting.live.wait()
+        mesh = SimMesh(
+            setting.cluster, trouble=lambda _, ref: Trouble.NOT_FOUND if ref.kind is Kind.LEASE else Trouble.NONE
+        )
+        reaper = Reaper(mesh, SimClock(), identity="reaper-1")
+        await reaper.sweep()
+        await asyncio.sleep(16)
+        await reaper.sweep()
+
+    outcome = setting.run(during=reap_when_live)
+
+    assert (outcome.verdict, outcome.reason) == (Verdict.INCONCLUSIVE, "fault_removed")
+    assert f"a reaper of luff took out run {outcome.run} (reaper-1): its run is dead" in outcome.explanation
+    assert outcome.next is not None
+    assert "Lease" in outcome.next.do
+    assert "GitOps" not in outcome.next.do
+
+
+def test_an_object_that_was_deleted_is_not_blamed_on_gitops() -> None:
+    setting = Setting(text=SLOW)
+
+    async def delete_when_live(_: Callable[[RunAborted], None]) -> None:
+        await setting.live.wait()
+        answered = setting.answer
+        setting.answer = lambda request: answered(request) if REF in setting.cluster.objects else httpx.Response(200)
+        setting.cluster.remove(REF)
+
+    outcome = setting.run(during=delete_when_live)
+
+    assert outcome.reason == "fault_removed"
+    assert outcome.explanation == "the VirtualService was deleted while the fault was in it"
+    assert outcome.next is not None
+    assert "who deleted" in outcome.next.do
+
+
 def test_who_else_may_write_is_in_the_runs_record_and_does_not_stop_it() -> None:
     setting = Setting()
     setting.cluster.edit(

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from luff.mesh import Kind, Mesh
+from luff.mesh import Kind, Mesh, Ref
 from luff.words import Object
 
-__all__ = ["FAULT_INJECTED", "FAULT_REMOVED", "RESTORE_FAILED", "Announcement", "announce"]
+__all__ = ["FAULT_INJECTED", "FAULT_REMOVED", "RESTORE_FAILED", "Announcement", "announce", "reaped", "reaper_says"]
 
 FAULT_INJECTED = "LuffFaultInjected"
 FAULT_REMOVED = "LuffFaultRemoved"
@@ -46,6 +46,25 @@ class Announcement:
 async def announce(mesh: Mesh, virtual_service: Object, announcement: Announcement) -> None:
     """Write *announcement* as an Event on *virtual_service*; raises `luff.errors.MeshError` when it cannot be."""
     await mesh.create(event(virtual_service, announcement))
+
+
+def reaper_says(identity: str, run: str, reason: str) -> str:
+    """Return the note of the Event with which a reaper, *identity*, says that it took out *run*, and why."""
+    return f"{_reaper_says(run)} ({identity}): {reason}"
+
+
+def _reaper_says(run: str) -> str:
+    return f"a reaper of luff took out run {run}"
+
+
+async def reaped(mesh: Mesh, ref: Ref, run: str) -> str | None:
+    """Return what a reaper said of taking *run* out of *ref*, ``None`` when none did; `luff.errors.MeshError` when it cannot be read."""
+    for each in await mesh.list(Kind.EVENT, ref.namespace):
+        about, note = each.get("regarding") or {}, str(each.get("note") or "")
+        mine = each.get("reason") == FAULT_REMOVED and about.get("name") == ref.name
+        if mine and note.startswith(f"{_reaper_says(run)} ("):
+            return note
+    return None
 
 
 def event(virtual_service: Object, announcement: Announcement) -> Object:

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import asyncio
 
-from luff.announce import Announcement, announce
+from luff.announce import Announcement, announce, reaped
+from luff.errors import MeshError
 from luff.underway import Run
 from luff.units import show_duration
 from luff.withdraw import give_back
 
-__all__ = ["finish_aside", "give_ownership_back", "write_event"]
+__all__ = ["find_out_who_removed", "finish_aside", "give_ownership_back", "write_event"]
 
+EVENT_LOOKS = 3
+EVENT_EVERY_S = 0.3
+"""A reaper writes its Event after the removal."""
 ASIDE_WITHIN_S = 2.0
 """How long the end of a run waits for what was done beside it."""
 
@@ -50,6 +54,24 @@ async def _give_back(run: Run) -> None:
     said = None if done.object_ is None else await give_back(run.world.mesh, done.ref, done.object_)
     if said is not None:
         run.record.step(run.world.clock.now_s(), "ownership", said)
+
+
+def find_out_who_removed(run: Run) -> None:
+    """Find out, beside the run, whether it was a reaper of luff who took the twins out: it says so in an Event."""
+    run.beside("who took the twins out", _find_out_who_removed(run))
+
+
+async def _find_out_who_removed(run: Run) -> None:
+    assert run.live.ref is not None
+    for _ in range(EVENT_LOOKS):
+        try:
+            run.situation.reaped = await reaped(run.world.mesh, run.live.ref, run.record.run)
+        except MeshError:
+            # Not for this role to read: then it stays open who it was.
+            return
+        if run.situation.reaped is not None:
+            return
+        await run.world.clock.sleep(EVENT_EVERY_S)
 
 
 async def finish_aside(run: Run) -> None:

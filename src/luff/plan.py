@@ -22,7 +22,7 @@ from luff.model import DEFAULT_RATE_HZ, Experiment, Object, Target
 from luff.others import Surroundings, find_others
 from luff.routes import Injection, Selection, inject, select
 from luff.scope import Scope
-from luff.units import RATE_MOST_HZ, istio_duration, parse_duration_s, show_duration, show_rate
+from luff.units import RATE_MOST_HZ, TTL_MOST_S, istio_duration, parse_duration_s, show_duration, show_rate
 
 __all__ = ["Bounds", "MeshView", "Plan", "Stamp", "make_plan"]
 
@@ -54,7 +54,7 @@ class Bounds:
     held: float
     delay_s: float = math.inf
     rate_hz: float = RATE_MOST_HZ
-    ttl_s: float = math.inf
+    ttl_s: float = TTL_MOST_S
 
     @classmethod
     def usual(cls, kind: Literal["lab", "cluster"]) -> Bounds:

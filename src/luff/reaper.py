@@ -18,7 +18,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
-from luff.announce import FAULT_REMOVED, Announcement, announce
+from luff.announce import FAULT_REMOVED, Announcement, announce, reaper_says
 from luff.clock import Clock
 from luff.errors import LuffError, MeshError, NotFound
 from luff.heartbeat import beat
@@ -230,7 +230,7 @@ class Reaper:
             return
         sweep.removed.append((sighted.ref, sighted.run, reason))
         if done.removed and done.object_ is not None:
-            note = f"a reaper of luff ({self.identity}) took out run {sighted.run}: {reason}"
+            note = reaper_says(self.identity, sighted.run or NAMELESS, reason)
             # For people, and for the run if it is alive; best effort.
             with contextlib.suppress(MeshError):
                 await announce(self.mesh, done.object_, Announcement(FAULT_REMOVED, note, sighted.server_s))

@@ -38,7 +38,7 @@ from luff.model import (
 from luff.sample_sizes import refuse_small_samples
 from luff.scope import BAGGAGE_KEY
 from luff.short_forms import GRPC_NAMES
-from luff.units import show_duration, write_duration
+from luff.units import TTL_MOST_S, show_duration, write_duration
 from luff.yaml_nodes import Fields, Items, Node, Place, Problems, Scalar, did_you_mean, place_at
 
 __all__ = ["refuse_before", "refuse_experiment", "refuse_game_day", "refuse_policy", "refuse_suite"]
@@ -321,10 +321,24 @@ def _times(experiment: Experiment, spec: Fields, problems: Problems) -> None:
     # Every wait of a run that its twins have to outlive, each at its longest.
     needed_s = traffic.warmup_s + timeout_s + _SETTLE_MOST_S + traffic.duration_s + timeout_s + recovery_s
     needed_s += _TO_SPARE_S
-    if experiment.spec.restore.ttl_s < needed_s:
-        restore = spec.fields.get("restore")
-        given = isinstance(restore, Fields) and "ttl" in restore.fields
-        place = place_at(spec, "restore", "ttl") if given else place_at(spec, "traffic", "duration")
+    restore = spec.fields.get("restore")
+    given = isinstance(restore, Fields) and "ttl" in restore.fields
+    place = place_at(spec, "restore", "ttl") if given else place_at(spec, "traffic", "duration")
+    if needed_s > TTL_MOST_S:
+        longest_s = math.floor(traffic.duration_s - (needed_s - TTL_MOST_S))
+        problems.add(
+            place_at(spec, "traffic", "duration"),
+            f"the run would take {show_duration(needed_s)}, and no twin may live longer than {show_duration(TTL_MOST_S)}",
+            f"set traffic.duration to {longest_s}s" if longest_s > 0 else "lower traffic.timeout and traffic.warmup",
+        )
+    elif experiment.spec.restore.ttl_s > TTL_MOST_S:
+        problems.add(
+            place,
+            f"the ttl of {show_duration(experiment.spec.restore.ttl_s)} is over the {show_duration(TTL_MOST_S)} that a twin "
+            "may live: a reaper would take it out of the running experiment",
+            f"set restore.ttl to {write_duration(TTL_MOST_S)}",
+        )
+    elif experiment.spec.restore.ttl_s < needed_s:
         problems.add(
             place,
             f"the ttl of {show_duration(experiment.spec.restore.ttl_s)} is shorter than the run: "
@@ -472,10 +486,17 @@ def _why_no_cron(cron: str) -> str | None:
 
 
 def refuse_policy(policy: Policy, spec: Fields, problems: Problems) -> None:
-    """Refuse hours in a time zone that does not exist."""
+    """Refuse hours in a time zone that does not exist, and a life of twins that nobody may allow."""
     hours = policy.spec.hours
     if hours is not None and " " in hours:
         _zone(hours.split(" ", 1)[1], place_at(spec, "hours"), problems)
+    most_s = policy.spec.max_ttl_s
+    if most_s is not None and most_s > TTL_MOST_S:
+        problems.add(
+            place_at(spec, "maxTtl"),
+            f"maxTtl can only lower the {show_duration(TTL_MOST_S)} that a twin may live, not raise it",
+            f"write {write_duration(TTL_MOST_S)}, or leave it out",
+        )
 
 
 def _zone(name: str, place: Place, problems: Problems) -> None:

@@ -48,10 +48,17 @@ WARMUP_ERRORS_MOST = 0.05
 
 @dataclass(slots=True)
 class Situation:
-    """This is what befell the run, apart from its samples. Times are the samples' nanoseconds."""
+    """
+    This is what befell the run, apart from its samples. Times are the samples' nanoseconds.
+
+    Of a *fault_removed*, *object_deleted* says that the whole object went, and
+    *reaped* what a reaper of luff said when it took the twins out.
+    """
 
     route_not_live: bool = False
     fault_removed: bool = False
+    object_deleted: bool = False
+    reaped: str | None = None
     isolation_breach: bool = False
     control_unhealthy: str | None = None
     live_ns: int | None = None
@@ -287,6 +294,14 @@ def _next(facts: _Facts, verdict: Verdict, reason: str | None) -> Next | None:
             retryable=False,
             do="if the caller is meant to leave the call out, lower evidence.atLeast; else see that the traffic needs the target",
         )
+    if reason == "fault_removed" and facts.situation.object_deleted:
+        return Next(who="mesh", retryable=True, do="see who deleted the VirtualService, and run again once it is back")
+    if reason == "fault_removed" and facts.situation.reaped is not None:
+        return Next(
+            who="runner",
+            retryable=True,
+            do="see in docs/restoring.md when a reaper takes twins out, and whether this run could renew its Lease in time",
+        )
     return NEXT.get(reason, NEXT[None])
 
 
@@ -301,6 +316,10 @@ def _control(samples: Samples) -> tuple[int, int]:
 
 
 def _explain(facts: _Facts, verdict: Verdict, reason: str | None, rule: str, seen: GiveUp | None) -> str:
+    if reason == "fault_removed" and facts.situation.object_deleted:
+        return "the VirtualService was deleted while the fault was in it"
+    if reason == "fault_removed" and facts.situation.reaped is not None:
+        return f"{rule}: {facts.situation.reaped}"
     if reason == "fault_not_observed" and _unexposed(facts):
         if facts.evidence.source == "response-header":
             return (

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
+from luff.beside import find_out_who_removed
 from luff.errors import MeshError, NotFound, RunAborted, StoreError
 from luff.heartbeat import heartbeat_lost
 from luff.lever import check_lever, check_record
@@ -80,11 +81,13 @@ async def _watch_lever_and_twins(run: Run) -> None:
         try:
             left = remaining(await run.world.mesh.read(live.ref), live.injection.run)
         except NotFound:
-            left = []
+            left, run.situation.object_deleted = [], True
         except MeshError:
             continue
         if len(left) < len(live.injection.names):
             run.situation.fault_removed = True
+            if not run.situation.object_deleted:
+                find_out_who_removed(run)
             return
 
 

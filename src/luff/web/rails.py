@@ -43,7 +43,7 @@ class Rails:
             held=policy.max_held or usual.held,
             delay_s=math.inf if policy.max_delay_s is None else policy.max_delay_s,
             rate_hz=usual.rate_hz if policy.max_rate_hz is None else policy.max_rate_hz,
-            ttl_s=math.inf if policy.max_ttl_s is None else policy.max_ttl_s,
+            ttl_s=usual.ttl_s if policy.max_ttl_s is None else min(usual.ttl_s, policy.max_ttl_s),
         )
 
     def check_context(self, name: str) -> None:
