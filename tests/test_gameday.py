@@ -14,13 +14,11 @@ from hypothesis import strategies as st
 from luff.errors import InvalidFile, UsageError
 from luff.gameday import (
     Blackout,
-    Hours,
     check_game_days,
     due_at,
     firings,
     in_words,
     occurrence_id,
-    parse_hours,
     parse_ics,
     planned,
     ruled_out,
@@ -28,6 +26,7 @@ from luff.gameday import (
 )
 from luff.model import GameDay, Schedule
 from luff.parse import Documents, parse_documents
+from luff.policy import Hours, parse_hours
 from luff.yaml_nodes import Place
 
 BERLIN = "Europe/Berlin"

@@ -17,9 +17,9 @@ import pytest
 import time_machine
 
 from luff.errors import InvalidFile, LuffError, StoreError, UsageError
-from luff.gameday import parse_hours
 from luff.model import GameDay
 from luff.parse import parse_documents
+from luff.policy import parse_hours
 from luff.schedule import GameDays, Held, Scheduler, Surroundings, prometheus
 from luff.store import upgrade
 from luff.store.occurrences import LEASE_S, Occurrence, Occurrences, State

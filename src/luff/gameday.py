@@ -17,13 +17,14 @@ import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 
-from luff.errors import InvalidFile, Problem, UsageError
+from luff.errors import InvalidFile, Problem
 from luff.model import GameDay, Schedule, Suite
+from luff.policy import Hours
 from luff.units import show_duration
 from luff.yaml_nodes import Place, Problems, did_you_mean
 
@@ -31,7 +32,6 @@ __all__ = [
     "Blackout",
     "Blackouts",
     "Firing",
-    "Hours",
     "Planned",
     "Reason",
     "check_game_days",
@@ -39,7 +39,6 @@ __all__ = [
     "firings",
     "in_words",
     "occurrence_id",
-    "parse_hours",
     "parse_ics",
     "planned",
     "ruled_out",
@@ -129,34 +128,6 @@ def in_words(schedule: Schedule) -> str:
 
 
 # --- what the calendar rules out ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Hours:
-    """This is the part of every day, by the clocks of *zone*, in which a game day may begin. It may reach over midnight."""
-
-    begin: time
-    end: time
-    zone: ZoneInfo
-
-    def __contains__(self, at: datetime) -> bool:
-        clock = at.astimezone(self.zone).time()
-        if self.begin <= self.end:
-            return self.begin <= clock < self.end
-        return clock >= self.begin or clock < self.end
-
-    def __str__(self) -> str:
-        return f"{self.begin:%H:%M}-{self.end:%H:%M} {self.zone.key}"
-
-
-def parse_hours(text: str) -> Hours:
-    """Return the hours that a `Policy` writes as ``09:00-17:00 Europe/Berlin``; without a zone they are UTC."""
-    span, _, zone = text.strip().partition(" ")
-    begin, dash, end = span.partition("-")
-    try:
-        return Hours(time.fromisoformat(begin), time.fromisoformat(end if dash else ""), ZoneInfo(zone or "UTC"))
-    except (ValueError, ZoneInfoNotFoundError, OSError):
-        raise UsageError(f"{text[:60]!r} are no hours", next_step="such as 09:00-17:00 Europe/Berlin") from None
 
 
 @dataclass(frozen=True, slots=True, order=True)

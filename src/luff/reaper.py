@@ -26,7 +26,7 @@ from luff.lock import RUN_ANNOTATION, lease_ref
 from luff.mesh import Kind, Mesh, Ref
 from luff.names import http_routes, is_newer, our_run, ours, parse_name, suspects, tampered
 from luff.units import TTL_MOST_S
-from luff.withdraw import FENCE_ANNOTATION, NAMELESS, tidy, withdraw
+from luff.withdraw import FENCE_ANNOTATION, NAMELESS, tidy, try_it, withdraw
 from luff.words import Object
 
 __all__ = ["ORPHAN_AFTER_S", "REASONS", "Reaper", "Sighted", "Sweep"]
@@ -164,10 +164,7 @@ class Reaper:
                 return
             try:
                 async with asks:
-                    # It changes nothing; but the roles, and whatever admission there is, are asked as for a removal.
-                    await self.mesh.patch(
-                        ref, [{"op": "test", "path": "/metadata/name", "value": ref.name}], dry_run=True
-                    )
+                    await try_it(self.mesh, ref)
             except NotFound:
                 return
             except MeshError as error:

@@ -18,6 +18,7 @@ import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from luff.announce import FAULT_INJECTED, FAULT_REMOVED, RESTORE_FAILED
 from luff.beside import finish_aside, give_ownership_back, write_event
@@ -38,11 +39,12 @@ from luff.lever import check_record, pull
 from luff.lifecycle import Phase
 from luff.lock import STOP_ANNOTATION, lease_ref, locked
 from luff.mesh import Kind, Mesh, Ref
-from luff.model import Arm, Experiment
+from luff.model import Arm, Experiment, PolicySpec
 from luff.model import Phase as Part
 from luff.outcome import Outcome
 from luff.pacing import arrivals
 from luff.plan import Bounds, Plan, Stamp, make_plan
+from luff.policy import check_policy
 from luff.predicates import observer
 from luff.preflight import check_foreign, namespace_of, preflight, read_view
 from luff.record import Record, iso
@@ -170,6 +172,7 @@ async def plan_only(
     namespace: str | None,
     dry_run: bool = False,
     bounds: Bounds | None = None,
+    policy: PolicySpec | None = None,
     everywhere: bool = True,
 ) -> Plan:
     """
@@ -177,11 +180,18 @@ async def plan_only(
 
     Without *everywhere* other namespaces are not read: quicker, for who only wants to know the target.
     """
+    stamp = await _stamp(experiment, mesh)
+    _check_policy(policy, experiment, namespace, stamp)
     view = await read_view(mesh, namespace_of(experiment, namespace), everywhere=everywhere)
-    plan = make_plan(experiment, view, await _stamp(experiment, mesh), bounds=bounds)
+    plan = make_plan(experiment, view, stamp, bounds=bounds)
     if dry_run:
         await preflight(mesh, plan)
     return plan
+
+
+def _check_policy(policy: PolicySpec | None, experiment: Experiment, namespace: str | None, stamp: Stamp) -> None:
+    now = datetime.fromtimestamp(stamp.created_s, UTC)
+    check_policy(policy, experiment, namespace=namespace_of(experiment, namespace), now=now)
 
 
 async def _stamp(experiment: Experiment, mesh: Mesh) -> Stamp:
@@ -213,6 +223,7 @@ async def _prepare(run: Run) -> Plan:
     check_tripwires(run.experiment)
     run.step(str(Phase.PLANNED))
     stamp = replace(await _stamp(run.experiment, world.mesh), run=run.record.run)
+    _check_policy(run.options.policy, run.experiment, run.options.namespace, stamp)
     view = await read_view(world.mesh, namespace_of(run.experiment, run.options.namespace))
     plan = make_plan(run.experiment, view, stamp, bounds=run.options.bounds)
     run.plan = run.record.plan = plan

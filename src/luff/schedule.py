@@ -55,7 +55,6 @@ from luff.errors import InvalidFile, LuffError, Problem, StoreError, UsageError
 from luff.gameday import (
     Blackout,
     Firing,
-    Hours,
     Planned,
     Reason,
     check_game_days,
@@ -69,6 +68,7 @@ from luff.gameday import (
 )
 from luff.model import Experiment, GameDay, PrometheusCondition, Schedule, Suite
 from luff.parse import Documents
+from luff.policy import Hours
 from luff.store.occurrences import New, Occurrence, Occurrences, Rule, State
 from luff.suite import expand
 from luff.units import show_duration

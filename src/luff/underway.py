@@ -21,7 +21,7 @@ from luff.inject import Hands, Live, Watcher
 from luff.lever import Record as LeverRecord
 from luff.lifecycle import Journal
 from luff.mesh import Mesh
-from luff.model import Experiment
+from luff.model import Experiment, PolicySpec
 from luff.model import Phase as Part
 from luff.outcome import Context, MeshIdentity
 from luff.plan import Bounds, Plan
@@ -88,7 +88,8 @@ class Options:
 
     *namespace* is used where the experiment names none; *needs_reaper* says
     that the guard may not outlive us, so that somebody else must be there; *run*
-    is the run id to use (16 hex digits), made here unless given.
+    is the run id to use (16 hex digits), made here unless given; *policy* says
+    where and when runs are allowed (its numbers are in *bounds*).
     """
 
     actor: str
@@ -98,6 +99,7 @@ class Options:
     context: Context = field(default_factory=Context)
     needs_reaper: bool = False
     run: str | None = None
+    policy: PolicySpec | None = None
 
 
 @dataclass(slots=True)

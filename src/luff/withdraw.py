@@ -41,7 +41,17 @@ from luff.names import http_routes, our_run, ours
 from luff.routes import fallbacks, http_hash, withdrawal
 from luff.words import Object
 
-__all__ = ["NAMELESS", "PATIENCE_S", "Withdrawal", "give_back", "remaining", "restore_command", "tidy", "withdraw"]
+__all__ = [
+    "NAMELESS",
+    "PATIENCE_S",
+    "Withdrawal",
+    "give_back",
+    "remaining",
+    "restore_command",
+    "tidy",
+    "try_it",
+    "withdraw",
+]
 
 NAMELESS = "(nameless)"
 """In place of a run: the routes of ours whose name does not tell a run. Never those of a run."""
@@ -275,6 +285,15 @@ async def tidy(mesh: Mesh, ref: Ref) -> None:
     except (Conflict, NotFound):
         # Somebody else has tidied up.
         return
+
+
+async def try_it(mesh: Mesh, ref: Ref) -> None:
+    """
+    Let the API server try a change of *ref* that changes nothing, and keep none of it.
+
+    Roles and admission are asked as for a removal; raises the `MeshError` that a removal would have met.
+    """
+    await mesh.patch(ref, [{"op": "test", "path": "/metadata/name", "value": ref.name}], dry_run=True)
 
 
 async def give_back(mesh: Mesh, ref: Ref, object_: Object) -> str | None:

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from luff.errors import InvalidFile, Problem, UsageError
-from luff.model import Experiment, Suite
+from luff.model import Experiment, PolicySpec, Suite
 from luff.parse import Documents, parse_documents
 from luff.suite import expand
 from luff.yaml_nodes import Place, Problems, place_at, plain, read_nodes
 
-__all__ = ["overrides_of", "read_documents"]
+__all__ = ["overrides_of", "read_documents", "read_policy"]
 
 ENDINGS = (".yaml", ".yml")
 FILE_MOST_BYTES = 5 << 20
@@ -35,6 +35,16 @@ def read_documents(paths: Sequence[Path], *, overrides: Mapping[str, str] | None
     if problems:
         raise InvalidFile(problems)
     return parse_documents(sources, overrides=overrides or {})
+
+
+def read_policy(path: Path | None) -> PolicySpec | None:
+    """Return the one Policy in *path*, ``None`` without a path; `UsageError` when there is not exactly one that is valid."""
+    if path is None:
+        return None
+    found = read_documents([path]).policies
+    if len(found) != 1:
+        raise UsageError(f"{path} holds {len(found)} policies", next_step="name a file with one `kind: Policy`")
+    return found[0].spec
 
 
 def expanded(documents: Documents) -> tuple[Experiment, ...]:

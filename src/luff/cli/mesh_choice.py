@@ -13,16 +13,19 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import click
 
 from luff import lab
+from luff.cli.files import read_documents, read_policy
 from luff.cli.options import MeshOptions
 from luff.errors import MeshError, UsageError
 from luff.lab import LabState
 from luff.mesh.kubernetes import Connection, current_context
+from luff.model import PolicySpec
 from luff.parse import Documents
+from luff.policy import check_context, named_context
 from luff.shipped import shipped
 
 __all__ = ["Chosen", "ambient_mesh", "chosen_mesh"]
@@ -34,36 +37,44 @@ class Chosen:
     This is the mesh that a command works on.
 
     *lab* is its state when it is one; *keep_open* are file descriptors whose
-    holders keep a temporary lab alive.
+    holders keep a temporary lab alive; *policy* bounds what may be done there.
     """
 
     connection: Connection
     lab: LabState | None = None
     keep_open: tuple[int, ...] = field(default=())
+    policy: PolicySpec | None = None
 
 
 @contextmanager
 def chosen_mesh(options: MeshOptions, documents: Documents) -> Iterator[Chosen]:
     """Yield the mesh for a command that may change something; a lab started here ends with the block."""
+    policy = read_policy(options.policy)
     if not options.lab:
-        yield Chosen(_named_cluster(options))
+        connection = _named_cluster(options, policy)
+        check_context(policy, connection.context or "")
+        yield Chosen(connection, policy=policy)
         return
     state = lab.find()
     if state is not None and not lab.workloads_missing(state, documents):
-        yield _in_lab(state)
+        yield replace(_in_lab(state), policy=policy)
         return
     with _temporary_lab(documents) as chosen:
-        yield chosen
+        yield replace(chosen, policy=policy)
 
 
 def ambient_mesh(options: MeshOptions) -> Chosen:
-    """Return the mesh for a command that never asks: the lab with ``--lab``, else the cluster named or ambient."""
+    """
+    Return the mesh for a command that never asks: the lab with ``--lab``, else the cluster named or ambient.
+
+    A policy may name it, and forbids nothing: these commands only look, stop and restore.
+    """
     if options.lab:
         state = lab.find()
         if state is None:
             raise MeshError("no lab is running", next_step="start one with `luff lab up --detach`")
         return _in_lab(state)
-    context = options.context or current_context(options.kubeconfig)
+    context = options.context or named_context(read_policy(options.policy)) or current_context(options.kubeconfig)
     if context is None:
         raise _no_kubeconfig(options)
     return Chosen(Connection(options.kubeconfig, context))
@@ -73,9 +84,10 @@ def _in_lab(state: LabState, keep_open: tuple[int, ...] = ()) -> Chosen:
     return Chosen(Connection(state.kubeconfig, lab.CONTEXT, kind="lab"), state, keep_open)
 
 
-def _named_cluster(options: MeshOptions) -> Connection:
-    if options.context is not None:
-        return Connection(options.kubeconfig, options.context)
+def _named_cluster(options: MeshOptions, policy: PolicySpec | None) -> Connection:
+    named = options.context or named_context(policy)
+    if named is not None:
+        return Connection(options.kubeconfig, named)
     ambient = current_context(options.kubeconfig)
     if ambient is None:
         raise _no_kubeconfig(options)
@@ -87,7 +99,7 @@ def _named_cluster(options: MeshOptions) -> Connection:
         raise click.Abort
     raise UsageError(
         f"no cluster was named, and the current context {ambient} is not taken on its own",
-        next_step=f"say --context {ambient}, set LUFF_CONTEXT, add --yes, or use --lab",
+        next_step=f"say --context {ambient}, set LUFF_CONTEXT, give a --policy whose contexts are [{ambient}], add --yes, or use --lab",
     )
 
 
@@ -101,8 +113,6 @@ def _no_kubeconfig(options: MeshOptions) -> MeshError:
 
 def bookinfo() -> Documents:
     """Return the shipped sample mesh: its workloads and manifests, without experiments."""
-    from luff.cli.files import read_documents  # it imports this module's neighbours
-
     return read_documents([shipped("experiments") / "bookinfo" / "lab.yaml"])
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-__all__ = ["MeshOptions", "Voice", "mesh_options", "option", "store_option", "voice_options"]
+__all__ = ["MeshOptions", "Voice", "mesh_options", "option", "policy_option", "store_option", "voice_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -29,13 +30,24 @@ def consent(*declarations: str, **attributes: Any) -> Callable[[F], F]:
 
 @dataclass(frozen=True, slots=True)
 class MeshOptions:
-    """This is which mesh was asked for."""
+    """This is which mesh was asked for, and the file of the Policy that bounds what may be done there."""
 
     lab: bool
     context: str | None
     kubeconfig: str | None
     namespace: str | None
     yes: bool = False
+    policy: Path | None = None
+
+
+def policy_option(command: F) -> F:
+    """Add ``--policy``."""
+    return option(
+        "--policy",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="The Policy that bounds what may be done, and may name the cluster.",
+    )(command)
 
 
 def mesh_options(command: F) -> F:
@@ -45,13 +57,19 @@ def mesh_options(command: F) -> F:
     @option("--context", metavar="NAME", help="The kubeconfig's context that names the cluster.")
     @click.option("--kubeconfig", envvar="KUBECONFIG", metavar="FILE", help="The kubeconfig to use.")
     @option("-n", "--namespace", metavar="NAME", help="The namespace to work in.")
+    @policy_option
     @functools.wraps(command)
     def wrapped(
-        *args: Any, lab: bool, context: str | None, kubeconfig: str | None, namespace: str | None, **rest: Any
+        *args: Any,
+        lab: bool,
+        context: str | None,
+        kubeconfig: str | None,
+        namespace: str | None,
+        policy: Path | None,
+        **rest: Any,
     ) -> Any:
-        chosen = MeshOptions(
-            lab=lab, context=context, kubeconfig=kubeconfig, namespace=namespace, yes=rest.get("yes", False)
-        )
+        yes = rest.get("yes", False)
+        chosen = MeshOptions(lab, context, kubeconfig, namespace, yes=yes, policy=policy)
         return command(*args, mesh=chosen, **rest)
 
     return wrapped  # type: ignore[return-value]  # functools.wraps keeps the signature that click reads

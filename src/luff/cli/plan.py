@@ -51,6 +51,7 @@ def plan(
     from luff.cli.mesh_choice import chosen_mesh
     from luff.errors import NothingSelected
     from luff.mesh.kubernetes import KubernetesMesh  # the client costs half a second
+    from luff.policy import bounds_of
     from luff.run import plan_only
 
     documents = read_documents(files, overrides=overrides_of(overrides))
@@ -58,9 +59,19 @@ def plan(
         raise NothingSelected("there is no experiment in these files")
     with chosen_mesh(mesh, documents) as chosen:
         api = KubernetesMesh.connect(chosen.connection)
+        bounds = bounds_of(chosen.policy, api.kind)
         try:
             plans = [
-                asyncio.run(plan_only(experiment, api, namespace=mesh.namespace, dry_run=dry_run == "server"))
+                asyncio.run(
+                    plan_only(
+                        experiment,
+                        api,
+                        namespace=mesh.namespace,
+                        dry_run=dry_run == "server",
+                        bounds=bounds,
+                        policy=chosen.policy,
+                    )
+                )
                 for experiment in documents.experiments
             ]
         finally:

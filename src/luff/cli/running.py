@@ -41,9 +41,10 @@ from luff.exit_codes import standing
 from luff.lifecycle import Phase
 from luff.lock import lease_ref
 from luff.mesh import Kind, Ref
-from luff.model import Experiment, Verdict
+from luff.model import Experiment, PolicySpec, Verdict
 from luff.outcome import Next, Outcome
 from luff.parse import Documents
+from luff.policy import bounds_of
 from luff.record import Record, stopped
 from luff.run import Options, World, plan_only, run_experiment
 from luff.samples import Samples
@@ -155,7 +156,7 @@ async def _run_all(
 ) -> None:
     loop = asyncio.get_running_loop()
     async with open_world(chosen, store) as world:
-        crew = Crew(replace(world, keep_traceback=keep_traceback), store, settings, done, each)
+        crew = Crew(replace(world, keep_traceback=keep_traceback), store, settings, done, each, policy=chosen.policy)
         with heeded(crew.on_signal):
             timer = None
             if settings.max_duration_s is not None:
@@ -177,6 +178,7 @@ class Crew:
     settings: RunSettings
     done: Done
     each: Callable[[Outcome], None]
+    policy: PolicySpec | None = None
     stops: list[Stop] = field(default_factory=list)
     ending: RunAborted | None = None
     enough: bool = False
@@ -316,6 +318,8 @@ class Crew:
             namespace=self.settings.mesh.namespace,
             seed=self.settings.seed,
             context=context_from_environment(),
+            bounds=bounds_of(self.policy, self.world.identity.kind),
+            policy=self.policy,
             needs_reaper=needs_reaper(self.world.identity.kind, accepted=self.settings.accept_inert_leftover),
         )
 

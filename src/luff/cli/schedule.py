@@ -162,18 +162,12 @@ def history(store: str | None, name: str | None, limit: int, output: str) -> Non
 
 
 def _read(folder: Path, policy: Path | None, now: datetime) -> GameDays:
-    from luff.cli.files import read_documents
-    from luff.gameday import parse_hours
+    from luff.cli.files import read_documents, read_policy
+    from luff.policy import parse_hours
     from luff.schedule import GameDays
 
-    hours = None
-    if policy is not None:
-        policies = read_documents([policy]).policies
-        if len(policies) != 1:
-            raise UsageError(
-                f"{policy} holds {len(policies)} policies", next_step="name a file with one `kind: Policy`"
-            )
-        hours = None if policies[0].spec.hours is None else parse_hours(policies[0].spec.hours)
+    spec = read_policy(policy)
+    hours = None if spec is None or spec.hours is None else parse_hours(spec.hours)
     read = GameDays([folder], lambda: read_documents([folder]), hours=hours)
     read.load(now)
     if not read.all:

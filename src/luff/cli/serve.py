@@ -15,7 +15,7 @@ from luff.errors import RestoreNotVerified, RunAborted, UsageError
 
 if TYPE_CHECKING:
     from luff.cli.mesh_choice import Chosen
-    from luff.model import Experiment, PolicySpec
+    from luff.model import Experiment
     from luff.store import Store
     from luff.web import Definitions
 
@@ -34,7 +34,6 @@ GRACE_S = 5
     help="The folder of experiments that may be run; it is watched.",
 )
 @option("--listen", default="127.0.0.1:8080", show_default=True, metavar="HOST:PORT", help="Where to listen.")
-@option("--policy", type=click.Path(path_type=Path), help="The Policy that bounds every run.")
 @consent("--yes", is_flag=True, help="Use the kubeconfig's current context.")
 @consent(
     "--accept-inert-leftover",
@@ -47,7 +46,6 @@ GRACE_S = 5
 def serve(
     definitions: Path,
     listen: str,
-    policy: Path | None,
     store: str | None,
     yes: bool,
     accept_inert_leftover: bool,
@@ -71,7 +69,6 @@ def serve(
     from luff.store import Store
 
     host, port = _address(listen)
-    rules = None if policy is None else _policy(policy)
     documents = read_documents([definitions])
     with Store.open(store) as opened:
         if not _is_loopback(host) and not opened.access.any_tokens():
@@ -81,7 +78,7 @@ def serve(
             )
         with chosen_mesh(mesh, documents) as chosen:
             return _event_loop(
-                _serve(definitions, chosen, opened, rules, host, port, mesh, voice, accepted=accept_inert_leftover)
+                _serve(definitions, chosen, opened, host, port, mesh, voice, accepted=accept_inert_leftover)
             )
 
 
@@ -97,7 +94,6 @@ async def _serve(
     folder: Path,
     chosen: Chosen,
     store: Store,
-    policy: PolicySpec | None,
     host: str,
     port: int,
     mesh: MeshOptions,
@@ -117,8 +113,7 @@ async def _serve(
     ended_by: list[int] = []
     try:
         async with open_world(chosen, store) as world:
-            rails = Rails(policy, world.mesh.kind, mesh.namespace or NAMESPACE)
-            rails.check_context(world.mesh.name)
+            rails = Rails(chosen.policy, world.mesh.kind, mesh.namespace or NAMESPACE)
             service = Service(
                 world,
                 store,
@@ -205,13 +200,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _policy(path: Path) -> PolicySpec:
-    from luff.cli.files import read_documents
-
-    found: Any = read_documents([path]).policies
-    if len(found) != 1:
-        raise UsageError(f"{path} holds {len(found)} policies", next_step="name a file with one `kind: Policy`")
-    spec: PolicySpec = found[0].spec
-    return spec

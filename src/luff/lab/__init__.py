@@ -73,10 +73,22 @@ class ReplicaStatus:
 
 
 def find(directory: Path | None = None) -> LabState | None:
-    """Return the lab in *directory*, else in ``LUFF_LAB_DIR``, else the newest one that answers; ``None`` without."""
-    named = directory or (Path(os.environ["LUFF_LAB_DIR"]) if os.environ.get("LUFF_LAB_DIR") else None)
+    """
+    Return the lab in *directory*, else in ``LUFF_LAB_DIR``, else the newest one that answers; ``None`` without.
+
+    Raises `LabError` when ``LUFF_LAB_DIR`` names a folder that holds no lab:
+    whoever set it means that one, and no other.
+    """
+    variable = os.environ.get("LUFF_LAB_DIR")
+    named = directory or (Path(variable) if variable else None)
     if named is not None:
         state = read_state(named.absolute())
+        if state is None and directory is None:
+            what = "which is no lab: it has no lab.json" if named.is_dir() else "which is no folder"
+            raise LabError(
+                f"LUFF_LAB_DIR names {named}, {what}",
+                next_step=f"name a lab's folder, unset it, or start one there with `luff lab up --detach --dir {named}`",
+            )
         return state if state is not None and is_alive(named.absolute()) and answers(state) else None
     return next((state for state in registered() if answers(state)), None)
 

@@ -81,6 +81,7 @@ class Service:
                 actor=self.local_user,
                 namespace=self.rails.namespace,
                 bounds=self.rails.bounds(),
+                policy=self.rails.policy,
                 needs_reaper=self.needs_reaper,
             ),
             ended=self.metrics.ended,
