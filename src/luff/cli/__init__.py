@@ -17,6 +17,7 @@ from typing import IO
 import click
 
 from luff import __version__
+from luff.cli.options import with_common_flags
 from luff.errors import InvalidFile, LuffError
 
 __all__ = ["COMMANDS", "cli", "main", "silence", "tell"]
@@ -58,7 +59,7 @@ class LazyGroup(click.Group):
         module, _, name = COMMANDS[cmd_name][0].partition(":")
         command = getattr(importlib.import_module(module), name)
         assert isinstance(command, click.Command)
-        return command
+        return with_common_flags(command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,16 @@ from typing import Any, TypeVar
 
 import click
 
-__all__ = ["MeshOptions", "Voice", "mesh_options", "option", "policy_option", "store_option", "voice_options"]
+__all__ = [
+    "MeshOptions",
+    "Voice",
+    "mesh_options",
+    "option",
+    "policy_option",
+    "store_option",
+    "voice_options",
+    "with_common_flags",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -25,7 +35,11 @@ def option(*declarations: str, **attributes: Any) -> Callable[[F], F]:
 
 def consent(*declarations: str, **attributes: Any) -> Callable[[F], F]:
     """Return a click option that only a person can give: consent is never taken from the environment."""
-    return click.option(*declarations, **attributes)
+    return click.option(*declarations, cls=_Consent, **attributes)
+
+
+class _Consent(click.Option):
+    """This is an option without an environment variable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +109,53 @@ def voice_options(command: F) -> F:
 
     @click.option("-q", "--quiet", is_flag=True, help="Say only what was asked for.")
     @click.option("-v", "--verbose", count=True, help="Say more.")
-    @click.option("--no-color", is_flag=True, envvar="NO_COLOR", help="No colours.")
+    @click.option("--no-color", is_flag=True, help="No colours; so says any NO_COLOR in the environment.")
     @functools.wraps(command)
     def wrapped(*args: Any, quiet: bool, verbose: int, no_color: bool, **rest: Any) -> Any:
         return command(*args, voice=Voice(-1 if quiet else verbose, False if no_color else None), **rest)
 
     return wrapped  # type: ignore[return-value]  # functools.wraps keeps the signature that click reads
+
+
+def with_common_flags(command: click.Command) -> click.Command:
+    """
+    Return *command*, which has every flag that all commands have, and an environment variable for each of its own.
+
+    Where a command has no use for a common flag it takes it all the same, so
+    that a script may give the same ones to all.
+    """
+    if isinstance(command, click.Group):
+        for each in command.commands.values():
+            with_common_flags(each)
+        return command
+    mine = [each for each in command.params if isinstance(each, click.Option)]
+    taken = {name for each in mine for name in each.opts}
+    common = [*_UNUSED, *([_UNUSED_STORE] if "--context" in taken else [])]
+    command.params += [each for each in common if not taken & set(each.opts)]
+    for flag in command.params:
+        if isinstance(flag, click.Option) and flag.envvar is None and not isinstance(flag, _Consent):
+            long = next(name for name in reversed(flag.opts) if name.startswith("--"))
+            flag.envvar = "LUFF_" + long.removeprefix("--").replace("-", "_").upper()
+    return command
+
+
+def _without_colour(_context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if value:
+        # What this command prints asks no `Voice`; whatever colours it asks the environment.
+        os.environ["NO_COLOR"] = "1"
+
+
+_UNUSED = (
+    click.Option(["-q", "--quiet"], is_flag=True, expose_value=False, help="Say only what was asked for."),
+    click.Option(["-v", "--verbose"], count=True, expose_value=False, help="Say more."),
+    click.Option(
+        ["--no-color"],
+        is_flag=True,
+        expose_value=False,
+        callback=_without_colour,
+        help="No colours.",
+    ),
+)
+_UNUSED_STORE = click.Option(
+    ["--store"], metavar="URL", expose_value=False, envvar="LUFF_STORE", help="Not used: this needs no database."
+)

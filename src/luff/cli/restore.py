@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+import json
 from typing import TYPE_CHECKING
 
 import click
@@ -12,7 +13,10 @@ from luff.cli.options import MeshOptions, Voice, consent, mesh_options, option, 
 from luff.errors import RestoreNotVerified, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from luff.restore import Injected
+    from luff.withdraw import Withdrawal
 
 __all__ = ["restore", "who_am_i"]
 
@@ -26,10 +30,19 @@ _WHY_LEFT = {
 @click.argument("run", required=False)
 @option("--expired", is_flag=True, help="Only what has outlived its own time.")
 @consent("--all", "everything", is_flag=True, help="Also what a live run is using right now.")
-@click.option("--dry-run", is_flag=True, help="Show what would be removed.")
+@option("--dry-run", is_flag=True, help="Show what would be removed.")
+@option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="The shape of the answer.")
 @mesh_options
 @voice_options
-def restore(run: str | None, expired: bool, everything: bool, dry_run: bool, mesh: MeshOptions, voice: Voice) -> int:
+def restore(
+    run: str | None,
+    expired: bool,
+    everything: bool,
+    dry_run: bool,
+    output: str,
+    mesh: MeshOptions,
+    voice: Voice,
+) -> int:
     """
     Put routes back. Needs a kubeconfig and nothing else: no database, no lock, no server.
 
@@ -63,23 +76,27 @@ def restore(run: str | None, expired: bool, everything: bool, dry_run: bool, mes
         if run is not None and not chosen:
             click.echo(f"nothing of run {run} is in the mesh", err=True)
         if dry_run:
-            for each in chosen:
+            if output == "json":
+                click.echo(_as_json(chosen, None))
+            for each in chosen if output == "table" else ():
                 click.echo(f"would remove {', '.join(each.names)} from {each.ref}")
             return 0
         results = await put_back(api, chosen, clock=clock, patience_s=PATIENCE_S)
+        if output == "json":
+            click.echo(_as_json(chosen, results))
         failures = 0
         for each, result in zip(chosen, results, strict=True):
             if isinstance(result, BaseException):
                 failures += 1
                 click.echo(f"{each.ref}: NOT restored: {result}", err=True)
-            else:
+            elif output == "table":
                 click.echo(f"{each.ref}: removed {len(result.removed)} route(s) of run {each.run}, verified")
         if failures:
             raise RestoreNotVerified(
                 f"{failures} of {len(chosen)} could not be verified; a fault may still be live",
                 next_step=f"run `{restore_command(api, chosen[0].ref, run)}` with credentials that may patch VirtualServices",
             )
-        if not chosen and voice.level >= 0:
+        if not chosen and output == "table" and voice.level >= 0:
             click.echo("nothing to restore", err=True)
         return 0
 
@@ -87,6 +104,26 @@ def restore(run: str | None, expired: bool, everything: bool, dry_run: bool, mes
         return asyncio.run(work())
     finally:
         api.close()
+
+
+def _as_json(chosen: Sequence[Injected], results: Sequence[Withdrawal | BaseException] | None) -> str:
+    """Return what was found of each, and what became of it; without *results* nothing was done."""
+    rows = []
+    for number, each in enumerate(chosen):
+        result = None if results is None else results[number]
+        error = str(result) if isinstance(result, BaseException) else None
+        rows.append(
+            {
+                "namespace": each.ref.namespace,
+                "virtual_service": each.ref.name,
+                "run": each.run,
+                "state": each.state,
+                "routes": list(each.names),
+                "restored": result is not None and error is None,
+                "error": error,
+            }
+        )
+    return json.dumps({"dry_run": results is None, "restores": rows}, indent=2)
 
 
 def _chosen(found: list[Injected], run: str | None, *, expired: bool, everything: bool) -> list[Injected]:

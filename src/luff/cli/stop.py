@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING
 
 import click
 
-from luff.cli.options import MeshOptions, Voice, consent, mesh_options, voice_options
+from luff.cli.options import MeshOptions, Voice, consent, mesh_options, option, voice_options
 from luff.cli.restore import who_am_i
 from luff.errors import LuffError, MeshError, NothingSelected, RestoreNotVerified, UsageError
 
@@ -30,9 +31,10 @@ LOOKS_MOST = 20
 @click.command()
 @click.argument("run", required=False)
 @consent("--all", "everything", is_flag=True, help="Every run.")
+@option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="The shape of the answer.")
 @mesh_options
 @voice_options
-def stop(run: str | None, everything: bool, mesh: MeshOptions, voice: Voice) -> int:
+def stop(run: str | None, everything: bool, output: str, mesh: MeshOptions, voice: Voice) -> int:
     """Stop RUN, wherever it runs, and see that its routes are restored."""
     from luff.cli.mesh_choice import ambient_mesh
     from luff.cli.silence import tell_silence
@@ -44,20 +46,22 @@ def stop(run: str | None, everything: bool, mesh: MeshOptions, voice: Voice) -> 
     connection = ambient_mesh(mesh).connection
     api = KubernetesMesh.connect(connection, on_silence=tell_silence(connection, patience_s=PATIENCE_S))
     try:
-        return asyncio.run(_stop(api, run, namespace=mesh.namespace, voice=voice))
+        return asyncio.run(_stop(api, run, namespace=mesh.namespace, output=output, voice=voice))
     finally:
         api.close()
 
 
-async def _stop(api: Mesh, run: str | None, *, namespace: str | None, voice: Voice) -> int:
+async def _stop(api: Mesh, run: str | None, *, namespace: str | None, output: str, voice: Voice) -> int:
     stopped = await _stop_runs(api, run, None if namespace is None else [namespace], voice=voice)
-    if stopped:
+    if not stopped and run is not None:
+        raise NothingSelected(f"no run {run} is in the mesh", next_step="`luff status` lists what is")
+    if output == "json":
+        click.echo(json.dumps({"stopped": stopped, "restored": True}))
+    elif stopped:
         # It may have come to its own end just before it could hear of this.
         click.echo("ended; every route is back")
-    elif run is None:
-        click.echo("nothing is injected", err=True)
     else:
-        raise NothingSelected(f"no run {run} is in the mesh", next_step="`luff status` lists what is")
+        click.echo("nothing is injected", err=True)
     return 0
 
 
