@@ -106,7 +106,8 @@ class Reaper:
     """
     This sweeps *namespaces* (everywhere when ``None``).
 
-    *home* is where the heartbeat Lease lives; *identity* says whose it is.
+    *home* is where the heartbeat Lease lives; *identity* says whose it is. One
+    that does not stay does not *beat*: nobody may rely on it.
     """
 
     mesh: Mesh
@@ -114,6 +115,7 @@ class Reaper:
     namespaces: Sequence[str] | None = None
     home: str = "luff-system"
     identity: str = "luff-reaper"
+    beats: bool = True
     _first_seen: dict[tuple[Ref, str | None], float] = field(default_factory=dict)
     _leases: dict[tuple[Ref, str | None], tuple[str, float]] = field(default_factory=dict)
     _proven: dict[str, float] = field(default_factory=dict)
@@ -144,7 +146,7 @@ class Reaper:
             # Only a whole look tells what is no longer there.
             self._first_seen = {key: at for key, at in self._first_seen.items() if key in seen}
             self._leases = {key: record for key, record in self._leases.items() if key in seen}
-        if self._proven or not sweep.errors:
+        if self.beats and (self._proven or not sweep.errors):
             try:
                 await beat(self.mesh, self.home, identity=self.identity, covers=self._proven, now_s=server_s)
             except MeshError as error:

@@ -130,6 +130,15 @@ def test_a_reaper_that_is_gone_is_noticed_by_who_relies_on_it(
     assert "s old" in play(story()).message
 
 
+def test_one_that_does_not_stay_is_nobody_to_rely_on(cluster: Cluster, play: Callable[[Awaitable[Any]], Any]) -> None:
+    async def story() -> None:
+        await Reaper(SimMesh(cluster), SimClock(), beats=False).sweep()
+        with pytest.raises(NoGuard, match="no reaper has ever been at work"):
+            await check_heartbeat(SimMesh(cluster), "shop")
+
+    play(story())
+
+
 def test_one_look_that_fails_is_no_loss(cluster: Cluster, play: Callable[[Awaitable[Any]], Any]) -> None:
     looks = 0
 

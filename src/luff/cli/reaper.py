@@ -22,7 +22,11 @@ CONNECT_EVERY_S = 240.0
 @option(
     "--every", type=click.FloatRange(0.5, 300), default=EVERY_S, show_default=True, help="Seconds between two looks."
 )
-@option("--once", is_flag=True, help="Look once and end: 0 when all is well, 7 when something could not be removed.")
+@option(
+    "--once",
+    is_flag=True,
+    help="Look once and end, without a heartbeat: 0 when all is well, 7 when something could not be removed.",
+)
 @option("--home", default="luff-system", show_default=True, help="The namespace of its heartbeat Lease.")
 @option(
     "--beat-file",
@@ -43,7 +47,7 @@ def reaper(every: float, once: bool, home: str, beat_file: Path | None, mesh: Me
     api = KubernetesMesh.connect(connection)
     namespaces = None if mesh.namespace is None else [mesh.namespace]
     clock = SystemClock()
-    worker = Reaper(api, clock, namespaces=namespaces, home=home, identity=socket.gethostname())
+    worker = Reaper(api, clock, namespaces=namespaces, home=home, identity=socket.gethostname(), beats=not once)
 
     async def work() -> int:
         ended = asyncio.Event()
