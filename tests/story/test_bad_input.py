@@ -355,3 +355,27 @@ def test_a_folder_that_cannot_be_made_is_named(shell: Shell) -> None:
 
     refused(shell.luff("lab", "up", "--detach", "--dir", "file/lab"), 5, "file/lab")
     refused(shell.luff("demo", "--report-dir", "file/report"), 2, "file/report")
+
+
+def test_a_policy_bounds_what_the_command_line_may_do(shell: Shell, quick: Path) -> None:
+    policy = shell.folder / "policy.yaml"
+    head = "apiVersion: luff.dev/v1alpha1\nkind: Policy\nmetadata: {name: p}\nspec: "
+
+    def under(spec: str, *command: str) -> Done:
+        policy.write_text(head + spec)
+        return shell.luff(*command, "--lab", quick, LUFF_POLICY=str(policy))
+
+    elsewhere = under("{namespaces: [bank]}", "run", "--json", "out.json")
+    planned = under("{hosts: ['*.bank']}", "plan")
+    slow = under("{maxRate: 1/s}", "plan")
+    broken = under("{hours: whenever}", "run")
+    allowed = under("{namespaces: [bookinfo], hosts: ['*.bookinfo'], maxTtl: 10m}", "plan")
+
+    [outcome] = json.loads((shell.folder / "out.json").read_text())["outcomes"]
+    assert (elsewhere.code, outcome["reason"]) == (5, "plan_refused:namespace_not_allowed"), elsewhere
+    assert "bank" in outcome["explanation"]
+    assert planned.code == 5, planned
+    assert "the policy allows *.bank" in planned.err
+    assert slow.code == 5, slow
+    assert broken.code == 2, broken
+    assert allowed.code == 0, allowed
