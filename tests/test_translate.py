@@ -148,6 +148,8 @@ def test_where_a_destination_leads(destination: Object, expected: str) -> None:
         ({}, {"prefix": "/"}),
         ({"uri": {"exact": "/a"}}, {"path": "/a"}),
         ({"uri": {"prefix": "/a"}}, {"prefix": "/a"}),
+        ({"uri": {"prefix": ""}}, {"prefix": ""}),
+        ({"uri": {}}, {"prefix": "/"}),
         ({"uri": {"regex": "/a"}}, {"safe_regex": {"regex": "/a"}}),
         ({"uri": {"exact": "/a"}, "ignoreUriCase": True}, {"path": "/a", "case_sensitive": False}),
         ({"uri": {"regex": "/a"}, "ignoreUriCase": True}, {"safe_regex": {"regex": "/a"}}),
@@ -359,13 +361,22 @@ def test_weights_and_headers_of_one_destination() -> None:
     assert "cluster" not in split
     # A single one takes everything, whatever its weight.
     assert _action(route=[to("v1", weight=0)])["cluster"] == "outbound|9080|v1|ratings.shop.svc.cluster.local"
-    [only] = _action(route=[to("v1", headers={"request": {"set": {"a": "1", "Host": "b"}}})])["weighted_clusters"][
-        "clusters"
-    ]
-    assert only["request_headers_to_add"] == [
-        {"header": {"key": "a", "value": "1"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
-    ]
-    assert only["host_rewrite_literal"] == "b"
+
+
+def test_headers_of_the_only_destination_are_the_routes_own_and_come_last() -> None:
+    headers = {"request": {"set": {"a": "1", "Host": "inner"}, "remove": ["b"]}, "response": {"add": {"c": "2"}}}
+    only = [{"destination": {"host": "ratings"}, "headers": headers}]
+
+    route = _route(route=only, headers={"request": {"set": {"d": "3"}}, "response": {"remove": ["e"]}})
+
+    assert route["route"]["cluster"] == CLUSTER
+    assert route["route"]["host_rewrite_literal"] == "inner"
+    assert [each["header"]["key"] for each in route["request_headers_to_add"]] == ["d", "a"]
+    assert route["request_headers_to_remove"] == ["b"]
+    assert [each["header"]["key"] for each in route["response_headers_to_add"]] == ["c"]
+    assert route["response_headers_to_remove"] == ["e"]
+    outer = _route(route=only, headers={"request": {"set": {":authority": "outer"}}})
+    assert outer["route"]["host_rewrite_literal"] == "outer"
 
 
 @pytest.mark.parametrize(("percent", "numerator"), [(0.57, 5699), (0.00015, 1), (100, 1_000_000), (0, 0), (0.1, 1000)])
@@ -452,6 +463,7 @@ def test_rewrites(http: Object, expected: Object) -> None:
         ({"mirror": {"host": "reviews"}}, [1_000_000]),
         ({"mirror": {"host": "reviews"}, "mirrorPercentage": {"value": 0.5}}, [5000]),
         ({"mirror": {"host": "reviews"}, "mirrorPercent": 5}, [50_000]),
+        ({"mirror": {"host": "reviews"}, "mirrorPercent": None}, [1_000_000]),
         ({"mirror": {"host": "reviews"}, "mirrorPercentage": {"value": 0}}, []),
         ({"mirrors": [{"destination": {"host": "reviews"}, "percentage": {"value": 1}}] * 2}, [10_000, 10_000]),
     ],
@@ -495,6 +507,16 @@ def test_cors() -> None:
             {"derivePort": "FROM_REQUEST_PORT", "uri": "/"},
             {"port_redirect": 9080, "path_redirect": "/", "response_code": "MOVED_PERMANENTLY"},
         ),
+        ({"prefixRewrite": "/b"}, {"prefix_rewrite": "/b", "response_code": "MOVED_PERMANENTLY"}),
+        ({"prefixRewrite": "/b", "uri": ""}, {"prefix_rewrite": "/b", "response_code": "MOVED_PERMANENTLY"}),
+        ({"prefixRewrite": "", "uri": "/b"}, {"path_redirect": "/b", "response_code": "MOVED_PERMANENTLY"}),
+        ({"port": 80}, {"response_code": "MOVED_PERMANENTLY"}),
+        ({"port": 443}, {"port_redirect": 443, "response_code": "MOVED_PERMANENTLY"}),
+        ({"port": 443, "scheme": "https"}, {"scheme_redirect": "https", "response_code": "MOVED_PERMANENTLY"}),
+        (
+            {"port": 80, "scheme": "https"},
+            {"port_redirect": 80, "scheme_redirect": "https", "response_code": "MOVED_PERMANENTLY"},
+        ),
         ({"derivePort": "FROM_PROTOCOL_DEFAULT"}, {"response_code": "MOVED_PERMANENTLY"}),
     ],
 )
@@ -502,6 +524,12 @@ def test_redirects(redirect: Object, expected: Object) -> None:
     route = _route(redirect=redirect)
     assert route["redirect"] == expected
     assert "route" not in route
+
+
+def test_a_redirect_with_a_code_that_pilot_does_not_know_has_no_action() -> None:
+    route = _route(redirect={"uri": "/b", "redirectCode": 304})
+
+    assert not {"route", "redirect", "direct_response"} & route.keys()
 
 
 def test_direct_responses() -> None:
@@ -626,6 +654,8 @@ EVERYTHING = """
   mirrors: [{destination: {host: reviews}, percentage: {value: 0.1}}]
   corsPolicy: {allowOrigins: [{prefix: "https://"}], maxAge: 1h, exposeHeaders: [x], allowCredentials: true}
   fault: {delay: {fixedDelay: 1s, percentage: {value: 1}}, abort: {grpcStatus: UNAVAILABLE, percentage: {value: 0.57}}}
+- {match: [{uri: {prefix: /v1}}], redirect: {prefixRewrite: /v2}}
+- {match: [{uri: {prefix: ""}, headers: {z: {exact: "1"}}}], route: [{destination: {host: ratings}, headers: {request: {set: {":authority": h}}}}]}
 - {match: [{uri: {exact: /old}}], redirect: {uri: /new, redirectCode: 308, derivePort: FROM_REQUEST_PORT}}
 - {match: [{uri: {prefix: /no}}], directResponse: {status: 503, body: {string: "not here"}}}
 - {match: [{uri: {prefix: /x}}], rewrite: {uriRegexRewrite: {match: "^/x", rewrite: /y}}, route: [{destination: {host: gone}}]}
@@ -659,8 +689,16 @@ def test_envoy_takes_everything_that_is_made(tmp_path: Path) -> None:
         )
 
 
-def test_what_envoy_refuses_is_noticed(tmp_path: Path) -> None:
-    state = MeshState((RATINGS,), (_service({"match": [{"uri": {"regex": "/a("}}], "route": TO}),))
-    with one_envoy(tmp_path, [Proxy({}, "shop")], state) as envoy:
+@pytest.mark.parametrize(
+    "route",
+    [
+        {"match": [{"uri": {"regex": "/a("}}], "route": TO},
+        {"match": [{"uri": {"prefix": "/a"}}], "redirect": {"uri": "/b", "redirectCode": 304}},
+    ],
+    ids=["a regex", "a redirect's code"],
+)
+def test_what_envoy_refuses_is_noticed(tmp_path: Path, route: Object) -> None:
+    state = MeshState((RATINGS,), (_service(route),))
+    with one_envoy(tmp_path, [Proxy({}, "shop")], state, marked=False) as envoy:
         [refused] = envoy.refused()
         assert refused.endswith("rds.http_proxy.update_rejected")

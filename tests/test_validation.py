@@ -45,6 +45,10 @@ def _destination(**destination: Any) -> Object:
     return _service({"route": [{"destination": destination}]})
 
 
+def _one(**headers: Any) -> Object:
+    return _service({"route": [{"destination": {"host": "a"}, "headers": headers}]})
+
+
 def _fault(**fault: Any) -> Object:
     return _to(fault=fault)
 
@@ -73,10 +77,31 @@ def _rule(**spec: Any) -> Object:
     return {"kind": "DestinationRule", "metadata": {"name": "ratings"}, "spec": {"host": "ratings", **spec}}
 
 
+def _tcp(**match: Any) -> Object:
+    return _service(tcp=[{**FORWARD, "match": [match]}])
+
+
+def _policy(**policy: Any) -> Object:
+    return _rule(trafficPolicy=policy)
+
+
+def _balancer(**balancer: Any) -> Object:
+    return _policy(loadBalancer=balancer)
+
+
+def _cookie(**cookie: Any) -> Object:
+    return _balancer(consistentHash={"httpCookie": cookie})
+
+
+def _at_port(**settings: Any) -> Object:
+    return _policy(portLevelSettings=[settings])
+
+
 def _tls(match: Object) -> Object:
     return _service(hosts=["*.example.com"], tls=[{"match": [match], **FORWARD}])
 
 
+CLAIM: Object = {**FORWARD, "match": [{"headers": {"@request.auth.claims.sub": {}}}]}
 REDIRECT: Object = {"redirect": {"uri": "/x"}}
 ANSWER: Object = {"directResponse": {"status": 200}}
 
@@ -85,7 +110,12 @@ RULES: list[tuple[str, Object, str, Object]] = [
     # The schema.
     ("a list", _service(http={}), "must be of type array", _to()),
     ("an object", _service(http=[[]]), "must be of type object", _to()),
-    ("no null", _to(timeout=None), "must be of type string", _to(timeout="1s")),
+    ("no null in a list", _service(http=[None]), "must be of type object", _service(FORWARD, gateways=None, exportTo=None)),
+    ("no null as metadata's name", _service(FORWARD, {"name": None}), "metadata.name", _service(FORWARD, {"annotations": None, "labels": None})),
+    ("no null as a host", _destination(host=None), "host: Required", _to(match=None, timeout=None, mirrorPercent=None)),
+    ("bytes", _only(directResponse={"status": 200, "body": {"bytes": "%"}}), "of type byte", _only(directResponse={"status": 200, "body": {"bytes": "aGk="}})),
+    ("words of CORS", _to(corsPolicy={"unmatchedPreflights": "DROP"}), "Unsupported value: 'DROP'", _to(corsPolicy={"unmatchedPreflights": "IGNORE"})),
+    ("words of a redirect's port", _only(redirect={"derivePort": "REQUEST"}), "Unsupported value", _only(redirect={"derivePort": "FROM_REQUEST_PORT"})),
     ("a boolean", _match(ignoreUriCase="yes"), "must be of type boolean", _match(ignoreUriCase=True)),
     ("a whole number", _match(port=80.5), "must be of type integer", _match(port=80.0)),
     ("a number that is no boolean", _match(port=True), "must be of type integer", _match(port=1)),
@@ -133,9 +163,11 @@ RULES: list[tuple[str, Object, str, Object]] = [
     ("no delegate in a leaf", _leaf(route={"delegate": {"name": "x"}}), "cannot contain delegate", _leaf()),
     ("no gateways in a leaf", _leaf(gateways=["gw"]), "must have no gateways", _leaf()),
     ("no tcp in a leaf", _leaf(tcp=[FORWARD]), "must have no tcp", _leaf()),
-    ("no tls in a leaf", _leaf(tls=[FORWARD]), "must have no tls", _leaf()),
+    ("no tls in a leaf", _leaf(tls=[{**FORWARD, "match": []}]), "must have no tls", _leaf()),
     ("something to route", _service(), "http, tcp or tls", _to()),
     ("a redirect somewhere", _only(redirect={}), "must specify URI", _only(redirect={"authority": "a"})),
+    ("a redirect to one path", _only(redirect={"uri": "/a", "prefixRewrite": "/b"}), "only specify one of", _only(redirect={"uri": "", "prefixRewrite": "/b"})),
+    ("a redirect of a prefix", _only(redirect={"prefixRewrite": "/b"}, match=[{"uri": {"exact": "/a"}}]), "to use prefix match", _only(redirect={"prefixRewrite": "/b"}, match=[{"uri": {"prefix": "/a"}}, {"port": 1}])),
     ("a redirect's code", _only(redirect={"uri": "/", "redirectCode": 400}), "3xx", _only(redirect={"uri": "/", "redirectCode": 399})),
     ("a redirect's scheme", _only(redirect={"scheme": "ftp"}), "scheme", _only(redirect={"scheme": "https"})),
     ("a redirect's port number", _only(redirect={"port": 65536}), "port number", _only(redirect={"port": 65535})),
@@ -148,8 +180,9 @@ RULES: list[tuple[str, Object, str, Object]] = [
     ("a header's name", _match(headers={"a b": {}}), "valid header name", _match(headers={"a-b": {}})),
     ("a pseudo header", _match(headers={":foo": {}}), "valid header name", _match(headers={":path": {}})),
     ("an empty name", _match(withoutHeaders={"": {}}), "cannot be empty", _match(withoutHeaders={"a": {}})),
-    ("claims at gateways", _match(headers={"@request.auth.claims.sub": {}}), "only supported for gateway", _service({**FORWARD, "match": [{"headers": {"@request.auth.claims.sub": {}}}]}, gateways=["gw"])),
-    ("no null as a match", _match(headers={"a": None}), "must be of type object", _match(headers={"a": {}})),
+    ("claims at gateways", _match(headers={"@request.auth.claims.sub": {}}), "only supported for gateway", _service(CLAIM, gateways=["gw"])),
+    ("claims at gateways and the mesh", _service(CLAIM, gateways=["mesh", "gw"]), "only supported for gateway", _service(CLAIM, gateways=["a/gw", "gw"])),
+    ("no list as a match", _match(headers={"a": []}), "must be of type object", _match(headers={"a": None})),
     ("an empty prefix of a header", _match(headers={"a": {"prefix": ""}}), "should not be empty", _match(headers={"a": {"exact": ""}})),
     ("an empty prefix of a method", _match(method={"prefix": ""}), "should not be empty", _match(method={"prefix": "G"})),
     ("an empty prefix of a parameter", _match(queryParams={"a": {"prefix": ""}}), "should not be empty", _match(uri={"prefix": ""})),
@@ -170,13 +203,15 @@ RULES: list[tuple[str, Object, str, Object]] = [
     ("no host in a response", _headers("response", add={"host": "a"}), "Host header", _headers("request", add={"host": "a"})),
     ("one authority", _headers("request", set={"host": "a"}, add={":authority": "b"}), "multiple times", _headers("request", set={":authority": "b"})),
     ("one authority with a rewrite", _to(rewrite={"authority": "a"}, headers={"request": {"set": {"host": "b"}}}), "multiple times", _to(rewrite={"authority": "a"})),
-    ("paired percent signs", _headers("request", set={"a": "100%"}), "single %", _headers("request", set={"a": "100%%"})),
+    ("an operation's name", _headers("request", set={"": "1"}), "cannot be empty", _headers("request", set={"x(y) z": "1"})),
+    ("a value that Envoy can read", _headers("request", set={"a": "100%"}), "un-escaped %", _headers("request", set={"a": "100%%"})),
     ("no control characters", _headers("request", set={"a": "b\n"}), "control", _headers("request", set={"a": "b\t"})),
-    ("an authority of one destination", _service({"route": [{"destination": {"host": "a"}, "headers": {"request": {"set": {":authority": "b"}}}}]}), "':' prefix", _service({"route": [{"destination": {"host": "a"}, "headers": {"request": {"set": {"host": "b"}}}}]})),
+    ("an authority in a response of one destination", _one(response={"set": {":authority": "b"}}), "':' prefix", _one(request={"set": {":authority": "b"}})),
+    ("a value of one destination", _one(response={"add": {"a": "%REQ(x%"}}), "un-terminated", _one(response={"add": {"a": "%REQ(x)%"}})),
     # Destinations, mirrors, retries, CORS.
     ("a weight below 0", _split(-1), "< 0", _split(0)),
     ("weights of 0", _split(0, 0), "= 0", _split(0, 1)),
-    ("no destination", _service({"route": [{}]}), "destination is required", _to()),
+    ("no destination", _service({"route": [{}]}), "destination: Required", _to()),
     ("a destination of all", _destination(host="*"), "invalid destination host", _destination(host="*.com")),
     ("a wildcard in front", _destination(host="a.*.com"), "domain name", _destination(host="*a.com")),
     ("no numeric end", _destination(host="a.1"), "all-numeric", _destination(host="a.1a")),
@@ -186,7 +221,7 @@ RULES: list[tuple[str, Object, str, Object]] = [
     ("a subset", _destination(host="a", subset="v.1"), "subset name", _destination(host="a", subset="v1")),
     ("a port", _destination(host="a", port={"number": 0}), "port number", _destination(host="a", port={"number": 1})),
     ("one way to mirror", _to(mirror={"host": "a"}, mirrors=[{"destination": {"host": "a"}}]), "both mirror and mirrors", _to(mirror={"host": "a"}, mirrors=[])),
-    ("a mirror's destination", _to(mirrors=[{}]), "required for mirrors", _to(mirrors=[{"destination": {"host": "a"}}])),
+    ("a mirror's destination", _to(mirrors=[{}]), "destination: Required", _to(mirrors=[{"destination": {"host": "a"}}])),
     ("a mirror's host", _to(mirror={"host": "a_b"}), "domain name", _to(mirror={"host": "a-b"})),
     ("a mirror's share", _to(mirrorPercentage={"value": 101}), "mirror percentage", _to(mirrorPercentage={"value": 100})),
     ("a mirror's share of old", _to(mirrorPercent=101), "mirror_percent", _to(mirrorPercent=100)),
@@ -206,17 +241,25 @@ RULES: list[tuple[str, Object, str, Object]] = [
     ("a host's label", _hosts("a_b"), "domain name", _hosts("10.0.0.1")),
     ("a gateway", _hosts("a", gateways=["/gw"]), "invalid value for namespace", _hosts("a", gateways=["ns/gw"])),
     ("exportTo twice", _service(FORWARD, exportTo=[".", "."]), "duplicate entries", _service(FORWARD, exportTo=[".", "a"])),
+    ("exportTo its own twice", _service(FORWARD, {"namespace": "shop"}, exportTo=[".", "shop"]), ". and current namespace shop", _service(FORWARD, {"namespace": "shop"}, exportTo=[".", "default"])),
     ("exportTo all and one", _service(FORWARD, exportTo=["*", "a"]), "both public", _service(FORWARD, exportTo=["*"])),
     ("exportTo a namespace", _service(FORWARD, exportTo=["~"]), "exportTo", _service(FORWARD, exportTo=["a"])),
     # TLS and TCP.
-    ("a TLS match", _service(tls=[FORWARD]), "at least one match", _tls({"sniHosts": ["a.example.com"]})),
-    ("an SNI host", _tls({}), "at least one SNI host", _tls({"sniHosts": ["a.example.com"]})),
+    ("TLS matches", _service(tls=[FORWARD]), "match: Required", _tls({"sniHosts": ["a.example.com"]})),
+    ("a TLS match", _service(tls=[{**FORWARD, "match": []}]), "at least one match", _tls({"sniHosts": ["a.example.com"]})),
+    ("SNI hosts", _tls({}), "sniHosts: Required", _tls({"sniHosts": ["a.example.com"]})),
+    ("an SNI host", _tls({"sniHosts": []}), "at least one SNI host", _tls({"sniHosts": ["a.example.com"]})),
     ("an SNI host elsewhere", _tls({"sniHosts": ["a.com"]}), "compatible subset", _tls({"sniHosts": ["*.a.example.com"]})),
+    ("an SNI host's label", _tls({"sniHosts": ["a_b!.example.com"]}), "label 'a_b!' invalid", _tls({"sniHosts": ["10.0.0.1"]})),
+    ("a TLS subnet", _tls({"sniHosts": ["a.example.com"], "destinationSubnets": ["10.0.0.0/33"]}), "CIDR", _tls({"sniHosts": ["a.example.com"], "destinationSubnets": ["2001:1::1/64"]})),
+    ("a TCP subnet", _tcp(destinationSubnets=["foo"]), "valid IP", _tcp(destinationSubnets=["10.0.0.1", "10.0.0.0/8"])),
+    ("a TCP subnet's length", _tcp(destinationSubnets=["10.0.0.0/08"]), "CIDR", _tcp(destinationSubnets=["10.0.0.0/0"])),
     ("a TCP route", _service(tcp=[{}]), "TCP route is required", _service(tcp=[FORWARD])),
     ("a TCP port", _service(tcp=[{**FORWARD, "match": [{"port": 65536}]}]), "port number", _service(tcp=[{**FORWARD, "match": [{"port": 1}]}])),
     # DestinationRules.
     ("a rule's host", _rule(host=""), "empty domain", _rule(host="*.local")),
-    ("a subset's name", _rule(subsets=[{}]), "subset name cannot be empty", _rule(subsets=[{"name": "v1"}])),
+    ("a subset's key", _rule(subsets=[{}]), "name: Required", _rule(subsets=[{"name": "v1"}])),
+    ("a subset's name", _rule(subsets=[{"name": ""}]), "subset name cannot be empty", _rule(subsets=[{"name": "v1"}])),
     ("a subset's DNS name", _rule(subsets=[{"name": "v 1"}]), "subset name is invalid", _rule(subsets=[{"name": "v-1"}])),
     ("a subset twice", _rule(subsets=[{"name": "a"}, {"name": "a"}]), "duplicate subset names", _rule(subsets=[{"name": "a"}, {"name": "b"}])),
     ("a subset's labels", _rule(subsets=[{"name": "a", "labels": {"": "b"}}]), "tag key", _rule(subsets=[{"name": "a", "labels": {"b": "c"}}])),
@@ -227,6 +270,47 @@ RULES: list[tuple[str, Object, str, Object]] = [
     ("an ejection's share", _rule(trafficPolicy={"outlierDetection": {"maxEjectionPercent": 101}}), "0..100", _rule(trafficPolicy={"outlierDetection": {"maxEjectionPercent": 100}})),
     ("an ejection's time", _rule(trafficPolicy={"outlierDetection": {"interval": "1.5ms"}}), "ms precision", _rule(trafficPolicy={"outlierDetection": {"interval": "1s"}})),
     ("mutual TLS", _rule(trafficPolicy={"tls": {"mode": "MUTUAL", "privateKey": "k"}}), "clientCertificate required", _rule(trafficPolicy={"tls": {"mode": "ISTIO_MUTUAL"}})),
+    ("a policy of something known", _policy(retries=3), "at least one field", _policy(retryBudget={"percent": 20})),
+    ("words of TLS", _policy(tls={"mode": "mutual"}), "Unsupported value", _policy(tls={"mode": "DISABLE"})),
+    ("words of a balancer", _balancer(simple="ROUNDROBIN"), "Unsupported value", _balancer(simple="ROUND_ROBIN")),
+    ("one kind of balancer", _balancer(simple="RANDOM", consistentHash={}), "at most one of", _balancer(simple="RANDOM")),
+    ("one thing to hash", _balancer(consistentHash={"useSourceIp": True, "httpHeaderName": "a"}), "at most one of", _balancer(consistentHash={"useSourceIp": True})),
+    ("one way to hash", _balancer(consistentHash={"maglev": {}, "ringHash": {}}), "at most one of", _balancer(consistentHash={"ringHash": {}})),
+    ("a cookie's name", _cookie(name=""), "name required", _cookie(name="a")),
+    ("a cookie's key", _cookie(), "name: Required", _cookie(name="a", attributes=[{"name": "b"}])),
+    ("a cookie's attribute twice", _cookie(name="a", attributes=[{"name": "b"}, {"name": "b"}]), "duplicate cookie attribute", _cookie(name="a", attributes=[{"name": "b"}, {"name": "c"}])),
+    ("a cookie's attribute's name", _cookie(name="a", attributes=[{"name": ""}]), "cookie attribute name", _cookie(name="a", attributes=[])),
+    ("a ring of old", _balancer(consistentHash={"minimumRingSize": 1, "ringHash": {}}), "only one of MinimumRingSize", _balancer(consistentHash={"ringHash": {"minimumRingSize": 1}})),
+    ("a table's size", _balancer(consistentHash={"maglev": {}}), "must be set", _balancer(consistentHash={"maglev": {"tableSize": 3}})),
+    ("a prime table", _balancer(consistentHash={"maglev": {"tableSize": 9}}), "prime", _balancer(consistentHash={"maglev": {"tableSize": 65537}})),
+    ("a table's bound", _balancer(consistentHash={"maglev": {"tableSize": 5000011}}), "less than", _balancer(consistentHash={"maglev": {"tableSize": 4999999}})),
+    ("one notion of place", _balancer(localityLbSetting={}, zoneAwareLbSetting={}), "only one of localityLbSetting", _balancer(localityLbSetting={})),
+    ("a warm-up's time", _balancer(warmup={}), "duration: Required", _balancer(warmup={"duration": "1s"})),
+    ("a warm-up's aggression", _balancer(warmup={"duration": "1s", "aggression": 0}), "greater than 0", _balancer(warmup={"duration": "1s", "aggression": 0.1})),
+    ("a warm-up's percentage", _balancer(warmup={"duration": "1s", "minimumPercent": 101}), "from 0 to 100", _balancer(warmup={"duration": "1s", "minimumPercent": 100})),
+    ("a port that is a number", _at_port(port=9080, tls={}), "port: must be of type object", _at_port(port={"number": 9080}, tls={})),
+    ("a port's settings for a port", _at_port(tls={}), "must have valid port", _at_port(port={"number": 1}, tls={})),
+    ("a port's settings", _at_port(port={"number": 1}), "port traffic policy must have", _at_port(port={"number": 1}, outlierDetection={})),
+    ("a port's pool", _at_port(port={"number": 1}, connectionPool={"tcp": "x"}), "tcp: must be of type object", _at_port(port={"number": 1}, connectionPool={"tcp": {}})),
+    ("a port's timeout", _at_port(port={"number": 1}, connectionPool={"tcp": {"connectTimeout": "5"}}), "valid duration", _at_port(port={"number": 1}, connectionPool={"tcp": {"connectTimeout": "5s"}})),
+    ("a port's bound", _at_port(port={"number": 1}, connectionPool={"http": {"maxRetries": -1}}), "non-negative", _at_port(port={"number": 1}, connectionPool={"http": {"maxRetries": 0}})),
+    ("a port's hash", _at_port(port={"number": 1}, loadBalancer={"consistentHash": {"maglev": {}}}), "must be set", _at_port(port={"number": 1}, loadBalancer={})),
+    ("local failures alone", _policy(outlierDetection={"consecutiveLocalOriginFailures": 5}), "split external local origin", _policy(outlierDetection={"consecutiveLocalOriginFailures": 5, "splitExternalLocalOriginErrors": True})),
+    ("a code of outliers", _policy(outlierDetection={"outlierDetectionHttpErrorCodes": [600]}), "from 100 to 599", _policy(outlierDetection={"outlierDetectionHttpErrorCodes": [503]})),
+    ("no upgrade against the client", _policy(connectionPool={"http": {"h2UpgradePolicy": "UPGRADE", "useClientProtocol": True}}), "use client protocol", _policy(connectionPool={"http": {"h2UpgradePolicy": "UPGRADE"}})),
+    ("a whole keepalive", _policy(connectionPool={"http": {"http2KeepAlive": {"interval": "1s"}}}), "timeout is required", _policy(connectionPool={"http": {"http2KeepAlive": {"interval": "1s", "timeout": "1s"}}})),
+    ("whole milliseconds of a keepalive", _policy(connectionPool={"tcp": {"tcpKeepalive": {"time": "1.5ms"}}}), "ms precision", _policy(connectionPool={"tcp": {"tcpKeepalive": {"time": "1s"}}})),
+    ("an idle time", _policy(connectionPool={"tcp": {"idleTimeout": "soon"}}), "idleTimeout", _policy(connectionPool={"tcp": {"idleTimeout": "0s"}})),
+    ("no tunnel with the proxy protocol", _policy(tunnel={"targetHost": "a", "targetPort": 1}, proxyProtocol={}), "must not be set together", _policy(proxyProtocol={"version": "V2"})),
+    ("a tunnel's end", _policy(tunnel={"protocol": "CONNECT"}), "targetHost: Required", _policy(tunnel={"protocol": "CONNECT", "targetHost": "10.0.0.1", "targetPort": 1})),
+    ("a tunnel's protocol", _policy(tunnel={"protocol": "GET", "targetHost": "a", "targetPort": 1}), "tunnel protocol", _policy(tunnel={"targetHost": "a", "targetPort": 1})),
+    ("a tunnel's host", _policy(tunnel={"targetHost": "*.a", "targetPort": 1}), "tunnel target host", _policy(tunnel={"targetHost": "a.b", "targetPort": 1})),
+    ("a tunnel's port", _policy(tunnel={"targetHost": "a", "targetPort": 0}), "tunnel target port", _policy(tunnel={"targetHost": "a", "targetPort": 65535})),
+    ("a secret or files", _policy(tls={"mode": "SIMPLE", "credentialName": "a", "caCertificates": "b"}), "if credentialName is set", _policy(tls={"mode": "MUTUAL", "credentialName": "a"})),
+    ("no names unchecked", _policy(tls={"mode": "MUTUAL", "insecureSkipVerify": True, "subjectAltNames": ["a"], "clientCertificate": "c", "privateKey": "k"}), "insecureSkipVerify", _policy(tls={"mode": "SIMPLE", "insecureSkipVerify": True})),
+    ("a selector at home", _rule(workloadSelector={"matchLabels": {"a": "b"}}, exportTo=["*"]), "beyond current namespace", _rule(workloadSelector={"matchLabels": {"a": "b"}}, exportTo=["."])),
+    ("a selector in one place", _rule(workloadSelector={}, exportTo=[".", "other"]), "multiple entries", _rule(workloadSelector={}, exportTo=["default"])),
+    ("a selector's wildcard", _rule(workloadSelector={"matchLabels": {"a": "*"}}), "wildcard", _rule(workloadSelector={"matchLabels": {"a": "b"}})),
 ]  # fmt: skip
 
 
@@ -242,6 +326,8 @@ WARNINGS: list[tuple[str, Object, str, Object]] = [
     ("a gateway of old", _match(gateways=["gw.ns.svc.cluster.local"]), '"ns/gw"', _match(gateways=["ns/gw"])),
     ("a gateway of old, for all", _hosts("a", gateways=["gw.ns"]), '"ns/gw"', _hosts("a", gateways=["gw"])),
     ("a large answer", _only(directResponse={"status": 200, "body": {"string": "x" * 102401}}), "large", _only(directResponse={"status": 200, "body": {"string": "x" * 102400}})),
+    ("outliers of old", _policy(outlierDetection={"consecutiveErrors": 5}), "consecutiveGatewayErrors", _policy(outlierDetection={"consecutive5xxErrors": 5})),
+    ("a hash ring of old", _balancer(consistentHash={"minimumRingSize": 5}), "RingHash", _balancer(consistentHash={"ringHash": {}})),
     ("a second rule for all", _service(http=[FORWARD, FORWARD]), "only the last rule", _service(http=[{**FORWARD, "match": [{"port": 1}]}, FORWARD])),
     ("the same match", _to(match=[{"port": 1, "name": "a"}, {"port": 1, "name": "b", "headers": {}, "xNew": 1}]), "duplicate/overlapping", _to(match=[{"port": 1}, {"port": 2}])),
     ("the same matches", _service(http=[{**FORWARD, "match": [{"port": 1}]}] * 2), "all matches used", _service(http=[{**FORWARD, "match": [{"port": p}]} for p in (1, 2)])),
@@ -264,12 +350,30 @@ def test_what_is_let_through_with_a_warning(rule: str, warned: Object, said: str
     [
         (_abort(httpStatus=600), _abort(httpStatus=599)),
         (_only(directResponse={"status": 600}), _only(directResponse={"status": 599})),
+        (_only(redirect={"uri": "/a", "redirectCode": 304}), _only(redirect={"uri": "/a", "redirectCode": 308})),
         (_split(2**31 - 1, 2**31 - 1, 2), _split(2**31 - 1, 2**31 - 1, 1)),
     ],
 )
 def test_what_only_envoy_refuses(refused: Object, accepted: Object) -> None:
     assert problems(refused) == problems(accepted) == envoy_problems(accepted) == []
     assert len(envoy_problems(refused)) == 1
+
+
+VALUES = [
+    *((value, None) for value in ("", "50%%", "%%", "%REQ(x)%", "a %REQ(x)% b", "%REQ(a%b)%", "%REQ(x) %", "%NOPE%", "%A%%B%")),
+    *((value, None) for value in ("%START_TIME(%s)%", "%START_TIME(%Y%m%d)%", "%START_TIME(%s.%3f)%", "%REQ(a\\)b)%")),
+    *((value, None) for value in ('%DYNAMIC_METADATA(["a", "b"])%', '%DYNAMIC_METADATA( [ "a%" ] )%')),
+    *((value, "un-escaped") for value in ("%", "50%", "%REQ(x)%%")),
+    *((value, "un-terminated") for value in ("%REQ(x%", "%REQ()%", "%a", "%REQ(x)", '%D(["a"', "abc%123", "%R(a\\")),
+    *((value, "expecting") for value in ("%REQ(x)foo%", "%D([a])%", '%D(["a" "b"])%', '%D(["a"]x)%', '%D(["a)"])%')),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "said"), VALUES)
+def test_a_headers_value_is_read_as_envoy_reads_it(value: str, said: str | None) -> None:
+    found = problems(_headers("response", set={"a": value}))
+
+    assert found == [] if said is None else said in str(found)
 
 
 def test_other_kinds_are_refused() -> None:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from luff.crd import nanoseconds
 from luff.hosts import DOMAIN
-from luff.units import parse_duration_s
 from luff.words import Object
 
 __all__ = ["Endpoint", "MeshState", "Service", "age", "imported", "namespace_of", "protobuf_seconds"]
@@ -74,8 +74,11 @@ def imported(objects: Iterable[Object], namespace: str) -> list[Object]:
 
 
 def protobuf_seconds(text: Any) -> str | None:
-    """Return an Istio duration such as ``1m30s`` as protobuf's JSON has it: ``90s``."""
+    """Return an Istio duration such as ``1m30s`` as protobuf's JSON has it: ``90s``; `ValueError` when it is none."""
     if text is None:
         return None
-    value_s = 0.0 if text in ("0", "0s") else parse_duration_s(text)
-    return f"{value_s:.9f}".rstrip("0").rstrip(".") + "s"
+    value_ns = nanoseconds(str(text))
+    if value_ns is None:
+        raise ValueError(f"{text!r} is not a duration")
+    whole, rest_ns = divmod(int(value_ns), 10**9)
+    return f"{whole}.{rest_ns:09}".rstrip("0").rstrip(".") + "s"

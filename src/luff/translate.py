@@ -2,21 +2,20 @@
 VirtualServices, DestinationRules and Gateways to Envoy routes and clusters, laid out and named as pilot does.
 
 Each proxy gets its own: ``sourceLabels``, ``sourceNamespace``, ``gateways`` and
-``port`` are decided here and never at run time. The rules are those of Istio's
-``pilot/pkg/networking/core/route/route.go``;
+``port`` are decided here and never at run time. One route is `luff.envoy_routes`'
+matter. The rules are those of Istio's ``pilot/pkg/networking/core/route/route.go``;
 what is left out is listed in docs/limits.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from luff.decide import Proxy
 from luff.delegates import merged_routes
+from luff.envoy_routes import retry_policy, translated_route
 from luff.hosts import MESH, covers, matches, qualify, qualify_gateway
-from luff.mesh_state import MeshState, Service, age, imported, namespace_of, protobuf_seconds
-from luff.units import parse_duration_s
+from luff.mesh_state import MeshState, Service, age, imported, namespace_of
 from luff.words import Object
 
 __all__ = [
@@ -29,23 +28,6 @@ __all__ = [
 
 HTTP_PROXY = "http_proxy"
 """The route configuration of the listener that takes any host, as pilot calls it."""
-_REDIRECTS = {
-    301: "MOVED_PERMANENTLY",
-    302: "FOUND",
-    303: "SEE_OTHER",
-    307: "TEMPORARY_REDIRECT",
-    308: "PERMANENT_REDIRECT",
-}
-_GRPC = (
-    "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
-    "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED",
-    "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
-)  # fmt: skip
-_RETRY_ON = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
-_FAULT_FILTER = "envoy.filters.http.fault"
-_CORS_FILTER = "envoy.filters.http.cors"
-_TYPES = "type.googleapis.com/envoy.extensions"
-
 
 # Which VirtualService a proxy uses for what.
 
@@ -139,7 +121,7 @@ def _default_route(cluster: str) -> Object:
     return {
         "name": "default",
         "match": {"prefix": "/"},
-        "route": {"cluster": cluster, "timeout": "0s", "retry_policy": _retries(None)},
+        "route": {"cluster": cluster, "timeout": "0s", "retry_policy": retry_policy(None)},
     }
 
 
@@ -200,7 +182,7 @@ def _translated(virtual_service: Object, state: MeshState, proxy: Proxy, *, port
         for match in route.get("match") or [None]:
             if match is not None and not _generated(match, proxy, port=port, namespace=namespace_of(virtual_service)):
                 continue
-            made = _route(route, match, virtual_service, state, port=port)
+            made = translated_route(route, match, virtual_service, state, port=port)
             if made is not None:
                 yield made
                 if _is_catch_all(made):
@@ -222,318 +204,3 @@ def _is_catch_all(route: Object) -> bool:
     match = route["match"]
     anywhere = match.get("prefix") == "/" or match.get("safe_regex", {}).get("regex") == ".*"
     return anywhere and not match.get("headers") and not match.get("query_parameters")
-
-
-def _route(
-    route: Object, match: Object | None, virtual_service: Object, state: MeshState, *, port: int
-) -> Object | None:
-    namespace = namespace_of(virtual_service)
-    name = route.get("name") or ""
-    if match and match.get("name"):
-        name = f"{name}.{match['name']}"
-    made: Object = {"match": _match(match or {})}
-    if name:
-        made["name"] = name
-    version = str(virtual_service.get("apiVersion", "networking.istio.io/v1")).rsplit("/", 1)[-1]
-    where = f"/apis/networking.istio.io/{version}/namespaces/{namespace}/virtual-service/{virtual_service['metadata']['name']}"
-    made["metadata"] = {"filter_metadata": {"istio": {"config": where}}}
-    if match and match.get("statPrefix"):
-        made["stat_prefix"] = match["statPrefix"]
-    if route.get("redirect"):
-        made["redirect"] = _redirect(route["redirect"], port)
-    elif route.get("directResponse"):
-        made["direct_response"] = _direct_response(route["directResponse"])
-    elif route.get("route"):
-        made["route"] = _action(route, namespace, state, port=port)
-    else:
-        return None
-    made.update(_header_operations(route.get("headers")))
-    filters = _filters(route)
-    if filters:
-        made["typed_per_filter_config"] = filters
-    return made
-
-
-def _match(match: Object) -> Object:
-    made = _path(match)
-    if match.get("ignoreUriCase") and "safe_regex" not in made:
-        made["case_sensitive"] = False
-    headers = [_header(name, wanted) for name, wanted in sorted((match.get("headers") or {}).items())]
-    headers += [
-        _header(name, wanted, without=True) for name, wanted in sorted((match.get("withoutHeaders") or {}).items())
-    ]
-    headers += [
-        _header(f":{key}", match[key]) for key in ("method", "authority", "scheme") if match.get(key) is not None
-    ]
-    if headers:
-        made["headers"] = headers
-    params = [_parameter(name, wanted) for name, wanted in sorted((match.get("queryParams") or {}).items())]
-    if params:
-        made["query_parameters"] = params
-    return made
-
-
-def _path(match: Object) -> Object:
-    uri = match.get("uri") or {}
-    if "exact" in uri:
-        return {"path": uri["exact"]}
-    if "regex" in uri:
-        return {"safe_regex": {"regex": uri["regex"]}}
-    return {"prefix": uri.get("prefix") or "/"}
-
-
-def _header(name: str, wanted: Any, *, without: bool = False) -> Object:
-    if not wanted or wanted.get("regex") == "*":
-        return {"name": name, "present_match": True} | ({"invert_match": True} if without else {})
-    made: Object = {"name": name, "string_match": _string(wanted)}
-    if without:
-        made |= {"invert_match": True, "treat_missing_header_as_empty": True}
-    return made
-
-
-def _parameter(name: str, wanted: Any) -> Object:
-    if not wanted or wanted.get("regex") == "*":
-        return {"name": name, "present_match": True}
-    return {"name": name, "string_match": _string(wanted)}
-
-
-def _string(wanted: Object) -> Object:
-    if "regex" in wanted:
-        return {"safe_regex": {"regex": wanted["regex"]}}
-    return {"prefix": wanted["prefix"]} if "prefix" in wanted else {"exact": wanted.get("exact", "")}
-
-
-def _redirect(redirect: Object, port: int) -> Object:
-    made: Object = {}
-    if "uri" in redirect:
-        made["path_redirect"] = redirect["uri"]
-    elif "prefixRewrite" in redirect:
-        made["prefix_rewrite"] = redirect["prefixRewrite"]
-    if redirect.get("authority"):
-        made["host_redirect"] = redirect["authority"]
-    if redirect.get("scheme"):
-        made["scheme_redirect"] = redirect["scheme"]
-    if redirect.get("port"):
-        made["port_redirect"] = redirect["port"]
-    elif redirect.get("derivePort") == "FROM_REQUEST_PORT":
-        made["port_redirect"] = port
-    code = redirect.get("redirectCode") or 301
-    if code in _REDIRECTS:
-        made["response_code"] = _REDIRECTS[code]
-    return made
-
-
-def _direct_response(answer: Object) -> Object:
-    made: Object = {"status": answer["status"]}
-    body = answer.get("body") or {}
-    if "string" in body:
-        made["body"] = {"inline_string": body["string"]}
-    elif "bytes" in body:
-        made["body"] = {"inline_bytes": body["bytes"]}
-    return made
-
-
-def _action(route: Object, namespace: str, state: MeshState, *, port: int) -> Object:
-    action: Object = {
-        "timeout": protobuf_seconds(route.get("timeout")) or "0s",
-        "retry_policy": _retries(route.get("retries")),
-    }
-    if action["retry_policy"] is None:
-        del action["retry_policy"]
-    destinations = route["route"]
-    if len(destinations) == 1:
-        [only] = destinations
-        action["cluster"] = _cluster(only["destination"], namespace, state, port=port)
-        # Headers of the only destination belong to the action's route in pilot too, through a weighted cluster of one.
-        if only.get("headers"):
-            del action["cluster"]
-            action["weighted_clusters"] = {"clusters": [_weighted(only, namespace, state, port=port, weight=1)]}
-    else:
-        weighted = [
-            _weighted(each, namespace, state, port=port, weight=each["weight"])
-            for each in destinations
-            if each.get("weight")
-        ]
-        action["weighted_clusters"] = {"clusters": weighted}
-    authority = _authority(route.get("headers"))
-    if authority is not None:
-        action["host_rewrite_literal"] = authority
-    # A rewritten authority wins over one that is set as a header.
-    action.update(_rewrite(route.get("rewrite")))
-    mirrors = [
-        {
-            "cluster": _cluster(destination, namespace, state, port=port),
-            "runtime_fraction": {"default_value": _fraction(share)},
-            "trace_sampled": False,
-        }
-        for destination, share in _mirrors(route)
-        if share
-    ]
-    if mirrors:
-        action["request_mirror_policies"] = mirrors
-    return action
-
-
-def _weighted(destination: Object, namespace: str, state: MeshState, *, port: int, weight: int) -> Object:
-    made: Object = {"name": _cluster(destination["destination"], namespace, state, port=port), "weight": weight}
-    made.update(_header_operations(destination.get("headers")))
-    authority = _authority(destination.get("headers"))
-    if authority is not None:
-        made["host_rewrite_literal"] = authority
-    return made
-
-
-def _cluster(destination: Object, namespace: str, state: MeshState, *, port: int) -> str:
-    host = qualify(str(destination.get("host") or ""), namespace)
-    wanted = (destination.get("port") or {}).get("number")
-    if wanted is None:
-        ports = [service.port for service in state.services if service.host == host]
-        wanted = ports[0] if len(ports) == 1 else port
-    return f"outbound|{wanted}|{destination.get('subset') or ''}|{host}"
-
-
-def _rewrite(rewrite: Object | None) -> Object:
-    made: Object = {}
-    if not rewrite:
-        return made
-    if rewrite.get("uriRegexRewrite"):
-        expression = rewrite["uriRegexRewrite"]
-        made["regex_rewrite"] = {
-            "pattern": {"regex": expression.get("match", "")},
-            "substitution": expression.get("rewrite", ""),
-        }
-    elif rewrite.get("uri"):
-        made["prefix_rewrite"] = rewrite["uri"]
-    if rewrite.get("authority"):
-        made["host_rewrite_literal"] = rewrite["authority"]
-    return made
-
-
-def _mirrors(route: Object) -> list[tuple[Object, float]]:
-    if route.get("mirrors"):
-        return [(each["destination"], _percent(each.get("percentage"), 100.0)) for each in route["mirrors"]]
-    if route.get("mirror"):
-        share = _percent(route.get("mirrorPercentage"), float(route.get("mirrorPercent", 100)))
-        return [(route["mirror"], share)]
-    return []
-
-
-def _percent(percentage: Any, without: float) -> float:
-    return float(percentage.get("value") or 0.0) if isinstance(percentage, dict) else without
-
-
-def _fraction(percent: float) -> Object:
-    # As Istio: the product is cut off, so that 0.57 becomes 5699 of a million.
-    return {"numerator": int(percent * 10_000), "denominator": "MILLION"}
-
-
-def _retries(retries: Object | None) -> Object | None:
-    policy: Object = {
-        "retry_on": _RETRY_ON,
-        "num_retries": 2,
-        "host_selection_retry_max_attempts": "5",
-        "retry_host_predicate": [
-            {
-                "name": "envoy.retry_host_predicates.previous_hosts",
-                "typed_config": {"@type": f"{_TYPES}.retry.host.previous_hosts.v3.PreviousHostsPredicate"},
-            }
-        ],
-    }
-    if retries is None:
-        return policy
-    attempts = int(retries.get("attempts") or 0)
-    if attempts <= 0:
-        return None
-    policy["num_retries"] = attempts
-    if retries.get("retryOn"):
-        words = [word.strip() for word in str(retries["retryOn"]).split(",") if word.strip()]
-        codes = [int(word) for word in words if word.isdigit()]
-        policy["retry_on"] = ",".join(word for word in words if not word.isdigit())
-        if codes:
-            policy["retriable_status_codes"] = codes
-            if "retriable-status-codes" not in words:
-                policy["retry_on"] = ",".join(filter(None, [policy["retry_on"], "retriable-status-codes"]))
-    if retries.get("perTryTimeout"):
-        policy["per_try_timeout"] = protobuf_seconds(retries["perTryTimeout"])
-    if retries.get("backoff"):
-        policy["retry_back_off"] = {"base_interval": protobuf_seconds(retries["backoff"])}
-    if retries.get("retryIgnorePreviousHosts") is False:
-        del policy["retry_host_predicate"]
-    return policy
-
-
-def _authority(headers: Object | None) -> str | None:
-    request = (headers or {}).get("request") or {}
-    for operation in ("set", "add"):
-        for name, value in (request.get(operation) or {}).items():
-            if name.lower() in ("host", ":authority"):
-                return str(value)
-    return None
-
-
-def _header_operations(headers: Object | None) -> Object:
-    made: Object = {}
-    for side in ("request", "response"):
-        part = (headers or {}).get(side) or {}
-        add = [
-            {"header": {"key": name, "value": str(value)}, "append_action": action}
-            for operation, action in (("set", "OVERWRITE_IF_EXISTS_OR_ADD"), ("add", "APPEND_IF_EXISTS_OR_ADD"))
-            for name, value in sorted((part.get(operation) or {}).items())
-            if side == "response" or name.lower() not in ("host", ":authority")
-        ]
-        if add:
-            made[f"{side}_headers_to_add"] = add
-        if part.get("remove"):
-            made[f"{side}_headers_to_remove"] = list(part["remove"])
-    return made
-
-
-def _filters(route: Object) -> Object:
-    made: Object = {}
-    fault = _fault(route.get("fault"))
-    if fault:
-        made[_FAULT_FILTER] = {"@type": f"{_TYPES}.filters.http.fault.v3.HTTPFault", **fault}
-    if route.get("corsPolicy"):
-        made[_CORS_FILTER] = _cors(route["corsPolicy"])
-    return made
-
-
-def _fault(fault: Object | None) -> Object:
-    made: Object = {}
-    delay = (fault or {}).get("delay")
-    if delay and delay.get("fixedDelay"):
-        share = _fraction(_percent(delay.get("percentage"), float(delay.get("percent") or 0)))
-        made["delay"] = {"fixed_delay": protobuf_seconds(delay["fixedDelay"]), "percentage": share}
-    abort = (fault or {}).get("abort")
-    if abort:
-        part: Object = {}
-        if abort.get("percentage"):
-            part["percentage"] = _fraction(_percent(abort["percentage"], 0.0))
-        if "httpStatus" in abort:
-            part["http_status"] = abort["httpStatus"]
-        elif abort.get("grpcStatus") in _GRPC:
-            part["grpc_status"] = _GRPC.index(abort["grpcStatus"])
-        if "http_status" in part or "grpc_status" in part:
-            made["abort"] = part
-    return made
-
-
-def _cors(policy: Object) -> Object:
-    made: Object = {"@type": f"{_TYPES}.filters.http.cors.v3.CorsPolicy"}
-    origins = [_string(each) for each in policy.get("allowOrigins") or []]
-    origins += [{"exact": origin} for origin in policy.get("allowOrigin") or []]
-    made["allow_origin_string_match"] = origins
-    for theirs, ours in (
-        ("allowMethods", "allow_methods"),
-        ("allowHeaders", "allow_headers"),
-        ("exposeHeaders", "expose_headers"),
-    ):
-        if policy.get(theirs):
-            made[ours] = ",".join(policy[theirs])
-    if policy.get("maxAge"):
-        made["max_age"] = str(int(parse_duration_s(policy["maxAge"])))
-    if "allowCredentials" in policy:
-        made["allow_credentials"] = bool(policy["allowCredentials"])
-    if policy.get("unmatchedPreflights") == "IGNORE":
-        made["forward_not_matching_preflights"] = False
-    return made

@@ -7,33 +7,30 @@ what it lets through: `warnings`. And some of what both let through is refused
 by Envoy when it is sent to it: `envoy_problems`.
 
 1. Whatever is given, also nonsense, gets an answer and never an exception.
-2. A field that is not in the schema is no problem: the API server prunes it.
+2. A field that is not in the schema is no problem, nor is a null: the API server prunes both.
 3. What has the wrong type is not looked at further, as the webhook never sees it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from itertools import combinations
 from typing import Any
 
-from luff import regex
-from luff.crd import DESTINATION_RULE, TRAFFIC_POLICY, UNIT_NS, VIRTUAL_SERVICE, misshapen, nanoseconds
+from luff import regex, spelling
+from luff.crd import SCHEMAS, UNIT_NS, misshapen, nanoseconds, without_nulls
+from luff.destination_rules import destination_rule_problems, destination_rule_warnings
+from luff.header_values import is_authority, name_problems, operation_problems
 from luff.hosts import MESH, covers, is_ip
 from luff.reachability import unreachable
 from luff.words import Object
 
 __all__ = ["envoy_problems", "problems", "warnings"]
 
-_DNS_LABEL = re.compile(r"[a-zA-Z0-9](?:[-a-zA-Z0-9]{0,61}[a-zA-Z0-9])?")
-_WILDCARD_LABEL = re.compile(r"\*|(?:\*|\*-)?[a-zA-Z0-9](?:[-a-zA-Z0-9]{0,61}[a-zA-Z0-9])?")
-_LABEL_NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
-_HEADER_NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 _PSEUDO_HEADERS = {":method", ":scheme", ":authority", ":path", ":status"}
 _CLAIMS = "@request.auth.claims"
 _CLAIM = re.compile(r"@request\.auth\.claims(?:\..+|(?:\[[^\[\]]+\])+)")
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _GRPC_STATUSES = {
     "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
     "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED",
@@ -50,6 +47,8 @@ _STATUSES_WITH_A_TEXT = {
 }  # fmt: skip
 _METHODS = {"*", "CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"}
 _REFUSED_ANNOTATIONS = ("istio.io/dry-run", "internal.istio.io/webhook-always-reject", "internal.istio.io/parents")
+REDIRECT_CODES = (301, 302, 303, 307, 308)
+"""Those that istiod translates; the webhook takes every 3xx."""
 _BODY_MOST_BYTES = 1 << 20
 _BODY_LARGE_BYTES = 100 << 10
 _WEIGHTS_MOST = (1 << 32) - 1
@@ -59,20 +58,29 @@ def problems(object_: Any) -> list[str]:
     """Return why the API server or istiod's webhook would refuse *object_*, as sentences; empty when neither would."""
     if not isinstance(object_, dict):
         return ["the object must be of type object"]
-    schema, rules = _KINDS.get(str(object_.get("kind")), (None, None))
-    if schema is None or rules is None:
+    schema = SCHEMAS.get(str(object_.get("kind")))
+    if schema is None:
         return [f"{object_.get('kind')!r} is neither a VirtualService nor a DestinationRule"]
     if not isinstance(object_.get("spec"), dict):
         return ["spec: must be of type object"]
-    wrong = list(misshapen(object_, schema, ""))
-    return wrong or list(rules(object_))
+    seen = without_nulls(object_, schema, nullable=True)
+    wrong = list(misshapen(seen, schema, ""))
+    if wrong:
+        return wrong
+    said = list(_metadata(seen))
+    if seen["kind"] == "DestinationRule":
+        return said + list(destination_rule_problems(seen["spec"], _namespace(seen)))
+    return said + list(_virtual_service_problems(seen))
 
 
 def warnings(object_: Any) -> list[str]:
     """Return what the webhook would let through and warn of; empty where it would refuse *object_* by its shape."""
-    if not isinstance(object_, dict) or object_.get("kind") != "VirtualService" or not _is_shaped(object_):
+    spec = _shaped(object_, "DestinationRule")
+    if spec is not None:
+        return list(destination_rule_warnings(spec))
+    spec = _shaped(object_, "VirtualService")
+    if spec is None:
         return []
-    spec = object_["spec"]
     said = list(_legacy_gateways(spec.get("gateways") or [], "spec.gateways"))
     for number, route in enumerate(spec.get("http") or []):
         said += [f"spec.http[{number}]: {text}" for text in _route_warnings(route)]
@@ -80,35 +88,55 @@ def warnings(object_: Any) -> list[str]:
 
 
 def envoy_problems(object_: Any) -> list[str]:
-    """Return why Envoy would refuse what pilot makes of *object_*, although the webhook takes it."""
-    if not isinstance(object_, dict) or object_.get("kind") != "VirtualService" or not _is_shaped(object_):
+    """
+    Return why Envoy would refuse what pilot makes of *object_*, although the webhook takes it.
+
+    A proxy refuses the whole route configuration then, with every other change in it.
+    """
+    spec = _shaped(object_, "VirtualService")
+    if spec is None:
         return []
     said = []
-    for number, route in enumerate(object_["spec"].get("http") or []):
+    for number, route in enumerate(spec.get("http") or []):
+        here = f"spec.http[{number}]"
         for what, status in (
             ("fault.abort.httpStatus", ((route.get("fault") or {}).get("abort") or {}).get("httpStatus")),
             ("directResponse.status", (route.get("directResponse") or {}).get("status")),
         ):
             if status == 600:
-                said.append(f"spec.http[{number}].{what}: 600 passes the webhook, and Envoy takes 200 to 599 only")
+                said.append(f"{here}.{what}: 600 passes the webhook, and Envoy takes 200 to 599 only")
         if sum(entry.get("weight", 0) for entry in route.get("route") or []) > _WEIGHTS_MOST:
-            said.append(f"spec.http[{number}].route: Envoy takes weights whose sum is at most {_WEIGHTS_MOST}")
+            said.append(f"{here}.route: Envoy takes weights whose sum is at most {_WEIGHTS_MOST}")
+        code = (route.get("redirect") or {}).get("redirectCode") or 301
+        if code not in REDIRECT_CODES:
+            known = ", ".join(map(str, REDIRECT_CODES))
+            said.append(
+                f"{here}.redirect.redirectCode: istiod knows {known} and gives a route with {code} no action, "
+                "which Envoy refuses"
+            )
     return said
 
 
-def _is_shaped(virtual_service: Object) -> bool:
-    spec = virtual_service.get("spec")
-    return isinstance(spec, dict) and not any(misshapen(virtual_service, VIRTUAL_SERVICE, ""))
+def _shaped(object_: Any, kind: str) -> Object | None:
+    """Return the spec of *object_* without its nulls, or ``None`` when it is no well-shaped *kind*."""
+    if not isinstance(object_, dict) or object_.get("kind") != kind:
+        return None
+    seen: Object = without_nulls(object_, SCHEMAS[kind], nullable=True)
+    spec = seen.get("spec")
+    return spec if isinstance(spec, dict) and not any(misshapen(seen, SCHEMAS[kind], "")) else None
+
+
+def _namespace(object_: Object) -> str:
+    return str((object_.get("metadata") or {}).get("namespace") or "default")
 
 
 def _virtual_service_problems(object_: Object) -> Iterator[str]:
     spec, hosts = object_["spec"], object_["spec"].get("hosts") or []
-    yield from _metadata(object_)
     if not hosts:
         for key, called in (("gateways", "gateways"), ("tls", "tls route"), ("tcp", "tcp route")):
             if spec.get(key):
                 yield f"delegate virtual service must have no {called} specified"
-    yield from _gateway_names(spec.get("gateways") or [])
+    yield from spelling.gateway_names(spec.get("gateways") or [])
     yield from _hosts(spec)
     if not any(spec.get(key) for key in ("http", "tls", "tcp")):
         yield "http, tcp or tls must be provided in virtual service"
@@ -121,7 +149,7 @@ def _virtual_service_problems(object_: Object) -> Iterator[str]:
         for number, route in enumerate(spec.get(kind) or []):
             for text in _l4_route(route, kind.upper(), hosts):
                 yield f"spec.{kind}[{number}]: {text}"
-    yield from _export_to(spec.get("exportTo") or [])
+    yield from spelling.export_to(spec.get("exportTo") or [], _namespace(object_))
 
 
 def _metadata(object_: Object) -> Iterator[str]:
@@ -136,7 +164,7 @@ def _metadata(object_: Object) -> Iterator[str]:
 def _hosts(spec: Object) -> Iterator[str]:
     hosts = spec.get("hosts") or []
     on_mesh = not spec.get("gateways") or MESH in spec["gateways"]
-    said = [text for host in hosts if not is_ip(host) for text in _domain(host)]
+    said = [text for host in hosts if not is_ip(host) for text in spelling.domain(host)]
     if on_mesh and "*" in hosts:
         said.append("wildcard host * is not allowed for virtual services bound to the mesh gateway")
     yield from said
@@ -146,47 +174,8 @@ def _hosts(spec: Object) -> Iterator[str]:
                 yield f"duplicate hosts in virtual service: {one} & {other}"
 
 
-def _domain(name: str, *, wildcard: bool = True) -> Iterator[str]:
-    if not name:
-        yield "empty domain name not allowed"
-        return
-    if len(name.encode(errors="replace")) > 255:
-        yield f"domain name {name!r} too long (max 255)"
-        return
-    first, *rest = name.split(".")
-    bad = [] if (_WILDCARD_LABEL if wildcard else _DNS_LABEL).fullmatch(first) and len(first) <= 63 else [first]
-    if rest and rest[-1] == "":
-        rest.pop()  # the dot at the end of an unambiguous name
-    if rest and rest[-1].isdecimal():
-        yield f"domain name {name!r} invalid (top level domain {rest[-1]!r} cannot be all-numeric)"
-    for label in bad + [label for label in rest if not _DNS_LABEL.fullmatch(label)]:
-        yield f"domain name {name!r} invalid (label {label!r} invalid)"
-
-
-def _gateway_names(names: list[str]) -> Iterator[str]:
-    for name in names:
-        namespace, slash, short = name.partition("/")
-        if not slash:
-            yield from _domain(name, wildcard=False)
-            continue
-        if not _DNS_LABEL.fullmatch(namespace):
-            yield f"invalid value for namespace: {namespace!r}"
-        if not _DNS_LABEL.fullmatch(short):
-            yield f"invalid value for gateway name: {short!r}"
-
-
-def _export_to(names: list[str]) -> Iterator[str]:
-    if len(set(names)) < len(names):
-        yield f"duplicate entries in exportTo: {', '.join(names)}"
-    if "*" in names and len(names) > 1:
-        yield "cannot have both public (i.e. *) and other values in exportTo"
-    for name in names:
-        if name not in ("*", ".") and not _DNS_LABEL.fullmatch(name):
-            yield f"invalid value for exportTo: {name!r}"
-
-
 def _claims(match: Object, gateways: list[str], where: str) -> Iterator[str]:
-    if any(name != MESH for name in gateways):
+    if gateways and MESH not in gateways:
         return
     for key in ("headers", "withoutHeaders"):
         for name in match.get(key) or {}:
@@ -198,7 +187,7 @@ def _route(route: Object, *, delegate: bool) -> Iterator[str]:
     yield from _conflicts(route, delegate=delegate)
     for match in route.get("match") or []:
         yield from _match(match)
-    yield from _header_operations(route.get("headers") or {}, ":authority", "host")
+    yield from operation_problems(route.get("headers") or {})
     yield from _cors(route.get("corsPolicy") or {})
     yield from _fault(route)
     yield from _mirrors(route)
@@ -237,7 +226,7 @@ def _match(match: Object) -> Iterator[str]:
     for key in ("headers", "withoutHeaders"):
         for name, wanted in (match.get(key) or {}).items():
             if name not in _PSEUDO_HEADERS and not _CLAIM.fullmatch(name):
-                yield from _header_name(name)
+                yield from name_problems(name)
             # In withoutHeaders `*` is no expression: it asks that the header is there.
             if key == "headers" or wanted.get("regex") != "*":
                 yield from _string_match(wanted, key)
@@ -247,12 +236,11 @@ def _match(match: Object) -> Iterator[str]:
     for wanted in (match.get("queryParams") or {}).values():
         yield from _string_match(wanted, "queryParams")
     if match.get("port"):
-        yield from _port(match["port"])
-    yield from _labels(match.get("sourceLabels") or {})
-    yield from _gateway_names(match.get("gateways") or [])
-    namespace = match.get("sourceNamespace")
-    if namespace and not _DNS_LABEL.fullmatch(namespace):
-        yield f"sourceNamespace match {namespace} is invalid"
+        yield from spelling.port(match["port"])
+    yield from spelling.labels(match.get("sourceLabels") or {})
+    yield from spelling.gateway_names(match.get("gateways") or [])
+    if match.get("sourceNamespace"):
+        yield from spelling.namespace(match["sourceNamespace"], "sourceNamespace match")
 
 
 def _string_match(wanted: Object, where: str, *, empty_prefix: bool = False) -> Iterator[str]:
@@ -271,42 +259,6 @@ def _regex(pattern: str, where: str) -> Iterator[str]:
         yield f"{where!r}: {why}; Istio uses RE2 style regex-based match"
 
 
-def _header_name(name: str) -> Iterator[str]:
-    if not name:
-        yield "header name cannot be empty"
-    elif not _HEADER_NAME.fullmatch(name):
-        yield f"header name {name} is not a valid header name"
-
-
-def _header_operations(headers: Object, *authority: str) -> Iterator[str]:
-    for side in ("request", "response"):
-        operations = headers.get(side) or {}
-        for key in ("set", "add"):
-            for name, value in (operations.get(key) or {}).items():
-                yield from _operation_name(name, authority if side == "request" else ())
-                yield from _header_value(value)
-        for name in operations.get("remove") or []:
-            yield from _operation_name(name, ())
-
-
-def _operation_name(name: str, allowed: tuple[str, ...]) -> Iterator[str]:
-    if name.lower() in allowed:
-        return
-    if name.lower() == "host":
-        yield f"invalid header {name!r}: cannot set Host header"
-    elif name.startswith(":"):
-        yield f"invalid header {name!r}: header cannot have ':' prefix"
-    else:
-        yield from _header_name(name)
-
-
-def _header_value(value: str) -> Iterator[str]:
-    if _CONTROL.search(value):
-        yield f"header value {value!r} has control characters"
-    if value.count("%") % 2:
-        yield "single % not allowed.  Escape by doubling to %% or encase Envoy variable name in pair of %"
-
-
 def _cors(policy: Object) -> Iterator[str]:
     for origin in policy.get("allowOrigins") or []:
         if not any(origin.values()):
@@ -318,7 +270,7 @@ def _cors(policy: Object) -> Iterator[str]:
             yield f"{method!r} is not a supported HTTP method"
     for key in ("allowHeaders", "exposeHeaders"):
         for name in policy.get(key) or []:
-            yield from _header_name(name)
+            yield from name_problems(name)
     yield from _whole_milliseconds(policy, "maxAge")
     if "maxAge" in policy and (nanoseconds(policy["maxAge"]) or 0) % UNIT_NS["s"]:
         yield "max_age duration is accurate only to seconds precision"
@@ -361,10 +313,7 @@ def _mirrors(route: Object) -> Iterator[str]:
     shares = [route.get("mirrorPercentage") or {}]
     for mirror in route.get("mirrors") or []:
         shares.append(mirror.get("percentage") or {})
-        if "destination" in mirror:
-            yield from _destination(mirror["destination"])
-        else:
-            yield "destination is required for mirrors"
+        yield from _destination(mirror["destination"])
     for share in shares:
         if not 0 <= share.get("value", 0) <= 100:
             yield f"mirror percentage must be from 0 to 100 (it has {share['value']})"
@@ -374,8 +323,15 @@ def _redirect(route: Object) -> Iterator[str]:
     redirect = route.get("redirect")
     if redirect is None:
         return
-    text = any(redirect.get(key) for key in ("uri", "authority", "scheme"))
-    if not text and not redirect.keys() & {"port", "derivePort"}:
+    if redirect.get("uri") and redirect.get("prefixRewrite"):
+        yield "redirect may only specify one of uri or prefix_rewrite"
+    if redirect.get("prefixRewrite"):
+        # A match without a URI is one of all prefixes.
+        for match in route.get("match") or []:
+            if "uri" in match and "prefix" not in match["uri"]:
+                yield "redirect prefix_rewrite requires all URI matches to use prefix match type"
+    somewhere = any(redirect.get(key) for key in ("uri", "prefixRewrite", "authority", "scheme"))
+    if not somewhere and not redirect.keys() & {"port", "derivePort"}:
         yield "redirect must specify URI, authority, scheme, or port"
     code = redirect.get("redirectCode", 0)
     if code and not 300 <= code <= 399:
@@ -383,7 +339,7 @@ def _redirect(route: Object) -> Iterator[str]:
     if redirect.get("scheme", "") not in ("", "http", "https"):
         yield 'invalid redirect scheme, must be "http" or "https"'
     if redirect.get("port"):
-        yield from _port(redirect["port"])
+        yield from spelling.port(redirect["port"])
 
 
 def _direct_response(response: Object) -> Iterator[str]:
@@ -430,19 +386,16 @@ def _rewrite(route: Object) -> Iterator[str]:
             yield from _regex(expression["match"], "HTTPRewrite.UriRegexRewrite.Match")
     request = (route.get("headers") or {}).get("request") or {}
     for key in ("set", "add"):
-        authorities += [v for k, v in (request.get(key) or {}).items() if k.lower() in (":authority", "host") and v]
+        authorities += [value for name, value in (request.get(key) or {}).items() if is_authority(name) and value]
     if len(authorities) > 1:
         yield f"authority header cannot be set multiple times: {', '.join(authorities)}"
 
 
 def _destinations(entries: list[Object], *, http: bool = True) -> Iterator[str]:
     for entry in entries:
-        if "destination" in entry:
-            yield from _destination(entry["destination"])
-        else:
-            yield "destination is required"
+        yield from _destination(entry["destination"])
         if http:
-            yield from _header_operations(entry.get("headers") or {}, "host")
+            yield from operation_problems(entry.get("headers") or {})
         if entry.get("weight", 0) < 0:
             yield f"weight {entry['weight']} < 0"
     if len(entries) > 1 and sum(entry.get("weight", 0) for entry in entries) == 0:
@@ -453,32 +406,11 @@ def _destination(destination: Object) -> Iterator[str]:
     if destination["host"] == "*":
         yield "invalid destination host *"
     else:
-        yield from _domain(destination["host"])
+        yield from spelling.domain(destination["host"])
     if destination.get("subset"):
-        yield from _subset_name(destination["subset"])
+        yield from spelling.subset_name(destination["subset"])
     if "port" in destination:
-        yield from _port(destination["port"].get("number", 0))
-
-
-def _subset_name(name: str) -> Iterator[str]:
-    if not name:
-        yield "subset name cannot be empty"
-    elif not _DNS_LABEL.fullmatch(name):
-        yield f"subset name is invalid: {name}"
-
-
-def _port(number: int) -> Iterator[str]:
-    if not 1 <= number <= 65535:
-        yield f"port number {number} must be in the range 1..65535"
-
-
-def _labels(labels: Mapping[str, str]) -> Iterator[str]:
-    for key, value in labels.items():
-        prefix, slash, name = key.rpartition("/")
-        if not _LABEL_NAME.fullmatch(name) or (slash and any(_domain(prefix, wildcard=False))):
-            yield f"invalid tag key: {key!r}"
-        if value and not _LABEL_NAME.fullmatch(value):
-            yield f"invalid tag value: {value!r}"
+        yield from spelling.port(destination["port"].get("number", 0))
 
 
 def _whole_milliseconds(object_: Object, key: str) -> Iterator[str]:
@@ -492,63 +424,21 @@ def _l4_route(route: Object, called: str, hosts: list[str]) -> Iterator[str]:
         yield "TLS route must have at least one match condition"
     for match in matches:
         if match.get("port"):
-            yield from _port(match["port"])
-        yield from _labels(match.get("sourceLabels") or {})
-        yield from _gateway_names(match.get("gateways") or [])
+            yield from spelling.port(match["port"])
+        yield from spelling.labels(match.get("sourceLabels") or {})
+        yield from spelling.gateway_names(match.get("gateways") or [])
+        for subnet in match.get("destinationSubnets") or []:
+            yield from spelling.subnet(subnet)
         if called == "TLS" and not match.get("sniHosts"):
             yield "TLS match must have at least one SNI host"
         for name in match.get("sniHosts") or []:
-            if not any(covers(host, name) for host in hosts):
+            bad = [] if is_ip(name) else list(spelling.domain(name))
+            yield from bad
+            if not bad and not is_ip(name) and not any(covers(host, name) for host in hosts):
                 yield f"SNI host {name!r} is not a compatible subset of any of the virtual service hosts: {hosts}"
     if not route.get("route"):
         yield f"{called} route is required"
     yield from _destinations(route.get("route") or [], http=False)
-
-
-def _destination_rule_problems(object_: Object) -> Iterator[str]:
-    spec = object_["spec"]
-    yield from _metadata(object_)
-    yield from _domain(spec.get("host") or "")
-    yield from _traffic_policy(spec.get("trafficPolicy"))
-    names = [subset.get("name", "") for subset in spec.get("subsets") or []]
-    for subset in spec.get("subsets") or []:
-        yield from _subset_name(subset.get("name", ""))
-        yield from _labels(subset.get("labels") or {})
-        yield from _traffic_policy(subset.get("trafficPolicy"))
-    for name in sorted({name for name in names if names.count(name) > 1}):
-        yield f"duplicate subset names: {name}"
-    yield from _export_to(spec.get("exportTo") or [])
-
-
-def _traffic_policy(policy: Object | None) -> Iterator[str]:
-    if policy is None:
-        return
-    if not policy.keys() & TRAFFIC_POLICY.keys():
-        yield "traffic policy must have at least one field"
-    pool, outlier = policy.get("connectionPool"), policy.get("outlierDetection") or {}
-    if pool is not None and not pool.keys() & {"tcp", "http"}:
-        yield "connection pool must have at least one field"
-    for part in ((pool or {}).get("tcp") or {}, (pool or {}).get("http") or {}):
-        for key, value in part.items():
-            if isinstance(value, int) and value < 0:
-                yield f"{key} must be non-negative"
-            elif isinstance(value, str):
-                yield from _whole_milliseconds(part, key)
-    for key in ("interval", "baseEjectionTime"):
-        yield from _whole_milliseconds(outlier, key)
-    for key in ("maxEjectionPercent", "minHealthPercent"):
-        if not 0 <= outlier.get(key, 0) <= 100:
-            yield f"percentage {outlier[key]} is not in range 0..100"
-    tls = policy.get("tls") or {}
-    for key in ("clientCertificate", "privateKey") if tls.get("mode") == "MUTUAL" else ():
-        if not tls.get(key) and not tls.get("credentialName"):
-            yield f"{key} required for mutual tls"
-
-
-_KINDS: Mapping[str, tuple[Any, Callable[[Object], Iterator[str]]]] = {
-    "VirtualService": (VIRTUAL_SERVICE, _virtual_service_problems),
-    "DestinationRule": (DESTINATION_RULE, _destination_rule_problems),
-}
 
 
 def _route_warnings(route: Object) -> Iterator[str]:

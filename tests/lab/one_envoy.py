@@ -16,7 +16,7 @@ import httpx
 from luff.decide import Proxy, RequestFacts
 from luff.hosts import MESH
 from luff.lab import find_envoy
-from luff.lab.envoy import ProxyPlan, bootstrap, write_files
+from luff.lab.envoy import ProxyPlan, bootstrap, resources, write_files
 from luff.lab.ports import LOOPBACK, Ports
 from luff.lab.processes import clean_environment, end_all, spawn, tail
 from luff.mesh_state import MeshState
@@ -121,7 +121,7 @@ def one_envoy(folder: Path, proxies: Sequence[Proxy], state: MeshState, *, marke
     ports = [held.take() for _ in proxies]
     plans = [plan_for(proxy, folder / f"p{index}", ports[index]) for index, proxy in enumerate(proxies)]
     for plan in plans:
-        write_files(plan, state, {})
+        write_files(plan, resources(plan, state), {})
         for path in plan.folder.glob("rds-*.json"):
             if marked:
                 _marked(path)

@@ -119,6 +119,30 @@ def test_what_is_created_has_what_the_server_adds(http: httpx.Client, services: 
     assert http.get(f"{services}/reviews").json() == made
 
 
+def test_nulls_are_stored_as_the_real_one_does(http: httpx.Client, services: str) -> None:
+    wanted = _virtual_service(annotations=None)
+    wanted["spec"] |= {"gateways": None, "unheardOf": None}
+    wanted["spec"]["http"][0] |= {"match": None, "mirrorPercent": None, "headers": {"request": None}}
+
+    made = http.post(services, json=wanted)
+
+    assert made.status_code == 201, made.text
+    kept = http.get(f"{services}/reviews").json()
+    route = {**_virtual_service()["spec"]["http"][0], "mirrorPercent": None, "headers": {}}
+    assert kept["spec"] == {"hosts": ["reviews"], "http": [route], "unheardOf": None}
+    assert "annotations" not in kept["metadata"]
+    assert (
+        json.loads(
+            http.patch(
+                f"{services}/reviews",
+                content='[{"op": "add", "path": "/spec/http/0/match", "value": null}]',
+                headers=JSON_PATCH,
+            ).text
+        )
+        == kept
+    )
+
+
 def test_a_service_and_a_lease_have_no_generation(http: httpx.Client, namespace: str) -> None:
     lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "l"}, "spec": {}}
 

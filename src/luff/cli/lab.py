@@ -83,17 +83,26 @@ def down(directory: Path | None, voice: Voice) -> None:
 )
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="The shape of the answer.")
 def status(directory: Path | None, output: str) -> int:
-    """Show what runs in a lab. Exits 0 when everything does, 1 when something died, 5 when there is no lab."""
+    """
+    Show what runs in a lab, and which objects its proxies did not take.
+
+    Exits 0 when all is well, 1 when something died or was not taken, 5 when there is no lab.
+    """
     import json
 
     from luff import lab as labs
 
     state = _found(directory)
-    rows = labs.status(state)
+    rows, troubles = labs.status(state), labs.troubles(state)
     if output == "json":
         click.echo(
             json.dumps(
-                {"lab": state.name, "directory": state.directory, "workloads": [row.as_dict() for row in rows]},
+                {
+                    "lab": state.name,
+                    "directory": state.directory,
+                    "workloads": [row.as_dict() for row in rows],
+                    "troubles": troubles,
+                },
                 indent=2,
             )
         )
@@ -101,7 +110,9 @@ def status(directory: Path | None, output: str) -> int:
         click.echo(f"lab {state.name} in {state.directory}, API {state.api}, ingress {state.ingress}")
         for row in rows:
             click.echo(f"  {row.name:<24} {row.state:<8} admin {row.admin or '-':<22} log {row.output or '-'}")
-    return 0 if all(row.state == "running" for row in rows) else 1
+        for text in troubles:
+            click.echo(f"  {text}")
+    return 0 if not troubles and all(row.state == "running" for row in rows) else 1
 
 
 @lab.command()

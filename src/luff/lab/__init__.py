@@ -22,6 +22,7 @@ from typing import Any
 import httpx
 
 from luff.errors import LabError
+from luff.lab.accepted import refused
 from luff.lab.processes import clean_environment, tail
 from luff.lab.state import (
     CONTEXT,
@@ -46,6 +47,7 @@ __all__ = [
     "start",
     "status",
     "stop",
+    "troubles",
     "workloads_missing",
 ]
 
@@ -99,6 +101,13 @@ def answers(state: LabState) -> bool:
         return httpx.get(f"http://{state.api}/readyz", timeout=_ASK_WITHIN_S, trust_env=False).is_success
     except httpx.HTTPError:
         return False
+
+
+def troubles(state: LabState) -> list[str]:
+    """Return what the proxies were not given and what they did not take, as sentences; empty when all is well."""
+    now = read_state(Path(state.directory)) or state
+    said = [f"left out: {text}" for text in now.skipped]
+    return said + [text for each in now.workloads if each.exit_code is None for text in refused(each, now)]
 
 
 def status(state: LabState) -> list[ReplicaStatus]:

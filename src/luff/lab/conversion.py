@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+from luff.crd import SCHEMAS, without_nulls
 from luff.lab.resources import Resource
 from luff.lab.statuses import ApiError
 from luff.model import Object
@@ -62,6 +63,8 @@ def stored(resource: Resource, object_: Object) -> Object:
         if not isinstance(metadata.get(field, ""), str | None):
             raise ApiError.bad_request(f"json: cannot unmarshal into Go struct field ObjectMeta.{field} of type string")
     typed = copy.deepcopy({**object_, "kind": resource.kind})
+    if resource.kind in SCHEMAS:
+        typed = without_nulls(typed, SCHEMAS[resource.kind])
     if resource.plural == "events":
         return {**_event(typed, "v1")}
     return {**typed, "apiVersion": resource.api_version()}

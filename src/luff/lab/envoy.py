@@ -8,6 +8,7 @@ chosen once. JSON, because Envoy reads an unquoted ``n`` in YAML as false.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -139,20 +140,22 @@ def _route_configurations(plan: ProxyPlan, state: MeshState) -> dict[str, Object
     return made
 
 
-def write_files(plan: ProxyPlan, state: MeshState, written: dict[str, str]) -> bool:
+def write_files(plan: ProxyPlan, files: Mapping[str, Object], written: dict[str, str]) -> bool:
     """
-    Bring the files of *plan* up to date, clusters first, each replaced whole; return whether any changed.
+    Bring the files of *plan* to what `resources` made, clusters first, each replaced whole; return whether any changed.
 
-    *written* remembers what is there, by file name.
+    *written* remembers what is there, by file name. Each names its version, so that
+    what an Envoy runs can be compared with what it was given.
     """
     changed = False
-    for file, content in resources(plan, state).items():
+    for file, content in files.items():
         text = json.dumps(content, separators=(",", ":"))
         if written.get(file) == text:
             continue
         path = plan.folder / file
         new = path.with_suffix(".new")
-        new.write_text(text, encoding="utf-8")
+        version = hashlib.sha256(text.encode()).hexdigest()[:16]
+        new.write_text(f'{{"version_info":"{version}",{text.removeprefix("{")}', encoding="utf-8")
         os.replace(new, path)  # noqa: PTH105  # the move is what Envoy watches for
         written[file] = text
         changed = True

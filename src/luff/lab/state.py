@@ -78,7 +78,8 @@ class LabState:
     """
     This is one lab. *api*, *ingress* and *sidecar* (luff's own, for any host) are ``HOST:PORT``.
 
-    *scope_headers* are the headers that its access logs hold.
+    *scope_headers* are the headers that its access logs hold; *skipped* the objects
+    of which no configuration could be made, each with the reason.
     """
 
     name: str
@@ -93,6 +94,7 @@ class LabState:
     logs: str
     workloads: tuple[WorkloadState, ...]
     scope_headers: tuple[str, ...] = ("x-luff-run",)
+    skipped: tuple[str, ...] = ()
 
     def write(self) -> None:
         """Write ``lab.json``, whole or not at all."""
@@ -110,7 +112,8 @@ def read_state(directory: Path) -> LabState | None:
         return None
     workloads = tuple(WorkloadState(**_known(WorkloadState, each)) for each in content.pop("workloads"))
     found = _known(LabState, content)
-    found["scope_headers"] = tuple(found.get("scope_headers", ()))
+    for name in ("scope_headers", "skipped"):
+        found[name] = tuple(found.get(name, ()))
     return LabState(**found, workloads=workloads)
 
 

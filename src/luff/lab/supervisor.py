@@ -19,7 +19,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -33,13 +32,13 @@ import httpx
 from luff.errors import LabError, LuffError
 from luff.hosts import MESH, matches, qualify
 from luff.lab.api import ApiServer
-from luff.lab.envoy import FLUSH_EVERY_MS, bootstrap, write_files
+from luff.lab.envoy import FLUSH_EVERY_MS, bootstrap
 from luff.lab.ports import LOOPBACK, Ports
 from luff.lab.processes import clean_environment, end_all, spawn, tail
+from luff.lab.pushing import Pusher
 from luff.lab.state import LOCK, STATE, LabState, WorkloadState, labs_folder
 from luff.lab.statuses import ApiError
 from luff.lab.workloads import INGRESS, LUFF, Replica, Topology, expand, lay_out, program_environment
-from luff.mesh_state import MeshState
 from luff.model import LabWorkload, Object
 from luff.validation import problems, warnings
 
@@ -83,9 +82,9 @@ class Supervisor:
         self.api = ApiServer(token=secrets.token_hex(16), port=order["port"], validate=_validate)
         self.programs: dict[str, subprocess.Popen[bytes]] = {}
         self.proxies: dict[str, subprocess.Popen[bytes]] = {}
-        self.written: dict[str, dict[str, str]] = {}
-        self.changed = threading.Event()
-        self.ended = threading.Event()
+        self.pusher = Pusher(
+            self.api.store, [replica.plan for replica in self.topology.replicas], self.topology.services
+        )
         self.entry: Path | None = None
 
     # Up.
@@ -95,11 +94,7 @@ class Supervisor:
         self.api.start()
         self.api.write_kubeconfig(self.folder / "kubeconfig")
         self._create_objects()
-        self.api.store.subscribe(lambda *_: self.changed.set())
-        for replica in self.topology.replicas:
-            replica.plan.folder.mkdir(parents=True, exist_ok=True)
-        self._push()
-        threading.Thread(target=self._push_forever, name="push", daemon=True).start()
+        self.pusher.start()
         for replica in self.topology.replicas:
             self._start_proxy(replica)
         for replica in self.topology.replicas:
@@ -287,47 +282,29 @@ class Supervisor:
             logs=str(self.folder / "logs"),
             workloads=tuple(workloads),
             scope_headers=self.topology.replicas[0].plan.scope_headers,
+            skipped=self.pusher.skipped,
         )
 
     # While it runs.
 
-    def _push_forever(self) -> None:
-        while not self.ended.is_set():
-            self.changed.wait()
-            self.changed.clear()
-            try:
-                self._push()
-            except Exception:  # a proxy keeps what it has, as with istiod; the next change tries again
-                traceback.print_exc()
-
-    def _push(self) -> None:
-        store = self.api.store
-        state = MeshState(
-            services=self.topology.services,
-            virtual_services=tuple(store.objects("virtualservices")),
-            destination_rules=tuple(store.objects("destinationrules")),
-            gateways=tuple(store.objects("gateways")),
-        )
-        for replica in self.topology.replicas:
-            write_files(replica.plan, state, self.written.setdefault(replica.name, {}))
-
     def watch(self, state: LabState) -> None:
-        """Stay until told to end. What dies meanwhile is written down, not started again."""
+        """Stay until told to end. What dies or is left out meanwhile is written down; nothing is started again."""
         while not self._told_to_end(WATCH_EVERY_S):
-            state = self._note_deaths(state)
+            state = self._note_troubles(state)
 
     def _told_to_end(self, within_s: float) -> bool:
         waiting = [self.wake] if self.lifeline is None else [self.wake, self.lifeline]
         readable, _, _ = select.select(waiting, [], [], within_s)
         return any(fd == self.wake or not os.read(fd, 1) for fd in readable)
 
-    def _note_deaths(self, state: LabState) -> LabState:
+    def _note_troubles(self, state: LabState) -> LabState:
         noted = tuple(
             replace(each, exit_code=self._exit_code(each.full_name)) if each.exit_code is None else each
             for each in state.workloads
         )
-        if noted != state.workloads:
-            state = replace(state, workloads=noted)
+        skipped = self.pusher.skipped
+        if (noted, skipped) != (state.workloads, state.skipped):
+            state = replace(state, workloads=noted, skipped=skipped)
             state.write()
         return state
 
@@ -343,8 +320,7 @@ class Supervisor:
 
     def stop(self) -> None:
         """Take everything down; nothing of the lab is left but its logs, and for a temporary one not even those."""
-        self.ended.set()
-        self.changed.set()
+        self.pusher.stop()
         if self.entry is not None:
             self.entry.unlink(missing_ok=True)
         end_all([*self.programs.values(), *self.proxies.values()])

@@ -1,0 +1,108 @@
+"""
+How names in Istio's objects must be spelled: domains, namespaces, gateways, ports, labels, subnets.
+
+Each function yields what istiod's webhook would say, and nothing where it would say nothing.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator, Mapping
+
+__all__ = ["domain", "export_to", "gateway_names", "labels", "namespace", "port", "subnet", "subset_name"]
+
+_DNS_LABEL = re.compile(r"[a-zA-Z0-9](?:[-a-zA-Z0-9]{0,61}[a-zA-Z0-9])?")
+_WILDCARD_LABEL = re.compile(r"\*|(?:\*|\*-)?[a-zA-Z0-9](?:[-a-zA-Z0-9]{0,61}[a-zA-Z0-9])?")
+_LABEL_NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+
+
+def domain(name: str, *, wildcard: bool = True) -> Iterator[str]:
+    """Say why *name* is no domain name; with *wildcard* its first label may be or begin with a star."""
+    if not name:
+        yield "empty domain name not allowed"
+        return
+    if len(name.encode(errors="replace")) > 255:
+        yield f"domain name {name!r} too long (max 255)"
+        return
+    first, *rest = name.split(".")
+    bad = [] if (_WILDCARD_LABEL if wildcard else _DNS_LABEL).fullmatch(first) and len(first) <= 63 else [first]
+    if rest and rest[-1] == "":
+        rest.pop()  # the dot at the end of an unambiguous name
+    if rest and rest[-1].isdecimal():
+        yield f"domain name {name!r} invalid (top level domain {rest[-1]!r} cannot be all-numeric)"
+    for label in bad + [label for label in rest if not _DNS_LABEL.fullmatch(label)]:
+        yield f"domain name {name!r} invalid (label {label!r} invalid)"
+
+
+def namespace(name: str, called: str) -> Iterator[str]:
+    """Say why *name*, which is *called* so, is no namespace."""
+    if not _DNS_LABEL.fullmatch(name):
+        yield f"{called} {name} is invalid"
+
+
+def gateway_names(names: list[str]) -> Iterator[str]:
+    """Say why *names* cannot be those of gateways."""
+    for name in names:
+        place, slash, short = name.partition("/")
+        if not slash:
+            yield from domain(name, wildcard=False)
+            continue
+        if not _DNS_LABEL.fullmatch(place):
+            yield f"invalid value for namespace: {place!r}"
+        if not _DNS_LABEL.fullmatch(short):
+            yield f"invalid value for gateway name: {short!r}"
+
+
+def export_to(names: list[str], own: str) -> Iterator[str]:
+    """Say why an object in the namespace *own* cannot be exported to *names*."""
+    meant = [own if name == "." else name for name in names]
+    for name in dict.fromkeys(meant):
+        if meant.count(name) < 2:
+            continue
+        if names.count(name) < meant.count(name) and name in names:
+            yield f"duplicate entries in exportTo: . and current namespace {own}"
+        else:
+            yield f"duplicate entries in exportTo for entry {'.' if name not in names else name}"
+    if "*" in names and len(names) > 1:
+        yield "cannot have both public (i.e. *) and other values in exportTo"
+    for name in names:
+        if name not in ("*", ".") and not _DNS_LABEL.fullmatch(name):
+            yield f"invalid value for exportTo: {name!r}"
+
+
+def subset_name(name: str) -> Iterator[str]:
+    """Say why *name* cannot be a subset's."""
+    if not name:
+        yield "subset name cannot be empty"
+    elif not _DNS_LABEL.fullmatch(name):
+        yield f"subset name is invalid: {name}"
+
+
+def port(number: int) -> Iterator[str]:
+    """Say why *number* is no port."""
+    if not 1 <= number <= 65535:
+        yield f"port number {number} must be in the range 1..65535"
+
+
+def labels(wanted: Mapping[str, str]) -> Iterator[str]:
+    """Say why *wanted* cannot be labels."""
+    for key, value in wanted.items():
+        prefix, slash, name = key.rpartition("/")
+        if not _LABEL_NAME.fullmatch(name) or (slash and any(domain(prefix, wildcard=False))):
+            yield f"invalid tag key: {key!r}"
+        if value and not _LABEL_NAME.fullmatch(value):
+            yield f"invalid tag value: {value!r}"
+
+
+def subnet(text: str) -> Iterator[str]:
+    """Say why *text* is neither an address nor a block of them."""
+    address, slash, length = text.partition("/")
+    try:
+        most: int = ipaddress.ip_address(address).max_prefixlen
+    except ValueError:
+        most = -1
+    # A zone (fe80::1%eth0) names an interface, which a block has not.
+    is_block = "%" not in address and re.fullmatch("0|[1-9][0-9]{0,2}", length) and int(length) <= most
+    if most < 0 or (slash and not is_block):
+        yield f"{text} is not a valid {'CIDR block' if slash else 'IP'}"
