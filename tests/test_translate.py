@@ -276,6 +276,15 @@ def test_who_owns_a_host() -> None:
     assert owner(_service({"name": "both", "route": TO}, gateways=["gw", "mesh"])) == "both"
 
 
+def test_a_host_is_the_next_ones_where_the_first_has_nothing_to_say_of_http() -> None:
+    tcp = _service(created="2020-01-01T00:00:00Z", name="tcp")
+    tcp["spec"]["tcp"] = [{"route": TO}]
+
+    found = _routes(tcp, _service({"name": "http", "route": TO}))
+
+    assert [route["name"] for route in found] == ["http"]
+
+
 def test_a_gateway_serves_what_is_bound_to_it_with_catch_alls_last() -> None:
     gateway = _made("Gateway", "gw", {"servers": [{"port": {"number": 80, "protocol": "HTTP"}, "hosts": ["*.com"]}]})
     bound: Object = {"hosts": ["a.com"], "gateways": ["gw"]}

@@ -37,18 +37,21 @@ def _at_gateway(virtual_service: Object, gateway: str) -> bool:
     return any(qualify_gateway(name, namespace_of(virtual_service)) == gateway for name in named)
 
 
-def _claim(service: Service, seen: Sequence[Object]) -> Object | None:
-    """Return the VirtualService that routes *service* for a sidecar: the most specific host, then the first seen."""
-    best: tuple[int, Object] | None = None
+def _claims(service: Service, seen: Sequence[Object]) -> list[Object]:
+    """Return the VirtualServices with the most specific host that is *service*'s, the first seen first."""
+    best: tuple[int, list[Object]] = (-1, [])
     for candidate in seen:
-        for written in candidate["spec"].get("hosts") or []:
-            pattern = qualify(str(written), namespace_of(candidate))
-            if not matches(pattern, service.host):
-                continue
-            rank = 10_000 if not pattern.startswith("*") else len(pattern)
-            if best is None or rank > best[0]:
-                best = (rank, candidate)
-    return None if best is None else best[1]
+        patterns = [qualify(str(host), namespace_of(candidate)) for host in candidate["spec"].get("hosts") or []]
+        ranks = [
+            10_000 if not pattern.startswith("*") else len(pattern)
+            for pattern in patterns
+            if matches(pattern, service.host)
+        ]
+        if ranks and max(ranks) > best[0]:
+            best = (max(ranks), [])
+        if ranks and max(ranks) == best[0]:
+            best[1].append(candidate)
+    return best[1]
 
 
 # Route configurations.
@@ -109,8 +112,8 @@ def _domains(service: Service, namespace: str) -> list[str]:
 
 
 def _service_routes(service: Service, seen: Sequence[Object], state: MeshState, proxy: Proxy) -> list[Object]:
-    owner = _claim(service, seen)
-    if owner is not None:
+    # One of which nothing is made for this proxy (it has no http, say) leaves the host to the next.
+    for owner in _claims(service, seen):
         routes = list(_translated(owner, state, proxy, port=service.port))
         if routes:
             return routes
