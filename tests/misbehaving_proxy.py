@@ -15,7 +15,7 @@ import struct
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias, Self
+from typing import Literal, Self, TypeAlias
 
 import yaml
 

@@ -12,7 +12,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
@@ -28,10 +28,11 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from luff.errors import LabError
-from luff.lab.calls import Asked, answer, parse
+from luff.lab.admission import Admission, refuse
+from luff.lab.calls import Asked, answer, parse, reviewed
 from luff.lab.discovery import describe
 from luff.lab.misbehaviour import Misbehaviour, Rule, parse_rules
-from luff.lab.objects import Store
+from luff.lab.objects import Backup, Store
 from luff.lab.statuses import ApiError
 from luff.lab.watching import Watch
 from luff.model import Object
@@ -40,6 +41,8 @@ __all__ = ["ApiServer"]
 
 START_WITHIN_S = 10.0
 MOST_BODY_BYTES = 3 * 1024 * 1024
+_WARNINGS_MOST = 4096
+_WARNING_CUT = 256
 _log = logging.getLogger(__name__)
 _OPEN = {"/healthz", "/readyz", "/livez", "/version"}
 _EVERY_METHOD = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
@@ -64,10 +67,12 @@ class ApiServer:
         validate: Callable[[Object], tuple[list[str], list[str]]] | None = None,
     ) -> None:
         self._token = token
+        self._users: dict[str, str] = {}
+        self._backup: Backup | None = None
         self._wanted_port = port or 0
         self._offset = timedelta(seconds=clock_offset_s)
         self.store = Store(now=self.now, validate=validate)
-        self.misbehaviour = Misbehaviour()
+        self.misbehaviour = Misbehaviour(lambda: self.store.revision)
         self.url = ""
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
@@ -133,14 +138,19 @@ class ApiServer:
         """Accept *token* from now on, and no other. No kubeconfig is written: that is for whoever rotates."""
         self._token = token
 
-    def write_kubeconfig(self, path: Path) -> None:
-        """Write a kubeconfig for this server to *path*, readable by its owner only."""
+    def add_user(self, name: str, token: str) -> None:
+        """Accept *token* too; whoever comes with it is *name*, for whom rules can be made."""
+        self._users[token] = name
+
+    def write_kubeconfig(self, path: Path, *, token: str | None = None) -> None:
+        """Write a kubeconfig for this server to *path*, readable by its owner only, with another user's *token* if given."""
+        token = token or self._token
         document = {
             "apiVersion": "v1",
             "kind": "Config",
             "clusters": [{"name": "luff-lab", "cluster": {"server": self.url}}],
             # kubectl keeps a token to itself when the server is plain HTTP, but says whom it acts as.
-            "users": [{"name": "luff-lab", "user": {"token": self._token, "as": self._token}}],
+            "users": [{"name": "luff-lab", "user": {"token": token, "as": token}}],
             "contexts": [
                 {"name": "luff-lab", "context": {"cluster": "luff-lab", "user": "luff-lab", "namespace": "default"}}
             ],
@@ -195,13 +205,9 @@ class ApiServer:
         path = request.url.path
         if path in _OPEN and path != "/version":
             return Response("ok", media_type="text/plain")
-        if path != "/version":
-            self._authenticate(request)
-        if path == "/luff/misbehave":
-            return await self._misbehave(request)
-        if path == "/luff/token" and request.method == "PUT":
-            self.rotate((await _body(request)).decode())
-            return Response(status_code=204)
+        user = self._authenticate(request) if path != "/version" else None
+        if path.startswith("/luff/") and user is None:
+            return await self._command(path.removeprefix("/luff/"), request)
         if request.method in {"GET", "HEAD"}:
             if path == "/openapi/v2" and "proto" in request.headers.get("accept", ""):
                 # No bytes are a valid, empty document in that encoding.
@@ -211,47 +217,82 @@ class ApiServer:
                 return JSONResponse(document)
         body = await _body(request)
         asked = parse(request.method, path, request.query_params, request.headers, body)
-        rule = self.misbehaviour.next_for(
-            asked.verb, asked.plural, asked.namespace or "", asked.name, dry_run=asked.dry_run
-        )
+        if asked.resource is None:
+            done = reviewed(asked, lambda *what: self.misbehaviour.forbids(*what, user=user))
+            return Response(_dump(done.body), status_code=done.code, media_type="application/json")
+        where = (asked.verb, asked.plural, asked.namespace or "", asked.name)
+        if self.misbehaviour.forbids(*where, user=user):
+            place = (asked.known.group, asked.plural, asked.namespace or "")
+            raise ApiError.forbidden(user or "luff-lab", asked.verb, place, asked.name)
+        rule = self.misbehaviour.next_for(*where, dry_run=asked.dry_run, user=user)
+        admitting = self.misbehaviour.admission_for(*where, dry_run=asked.dry_run, user=user)
         if rule is not None:
-            return await self._fail(rule, request, asked)
-        return self._do(asked)
+            return await self._fail(rule, request, asked, admitting)
+        return self._do(asked, admitting)
 
-    def _do(self, asked: Asked, stale: int = 0) -> Response | Watch:
+    def _do(self, asked: Asked, admitting: Sequence[Rule] = (), revision: int | None = None) -> Response | Watch:
         if asked.verb == "watch":
             assert self._stopping is not None
             return Watch(self.store, asked, now=self.now, stopping=self._stopping)
-        done = answer(self.store, asked, now=self.now(), stale=stale)
+        if "delete" in asked.verb:
+            for rule in admitting:
+                refuse(rule)
+        done = answer(self.store, asked, now=self.now(), revision=revision, admission=Admission(admitting))
         response = Response(_dump(done.body), status_code=done.code, media_type="application/json")
-        for warning in done.warnings:
+        for warning in _cut_as_the_real_one(done.warnings):
             response.headers.append("Warning", _warning(warning))
         return response
 
-    async def _misbehave(self, request: Request) -> Response:
-        if request.method == "DELETE":
+    async def _command(self, command: str, request: Request) -> Response:
+        """Do what a test asks for, at ``/luff/`` something: none of this is Kubernetes'."""
+        body = await _body(request)
+        match command.split("/"), request.method:
+            case ["misbehave"], _:
+                return self._misbehave(request.method, body)
+            case ["token"], "PUT":
+                self.rotate(body.decode())
+            case ["users", name], "PUT":
+                self.add_user(name, body.decode())
+            case ["backup"], "PUT":
+                self._backup = self.store.backup()
+            case ["backup"], "POST" if self._backup is not None:
+                self.store.restore(self._backup)
+            case _:
+                raise ApiError.no_such_path()
+        return Response(status_code=204)
+
+    def _misbehave(self, method: str, body: bytes) -> Response:
+        if method == "DELETE":
             self.misbehaviour.clear()
-        elif request.method == "POST":
+        elif method == "POST":
             try:
-                self.misbehaviour.add(parse_rules(json.loads(await _body(request))))
+                self.misbehaviour.add(parse_rules(json.loads(body)))
             except (ValueError, TypeError) as error:
                 raise ApiError.bad_request(str(error)) from error
         return JSONResponse(self.misbehaviour.left())
 
-    async def _fail(self, rule: Rule, request: Request, asked: Asked) -> Response | Watch | None:
+    async def _fail(
+        self, rule: Rule, request: Request, asked: Asked, admitting: Sequence[Rule]
+    ) -> Response | Watch | None:
         match rule.action:
             case "delay":
                 await self._pause(rule.seconds)
-                return self._do(asked)
+                return self._do(asked, admitting)
+            case "duplicate":
+                with contextlib.suppress(ApiError):
+                    self._do(asked, admitting)
+                return self._do(asked, admitting)
             case "stale":
-                return self._do(asked, stale=rule.revisions)
+                return self._do(asked, revision=self.store.revision_before(rule.revisions))
+            case "frozen":
+                return self._do(asked, revision=rule.revision)
             case "status":
                 raise _told(rule)
             case "drop_reply":
                 with contextlib.suppress(ApiError):
-                    self._do(asked)
+                    self._do(asked, admitting)
             case "apply_late":
-                task = asyncio.create_task(self._do_late(asked, rule.seconds))
+                task = asyncio.create_task(self._do_late(asked, admitting, rule.seconds))
                 self._late.add(task)
                 task.add_done_callback(self._late.discard)
             case "hang":
@@ -261,22 +302,27 @@ class ApiServer:
         await _drop_connection(request)
         return None
 
-    async def _do_late(self, asked: Asked, seconds: float) -> None:
+    async def _do_late(self, asked: Asked, admitting: Sequence[Rule], seconds: float) -> None:
         await asyncio.sleep(seconds)
         with contextlib.suppress(ApiError):
-            self._do(asked)
+            self._do(asked, admitting)
 
     async def _pause(self, seconds: float) -> None:
         assert self._stopping is not None
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
 
-    def _authenticate(self, request: Request) -> None:
+    def _authenticate(self, request: Request) -> str | None:
+        """Return the name of the user whose token came, ``None`` for the lab's own; 401 for any other token."""
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             given = request.headers.get("impersonate-user", "")
-        if not hmac.compare_digest(given.strip().encode(), self._token.encode()):
+        given = given.strip()
+        if hmac.compare_digest(given.encode(), self._token.encode()):
+            return None
+        if given not in self._users:
             raise ApiError(401, "Unauthorized", "Unauthorized")
+        return self._users[given]
 
 
 class _Endpoint:
@@ -323,6 +369,19 @@ def _dump(document: Any) -> bytes:
     return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
 
 
+def _cut_as_the_real_one(warnings: Sequence[str]) -> Iterator[str]:
+    """Yield *warnings* in full where all together are short enough, else the beginning of each, while there is room."""
+    if sum(map(len, warnings)) <= _WARNINGS_MOST:
+        yield from warnings
+        return
+    said = 0
+    for text in warnings:
+        said += min(len(text), _WARNING_CUT)
+        if said > _WARNINGS_MOST:
+            return
+        yield text[:_WARNING_CUT]
+
+
 def _warning(text: str) -> str:
     quoted = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", " ")
     return f'299 - "{quoted}"'.encode().decode("latin-1")
@@ -334,4 +393,5 @@ def _told(rule: Rule) -> ApiError:
         429: "TooManyRequests", 500: "InternalError", 503: "ServiceUnavailable", 504: "Timeout",
     }  # fmt: skip
     details: Object = {} if rule.retry_after is None else {"retryAfterSeconds": rule.retry_after}
-    return ApiError(rule.code, reasons.get(rule.code, ""), f"the lab was told to answer {rule.code}", details=details)
+    code = rule.code or 500
+    return ApiError(code, reasons.get(code, ""), f"the lab was told to answer {code}", details=details)

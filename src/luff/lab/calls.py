@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -13,15 +13,17 @@ from typing import Any
 import yaml
 
 from luff.lab import protobuf
+from luff.lab.admission import Admission
 from luff.lab.conversion import served
-from luff.lab.objects import Preconditions, Store, Write
+from luff.lab.objects import Store
 from luff.lab.patching import decode, json_patch, merge_patch, strategic_patch
 from luff.lab.resources import Resource, resource_for, table
 from luff.lab.selecting import Selector, field_selector, label_selector
 from luff.lab.statuses import ApiError
+from luff.lab.writes import Preconditions, Write
 from luff.model import Object
 
-__all__ = ["Answer", "Asked", "answer", "as_partial", "parse", "selector_of"]
+__all__ = ["Answer", "Asked", "answer", "as_partial", "parse", "reviewed", "selector_of"]
 
 JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -153,23 +155,31 @@ def _is_dry_run(asked: Asked) -> bool:
     return bool(values)
 
 
-def answer(store: Store, asked: Asked, *, now: datetime, stale: int = 0) -> Answer:
-    """Do what is *asked* (anything but a watch) and return what to send back."""
-    write = Write(manager=asked.manager, version=asked.version, dry_run=asked.dry_run, subresource=asked.subresource)
-    if asked.resource is None:
-        review = _object_in(asked)
-        return Answer(201, {**review, "status": {"allowed": True, "reason": "everybody may do everything in a lab"}})
+def answer(
+    store: Store, asked: Asked, *, now: datetime, revision: int | None = None, admission: Admission | None = None
+) -> Answer:
+    """
+    Do what is *asked* (anything but a watch) and return what to send back.
+
+    Reads show *revision*, the newest without one; writes go through *admission*.
+    """
+    write = Write(
+        manager=asked.manager,
+        version=asked.version,
+        dry_run=asked.dry_run,
+        subresource=asked.subresource,
+        admission=admission or Admission(),
+    )
     code = 200
     match asked.verb:
         case "list":
-            return Answer(200, _listed(store, asked, now, stale))
+            return Answer(200, _listed(store, asked, now, revision))
         case "get":
-            revision = store.revision_before(stale) if stale else None
-            object_ = store.get(asked.resource, asked.namespace or "", asked.name, revision=revision)
+            object_ = store.get(asked.known, asked.namespace or "", asked.name, revision=revision)
         case "create":
-            object_, code = store.create(asked.resource, _namespace(asked), _object_in(asked), write), 201
+            object_, code = store.create(asked.known, _namespace(asked), _object_in(asked), write), 201
         case "update":
-            object_ = store.replace(asked.resource, asked.namespace or "", asked.name, _object_in(asked), write)
+            object_ = store.replace(asked.known, asked.namespace or "", asked.name, _object_in(asked), write)
             code = 201 if write.created else 200
         case "patch":
             return _patched(store, asked, write)
@@ -177,8 +187,17 @@ def answer(store: Store, asked: Asked, *, now: datetime, stale: int = 0) -> Answ
             return _delete_all(store, asked, now, write)
         case _:
             return _deleted(store, asked, write)
-    body = _shown(asked, served(asked.resource, object_, asked.version), now)
+    body = _shown(asked, served(asked.known, object_, asked.version), now)
     return Answer(code, body, write.warnings)
+
+
+def reviewed(asked: Asked, forbids: Callable[[str, str, str, str], bool]) -> Answer:
+    """Return the answer to a SelfSubjectAccessReview: *forbids* is asked for verb, plural, namespace and name."""
+    review = _object_in(asked)
+    wanted = (review.get("spec") or {}).get("resourceAttributes") or {}
+    forbidden = forbids(*(str(wanted.get(key) or "") for key in ("verb", "resource", "namespace", "name")))
+    why = "a rule of the lab forbids it" if forbidden else "everybody may do everything in a lab"
+    return Answer(201, {**review, "status": {"allowed": not forbidden, "reason": why}})
 
 
 def _patched(store: Store, asked: Asked, write: Write) -> Answer:
@@ -236,12 +255,11 @@ def _delete_all(store: Store, asked: Asked, now: datetime, write: Write) -> Answ
     return Answer(200, _list_of(asked, chosen, {"resourceVersion": str(store.revision)}, now))
 
 
-def _listed(store: Store, asked: Asked, now: datetime, stale: int) -> Object:
+def _listed(store: Store, asked: Asked, now: datetime, revision: int | None) -> Object:
     resource = asked.known
     limit = _whole(asked.query, "limit") or 0
     token = asked.query.get("continue")
     after: tuple[str, str] | None = None
-    revision = store.revision_before(stale) if stale else None
     if token:
         revision, after = _continued(token)
     elif asked.query.get("resourceVersionMatch") == "Exact":

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from luff.model import Object
 
 __all__ = ["Misbehaviour", "Rule", "parse_rules"]
 
-Action = Literal["delay", "status", "drop_reply", "apply_late", "hang", "close", "stale"]
+Action = Literal[
+    "delay", "status", "drop_reply", "apply_late", "duplicate", "hang", "close", "stale", "frozen",
+    "mutate", "deny", "webhook_down", "forbid",
+]  # fmt: skip
+ADMISSION: frozenset[Action] = frozenset({"mutate", "deny", "webhook_down"})
+"""What happens inside of a write, beside whatever else happens to the request."""
+When = Literal["always", "present", "absent", "empty"]
 READS = frozenset({"get", "list", "watch"})
 MOST_TIMES = 1_000_000
 
@@ -24,12 +31,25 @@ class Rule:
     - ``status``: answer *code* (with *retry_after*) and do nothing;
     - ``drop_reply``: do it, and close the connection without an answer;
     - ``apply_late``: close the connection now, do it after *seconds*;
+    - ``duplicate``: do it twice, as a retry in between would, and answer what came of the second;
     - ``hang``: keep the connection open for *seconds* without an answer, then close it; do nothing;
     - ``close``: close the connection, do nothing;
-    - ``stale``: answer a get or list as it was *revisions* changes ago.
+    - ``stale``: answer a get or list as it was *revisions* changes ago;
+    - ``frozen``: answer a get or list as it was when the rule was made, as a replica that has stopped would.
+
+    What admission does, dry runs included; every such rule that matches counts:
+
+    - ``mutate``: merge *change* into each http route whose name begins with *routes*, as a merge patch: a null takes
+      a field away, and ``{name}`` in a new name is the old one;
+    - ``deny``: refuse with *code* (403 unless given) and *message* what would result, *when* a route whose name begins
+      with *routes* is ``present`` or ``absent`` in it, when there is no route at all (``empty``), or ``always``;
+    - ``webhook_down``: refuse with 500, as a webhook does that fails closed and cannot be called.
+
+    And who may do what: ``forbid`` refuses with 403 and is not used up.
 
     *verb* is get, list, watch, create, update, patch, delete, deletecollection,
-    or one of ``*``, ``read``, ``write``; *plural* may be ``*``.
+    or one of ``*``, ``read``, ``write``; *plural* may be ``*``. *user* is a name
+    that was given to a token; ``None`` is everybody.
     """
 
     action: Action
@@ -40,13 +60,20 @@ class Rule:
     dry_run: bool | None = None
     times: int = 1
     seconds: float = 0.0
-    code: int = 500
+    code: int | None = None
     retry_after: int | None = None
     revisions: int = 1
     skip: int = 0
     """This many matching requests pass unharmed first."""
+    user: str | None = None
+    routes: str = ""
+    change: Object = field(default_factory=dict)
+    when: When = "always"
+    message: str = "not allowed here"
+    revision: int | None = None
+    """What a ``frozen`` rule shows; filled in when it is added."""
 
-    def matches(self, verb: str, plural: str, namespace: str, name: str, *, dry_run: bool) -> bool:
+    def matches(self, verb: str, plural: str, namespace: str, name: str, *, dry_run: bool, user: str | None) -> bool:
         """Return whether the rule is about this request."""
         verbs = {"*", verb, "read" if verb in READS else "write"}
         return (
@@ -55,7 +82,10 @@ class Rule:
             and self.name in {None, name}
             and self.namespace in {None, namespace}
             and self.dry_run in {None, dry_run}
-            and not (self.action == "stale" and verb not in {"get", "list"})
+            and self.user in {None, user}
+            and not (self.action in {"stale", "frozen"} and verb not in {"get", "list"})
+            # The webhooks of a cluster seldom look at deletions: who means them says so.
+            and not (self.action in ADMISSION and (verb in READS or ("delete" in verb and self.verb != verb)))
         )
 
 
@@ -70,6 +100,10 @@ def parse_rules(document: Any) -> list[Rule]:
             raise ValueError(f"a rule is an object with some of {', '.join(sorted(known))}")
         if item.get("action") not in get_args(Action):
             raise ValueError(f"action is one of {', '.join(get_args(Action))}")
+        if item.get("when", "always") not in get_args(When):
+            raise ValueError(f"when is one of {', '.join(get_args(When))}")
+        if not isinstance(item.get("change", {}), dict):
+            raise ValueError("change is a merge patch of a route, an object")  # noqa: TRY004  # the same
         rule = Rule(**item)
         if not 0 < rule.times <= MOST_TIMES:
             raise ValueError(f"times is from 1 to {MOST_TIMES}")
@@ -78,14 +112,22 @@ def parse_rules(document: Any) -> list[Rule]:
 
 
 class Misbehaviour:
-    """This is the list of failures still to come. Thread safe; the first rule that matches is used up by one."""
+    """
+    This is the list of failures still to come. Thread safe.
 
-    def __init__(self) -> None:
+    *revision* tells the store's newest one.
+    """
+
+    def __init__(self, revision: Callable[[], int]) -> None:
         self._lock = threading.Lock()
         self._rules: list[Rule] = []
+        self._revision = revision
 
     def add(self, rules: list[Rule]) -> None:
         """Append *rules*."""
+        for rule in rules:
+            if rule.action == "frozen" and rule.revision is None:
+                rule.revision = self._revision()
         with self._lock:
             self._rules += rules
 
@@ -99,17 +141,45 @@ class Misbehaviour:
         with self._lock:
             return [{"action": rule.action, "verb": rule.verb, "times": rule.times} for rule in self._rules]
 
-    def next_for(self, verb: str, plural: str, namespace: str, name: str, *, dry_run: bool = False) -> Rule | None:
-        """Return the rule for this request and count it, or ``None``."""
+    def forbids(self, verb: str, plural: str, namespace: str, name: str, *, user: str | None) -> bool:
+        """Return whether *user* may not do this."""
         with self._lock:
-            for rule in self._rules:
-                if not rule.matches(verb, plural, namespace, name, dry_run=dry_run):
+            return any(
+                rule.matches(verb, plural, namespace, name, dry_run=False, user=user)
+                for rule in self._rules
+                if rule.action == "forbid"
+            )
+
+    def next_for(
+        self, verb: str, plural: str, namespace: str, name: str, *, dry_run: bool = False, user: str | None = None
+    ) -> Rule | None:
+        """Return the rule for this request and count it, or ``None``: the first that matches is used up by one."""
+        with self._lock:
+            for rule in list(self._rules):
+                if rule.action in ADMISSION or rule.action == "forbid":
                     continue
-                if rule.skip > 0:
-                    rule.skip -= 1
-                    continue
-                rule.times -= 1
-                if rule.times <= 0:
-                    self._rules.remove(rule)
-                return rule
+                if rule.matches(verb, plural, namespace, name, dry_run=dry_run, user=user) and self._counts(rule):
+                    return rule
         return None
+
+    def admission_for(
+        self, verb: str, plural: str, namespace: str, name: str, *, dry_run: bool = False, user: str | None = None
+    ) -> list[Rule]:
+        """Return every rule of admission for this request, in order, and count each."""
+        with self._lock:
+            return [
+                rule
+                for rule in list(self._rules)
+                if rule.action in ADMISSION
+                and rule.matches(verb, plural, namespace, name, dry_run=dry_run, user=user)
+                and self._counts(rule)
+            ]
+
+    def _counts(self, rule: Rule) -> bool:
+        if rule.skip > 0:
+            rule.skip -= 1
+            return False
+        rule.times -= 1
+        if rule.times <= 0:
+            self._rules.remove(rule)
+        return True

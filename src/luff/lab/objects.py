@@ -15,8 +15,8 @@ import random
 import threading
 import uuid
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeAlias
 
@@ -34,9 +34,10 @@ from luff.lab.ownership import (
 from luff.lab.resources import RESOURCES, Resource, timestamp
 from luff.lab.statuses import ApiError, invalid
 from luff.lab.wellformed import metadata_problems, name_problem
+from luff.lab.writes import Change, Preconditions, Write
 from luff.model import Object
 
-__all__ = ["Change", "Preconditions", "Store", "Subscriber", "Write"]
+__all__ = ["Backup", "Store", "Subscriber"]
 
 HISTORY = 1000
 """How many changes a watch can go back."""
@@ -47,6 +48,7 @@ Subscriber: TypeAlias = Callable[[str, Object], None]
 Validate: TypeAlias = Callable[[Object], tuple[list[str], list[str]]]
 Key: TypeAlias = tuple[str, str]
 Objects: TypeAlias = list[Object]
+Changes: TypeAlias = list[Change]
 
 _MODIFIED = "the object has been modified; please apply your changes to the latest version and try again"
 _LETTERS = "bcdfghjklmnpqrstvwxz2456789"
@@ -54,42 +56,12 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """This is one committed change. *old* is ``None`` for ADDED; *new* is the last state for DELETED."""
+class Backup:
+    """This is everything in a store at one revision."""
 
     revision: int
-    type: str
-    kept_in: tuple[str, str]
-    key: Key
-    old: Object | None
-    new: Object
-
-
-Changes: TypeAlias = list[Change]
-
-
-@dataclass(slots=True)
-class Write:
-    """
-    This is how a write is made: by whom, in which version, for real or not.
-
-    The write fills *warnings*, and *created* when nothing was there before.
-    """
-
-    manager: str = "luff-lab"
-    version: str | None = None
-    dry_run: bool = False
-    subresource: str | None = None
-    warnings: list[str] = field(default_factory=list)
-    created: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Preconditions:
-    """This is what must still be so for a delete to happen."""
-
-    uid: str | None = None
-    resource_version: str | None = None
+    objects: Mapping[tuple[str, str], Mapping[Key, Object]]
+    owners: Mapping[str, Owners]
 
 
 class Store:
@@ -104,6 +76,8 @@ class Store:
         self._revision = 1
         self._subscribers: list[Subscriber] = []
         self._owners: dict[str, Owners] = {}
+        self.epoch = 0
+        """How often it was restored; what was read in an earlier one may never have been."""
         for name in ("default", "kube-system"):
             self.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
 
@@ -199,8 +173,8 @@ class Store:
             problems += metadata_problems(metadata)
             if problems:
                 raise invalid(resource.group, resource.kind, name, problems)
-            if resource.namespaced and ("", namespace) not in self._objects.get(("", "namespaces"), {}):
-                raise ApiError.not_found("", "namespaces", namespace)
+            if resource.namespaced:
+                self._refuse_without_namespace(resource, namespace, name)
             if (namespace, name) in self._kept(resource):
                 raise ApiError.already_exists(resource.group, resource.plural, name)
             for system in (
@@ -218,6 +192,8 @@ class Store:
             if resource.status:
                 new.pop("status", None)
             give_defaults(resource, new)
+            if not write.subresource:
+                new = write.admission.mutated(new)
             self._admit(resource, new, write)
             owners = self._owners_of(resource, None, new, write, applied)
             made = self._commit(resource, namespace, name, None, new, write, owners)
@@ -306,6 +282,8 @@ class Store:
                         "deletionGracePeriodSeconds": 0,
                     },
                 }
+                if resource.plural == "namespaces":
+                    new["status"] = {"phase": "Terminating"}
                 if resource.generation:
                     new["metadata"]["generation"] = metadata.get("generation", 1) + 1
                 owners = self._owners.get(metadata["uid"], {})
@@ -356,6 +334,9 @@ class Store:
         if problems:
             raise invalid(resource.group, resource.kind, name, problems)
         new = {**new, "metadata": metadata}
+        if not write.subresource:
+            new = write.admission.mutated(new)
+        metadata = new["metadata"]
         if resource.generation and content(old) != content(new):
             metadata["generation"] = before.get("generation", 1) + 1
         self._admit(resource, new, write)
@@ -392,6 +373,13 @@ class Store:
         self._tell(Change(self._revision, "DELETED", resource.stored_as, key, stored, gone))
         return gone
 
+    def _refuse_without_namespace(self, resource: Resource, namespace: str, name: str) -> None:
+        found = self._objects.get(("", "namespaces"), {}).get(("", namespace))
+        if found is None:
+            raise ApiError.not_found("", "namespaces", namespace)
+        if found["metadata"].get("deletionTimestamp"):
+            raise ApiError.terminating(resource.group, resource.plural, name, namespace)
+
     def _empty(self, namespace: str, write: Write) -> None:
         for resource in RESOURCES:
             for key, object_ in list(self._kept(resource).items()):
@@ -400,11 +388,14 @@ class Store:
 
     def _tell(self, change: Change) -> None:
         self._history.append(change)
+        self._announce(change.type, change.new)
+
+    def _announce(self, type_: str, object_: Object) -> None:
         for subscriber in self._subscribers:
             try:
-                subscriber(change.type, copy.deepcopy(change.new))
+                subscriber(type_, copy.deepcopy(object_))
             except Exception:
-                _log.exception("a subscriber failed on %s %s", change.type, change.key)
+                _log.exception("a subscriber failed on %s %s", type_, object_["metadata"].get("name"))
 
     def _kept(self, resource: Resource) -> dict[Key, Object]:
         return self._objects.setdefault(resource.stored_as, {})
@@ -436,6 +427,34 @@ class Store:
                 return self._revision
             return max(self._revision - changes, self._history[0].revision - 1)
 
+    def backup(self) -> Backup:
+        """Return everything as it is now, for `restore`."""
+        with self._lock:
+            return Backup(
+                self._revision, {kind: dict(kept) for kind, kept in self._objects.items()}, dict(self._owners)
+            )
+
+    def restore(self, backup: Backup) -> None:
+        """
+        Be as *backup* was, as an etcd restored from it: resourceVersions go back, and are given out a second time.
+
+        Nothing is in the history, and watches end, as they do when the API server
+        is started again. Subscribers hear of everything that is different.
+        """
+        with self._lock:
+            before = self._objects
+            self._objects = {kind: dict(kept) for kind, kept in backup.objects.items()}
+            self._owners = dict(backup.owners)
+            self._revision = backup.revision
+            self._history.clear()
+            self.epoch += 1
+            for kind in before.keys() | self._objects.keys():
+                then, now = before.get(kind, {}), self._objects.get(kind, {})
+                for key in then.keys() | now.keys():
+                    if then.get(key) is not now.get(key):
+                        type_ = "DELETED" if key not in now else "MODIFIED" if key in then else "ADDED"
+                        self._announce(type_, now.get(key) or then[key])
+
     def _in_its_place(self, resource: Resource, namespace: str, metadata: Object) -> None:
         if not resource.namespaced:
             metadata.pop("namespace", None)
@@ -447,7 +466,10 @@ class Store:
             metadata["namespace"] = namespace
 
     def _admit(self, resource: Resource, new: Object, write: Write) -> None:
-        if self._validate is None or resource.group != "networking.istio.io" or write.subresource:
+        if write.subresource:
+            return
+        write.admission.validate(new)
+        if self._validate is None or resource.group != "networking.istio.io":
             return
         problems, warnings = self._validate(copy.deepcopy(served(resource, new, write.version)))
         write.warnings += [warning for warning in warnings if warning not in write.warnings]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,6 +54,25 @@ class ApiError(Exception):
     def bad_request(cls, message: str) -> ApiError:
         """Return the 400 for a request that cannot be read."""
         return cls(400, "BadRequest", message)
+
+    @classmethod
+    def forbidden(cls, user: str, verb: str, place: tuple[str, str, str], name: str) -> ApiError:
+        """Return the 403 for what *user* may not do; *place* is group, plural and namespace, empty for all of them."""
+        group, plural, namespace = place
+        where = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
+        message = (
+            f'{_qualified(group, plural)} {json.dumps(name) + " " if name else ""}is forbidden: User "{user}" '
+            f'cannot {verb} resource "{plural}" in API group "{group}" {where}'
+        )
+        return cls(403, "Forbidden", message, details=_of(group, plural, name))
+
+    @classmethod
+    def terminating(cls, group: str, plural: str, name: str, namespace: str) -> ApiError:
+        """Return the 403 for something new in a namespace that is being deleted."""
+        why = f"unable to create new content in namespace {namespace} because it is being terminated"
+        cause = {"reason": "NamespaceTerminating", "message": f"namespace {namespace} is being terminated"}
+        details = {**_of(group, plural, name), "causes": [{**cause, "field": "metadata.namespace"}]}
+        return cls(403, "Forbidden", f'{_qualified(group, plural)} "{name}" is forbidden: {why}', details=details)
 
     @classmethod
     def does_not_apply(cls) -> ApiError:

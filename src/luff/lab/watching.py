@@ -14,9 +14,10 @@ from starlette.types import Receive, Scope, Send
 
 from luff.lab.calls import Asked, as_partial, selector_of
 from luff.lab.conversion import served
-from luff.lab.objects import Change, Store
+from luff.lab.objects import Store
 from luff.lab.resources import table
 from luff.lab.statuses import ApiError
+from luff.lab.writes import Change
 from luff.model import Object
 
 __all__ = ["Watch"]
@@ -69,6 +70,7 @@ class Watch:
         bookmarks = self._asked.query.get("allowWatchBookmarks") in {"true", "1"}
         next_bookmark = time.monotonic() + BOOKMARK_EVERY_S
         since = self._since
+        epoch = self._store.epoch
         initial = self._asked.query.get("sendInitialEvents")
         if initial in {"true", "1"} or (since == 0 and initial is None):
             objects, since = self._store.list(self._asked.known, self._asked.namespace)
@@ -78,6 +80,8 @@ class Watch:
             await _write(send, b"".join(lines))
         while not gone.done() and not stopped.done():
             changed.clear()
+            if self._store.epoch != epoch:
+                return  # what it has told so far may never have been
             try:
                 changes, newest = self._store.changes(self._asked.known, since)
             except ApiError as error:
