@@ -26,7 +26,12 @@ spec:
 
 Kubectl: TypeAlias = Callable[..., str]
 
-pytestmark = pytest.mark.skipif(not KUBECTL.exists(), reason="kubectl is not installed beside this Python")
+
+@pytest.fixture(scope="module", autouse=True)
+def _kubectl_is_here() -> None:
+    if not KUBECTL.exists():
+        message = "kubectl is not installed beside this Python"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(message)
 
 
 @pytest.fixture(scope="module")

