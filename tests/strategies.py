@@ -316,7 +316,7 @@ def requests(draw: Callable[..., Any], object_: Object) -> RequestFacts:
         method=draw(st.sampled_from(["GET", "GET", "POST"])),
         authority=draw(st.sampled_from(["ratings", "ratings", "elsewhere"])),
         headers=tuple(draw(st.permutations(headers))),
-        port=match.get("port") or draw(st.sampled_from([80, 8080])),
+        port=match.get("port") or draw(st.sampled_from([80, 8080, 9080])),
     )
 
 

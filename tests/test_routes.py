@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from luff import routes
+from luff import routes, selection
 from luff.decide import Proxy, RequestFacts, decide
 from luff.errors import PlanRefused
 from luff.model import Abort, Carrier, Delay, Fault, Object, Target
@@ -169,6 +169,15 @@ def _is_reachable(case: Case, index: int, sent: dict[str, str], request: Request
     if any(proxy.labels.get(key) != value for key, value in target.from_.items()):
         return False
     if target.gateways and full(proxy.gateway) not in {full(name) for name in target.gateways}:
+        return False
+    route = case.before["spec"]["http"][index]
+    ports = {
+        (each["destination"].get("port") or {}).get("number")
+        for each in route["route"]
+        if "ratings" in each["destination"]["host"] and (len(route["route"]) == 1 or each.get("weight"))
+    }
+    bound = case.before["spec"].get("gateways") or ["mesh"]
+    if target.port and target.port not in ports and bound == ["mesh"] and request.port != target.port:
         return False
     for match in case.before["spec"]["http"][index].get("match") or [None]:
         if not _takes(case, index, match, request, proxy):
@@ -540,10 +549,10 @@ def test_a_scope_whose_carriers_share_a_header_is_refused() -> None:
 
 
 def test_too_many_twins_are_refused() -> None:
-    many = [_to(match=[{"uri": {"exact": f"/{number}"}}]) for number in range(routes.TWINS_MOST + 1)]
+    many = [_to(match=[{"uri": {"exact": f"/{number}"}}]) for number in range(selection.TWINS_MOST + 1)]
 
     assert len(select(_object(*many[1:]), Target.model_validate({"host": "ratings"}), namespace="shop").indices) == 2000
-    with pytest.raises(PlanRefused, match=f"at most {routes.TWINS_MOST}"):
+    with pytest.raises(PlanRefused, match=f"at most {selection.TWINS_MOST}"):
         select(_object(*many), Target.model_validate({"host": "ratings"}), namespace="shop")
 
 

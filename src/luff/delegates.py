@@ -11,13 +11,24 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from luff.decide import catches_all
 from luff.hosts import qualify, qualify_gateway
 from luff.names import http_routes
 from luff.words import Object
 
-__all__ = ["merged_routes"]
+__all__ = [
+    "RootRoute",
+    "conflict",
+    "delegate_of",
+    "match_in_full",
+    "merge_match",
+    "merged_route",
+    "merged_routes",
+    "root_routes",
+]
 
 _INHERITED = (
     "rewrite", "directResponse", "timeout", "retries", "fault", "mirror", "mirrorPercent", "mirrorPercentage",
@@ -27,34 +38,79 @@ _STRINGS = ("uri", "scheme", "method", "authority")
 _MAPS = ("headers", "withoutHeaders", "queryParams")
 
 
+@dataclass(frozen=True, slots=True)
+class RootRoute:
+    """This is a route that delegates: *root* is the object that has it, *route* is as it reads in any namespace."""
+
+    root: Object
+    route: Object
+
+    @property
+    def matches(self) -> list[Object]:
+        """Return its matches; one empty match where it has none."""
+        return self.route.get("match") or [{}]
+
+
+def root_routes(leaf: Object, all_of_them: Sequence[Object]) -> tuple[RootRoute, ...]:
+    """Return the routes among *all_of_them* through which proxies are given those of *leaf*; none where it has hosts."""
+    if (leaf.get("spec") or {}).get("hosts"):
+        return ()
+    found = []
+    for root in all_of_them:
+        if not (root.get("spec") or {}).get("hosts"):
+            continue
+        namespace = _namespace(root)
+        for route in http_routes(root):
+            if not isinstance(route, dict):
+                continue
+            delegate = route.get("delegate")
+            if not delegate and catches_all(route):
+                break
+            if delegate and not route.get("redirect") and _is_delegate(leaf, delegate, namespace):
+                found.append(RootRoute(root, _resolved(route, namespace)))
+    return tuple(found)
+
+
+def merged_route(outer: RootRoute, leaf: Object, own: Object) -> Object | None:
+    """Return what pilot makes of the route *own* of *leaf* below *outer*; ``None`` where it drops it."""
+    return _merge(outer.route, _resolved(own, _namespace(leaf)))
+
+
+def delegate_of(route: Object, namespace: str) -> tuple[str, str]:
+    """Return the namespace and the name of what *route*, of an object in *namespace*, delegates to."""
+    delegate = route["delegate"]
+    return str(delegate.get("namespace") or namespace), str(delegate.get("name"))
+
+
 def merged_routes(virtual_service: Object, all_of_them: Sequence[Object]) -> list[Object]:
     """Return the http routes of *virtual_service* with every delegate among *all_of_them* put in its place."""
-    namespace = virtual_service["metadata"].get("namespace", "default")
+    namespace = _namespace(virtual_service)
     found = []
     for route in http_routes(virtual_service):
         delegate = route.get("delegate")
         if not delegate:
             found.append(route)
             continue
-        leaf = _leaf(delegate, namespace, all_of_them)
-        if leaf is None:
-            continue
-        for own in http_routes(leaf):
-            outer = _resolved(route, namespace)
-            merged = _merge(outer, _resolved(own, leaf["metadata"].get("namespace", "default")))
+        leaf = next((each for each in all_of_them if _is_delegate(each, delegate, namespace)), None)
+        outer = RootRoute(virtual_service, _resolved(route, namespace))
+        for own in [] if leaf is None else http_routes(leaf):
+            merged = merged_route(outer, leaf or {}, own)
             if merged is not None:
                 found.append(merged)
     return found
 
 
-def _leaf(delegate: Mapping[str, Any], namespace: str, all_of_them: Sequence[Object]) -> Object | None:
+def _is_delegate(candidate: Object, delegate: Mapping[str, Any], namespace: str) -> bool:
+    """Return whether *delegate*, written in *namespace*, names *candidate*, and istiod follows it there."""
     wanted = (delegate.get("namespace") or namespace, delegate.get("name"))
-    for candidate in all_of_them:
-        where = (candidate["metadata"].get("namespace", "default"), candidate["metadata"]["name"])
-        if where == wanted and not candidate.get("spec", {}).get("hosts"):
-            exported = candidate["spec"].get("exportTo") or ["*"]
-            return candidate if _visible(exported, where[0], namespace) else None
-    return None
+    where, spec = _namespace(candidate), candidate.get("spec") or {}
+    if (where, candidate["metadata"]["name"]) != wanted or spec.get("hosts"):
+        return False
+    return _visible(spec.get("exportTo") or ["*"], where, namespace)
+
+
+def _namespace(virtual_service: Object) -> str:
+    return str(virtual_service["metadata"].get("namespace") or "default")
 
 
 def _visible(exported: Sequence[str], own: str, other: str) -> bool:
@@ -68,10 +124,16 @@ def _resolved(route: Object, namespace: str) -> Object:
     for destination in (*(each.get("destination") for each in made.get("route") or []), made.get("mirror"), *mirrors):
         if isinstance(destination, dict) and destination.get("host"):
             destination["host"] = qualify(str(destination["host"]), namespace)
-    for match in made.get("match") or []:
-        if isinstance(match, dict) and match.get("gateways"):
-            match["gateways"] = [qualify_gateway(name, namespace) for name in match["gateways"]]
+    if made.get("match"):
+        made["match"] = [match_in_full(match or {}, namespace) for match in made["match"]]
     return made
+
+
+def match_in_full(match: Object, namespace: str) -> Object:
+    """Return *match*, of an object in *namespace*, with its gateways named so that they mean the same anywhere."""
+    if not match.get("gateways"):
+        return match
+    return {**match, "gateways": [qualify_gateway(name, namespace) for name in match["gateways"]]}
 
 
 def _merge(root: Object, leaf: Object) -> Object | None:
@@ -87,7 +149,7 @@ def _merge(root: Object, leaf: Object) -> Object | None:
     if matches:
         merged["match"] = matches
     for key in _INHERITED:
-        if key not in merged and key in root:
+        if merged.get(key) is None and root.get(key) is not None:
             merged[key] = copy.deepcopy(root[key])
     return merged
 
@@ -97,16 +159,19 @@ def _matches(root: list[Object], leaf: list[Object]) -> list[Object] | None:
     if not root or not leaf:
         return copy.deepcopy(leaf or root)
     merged = []
-    for own in leaf:
-        agreeing = [outer for outer in root if not _conflict(outer, own)]
+    for own in (each or {} for each in leaf):
+        agreeing = [outer or {} for outer in root if not conflict(outer or {}, own)]
         if not agreeing:
             return None
-        merged += [_merge_match(outer, own) for outer in agreeing]
+        merged += [merge_match(outer, own) for outer in agreeing]
     return merged
 
 
-def _merge_match(root: Object, leaf: Object) -> Object:
-    merged = {**copy.deepcopy(root), **copy.deepcopy(leaf)}
+def merge_match(root: Object, leaf: Object) -> Object:
+    """Return what holds where both *root* and *leaf* hold, as pilot puts the two together."""
+    # To pilot an empty list, text or number is one that was not written; an empty StringMatch was.
+    written = {key: value for key, value in leaf.items() if value or isinstance(value, dict)}
+    merged = {**copy.deepcopy(root), **copy.deepcopy(written)}
     if root.get("name") and leaf.get("name"):
         merged["name"] = f"{root['name']}-{leaf['name']}"
     for key in (*_MAPS, "sourceLabels"):
@@ -116,7 +181,8 @@ def _merge_match(root: Object, leaf: Object) -> Object:
     return merged
 
 
-def _conflict(root: Object, leaf: Object) -> bool:
+def conflict(root: Object, leaf: Object) -> bool:
+    """Return whether *leaf* does not narrow *root*, so that pilot does not put the two together."""
     if any(_strings_conflict(root.get(key), leaf.get(key)) for key in _STRINGS):
         return True
     for key in _MAPS:

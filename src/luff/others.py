@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from luff.claims import NOBODY, coverage, exports_of, hosts_of, key_of, on_mesh, standing, visibility
 from luff.hosts import MESH, matches, meanings, qualify, qualify_gateway
 from luff.names import http_routes, ours, suspects
 from luff.words import Object
@@ -40,8 +41,6 @@ FLUX_HELM = "helm.toolkit.fluxcd.io"
 FLUX_LETS_GO = {"reconcile": "disabled", "ssa": "ignore"}
 """Annotations by which Flux leaves an object alone."""
 WAYPOINT_LABEL = "istio.io/use-waypoint"
-NOBODY, OWN, EVERYBODY = "~", ".", "*"
-"""What ``exportTo`` may say besides the names of namespaces."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,17 +202,22 @@ def _flux(around: Surroundings) -> Iterator[Finding]:
 def _shadowed(around: Surroundings, target: Target) -> Iterator[Finding]:
     """Find the other objects for the same host on sidecars: one of them is used, the rest is not even looked at."""
     root = around.root
-    if not _on_mesh(root) or (target.gateways and MESH not in target.gateways):
+    if not on_mesh(root) or (target.gateways and MESH not in target.gateways):
         return
-    others = [each for each in around.virtual_services if _key(each) != _key(root) and _on_mesh(each)]
-    callers = list(dict.fromkeys([_key(root)[0], *around.callers]))
+    others = [each for each in around.virtual_services if key_of(each) != key_of(root) and on_mesh(each)]
+    covered = {
+        key_of(each): coverage(each, ports=_called_ports(around, target), labels=target.from_) for each in others
+    }
+    others = [each for each in others if covered[key_of(each)] != "nobody"]
+    others.sort(key=lambda each: covered[key_of(each)] != "everybody")
+    callers = list(dict.fromkeys([key_of(root)[0], *around.callers]))
     lost: dict[tuple[str, str], tuple[Object, list[str]]] = {}
     beaten: dict[str, Object] = {}
     for caller in callers:
         for host in _wanted(root, target):
-            mine = _standing(root, host, caller)
+            mine = standing(root, host, caller)
             for other in others:
-                theirs = _standing(other, host, caller)
+                theirs = standing(other, host, caller)
                 if theirs is None or mine is None:
                     continue
                 if theirs < mine:
@@ -222,18 +226,20 @@ def _shadowed(around: Surroundings, target: Target) -> Iterator[Finding]:
                     beaten[host] = other
     if lost:
         (caller, host), (other, _) = next(iter(lost.items()))
-        everywhere = len(lost) == len(callers) * len(_wanted(root, target))
+        everywhere = len(lost) == len(callers) * len(_wanted(root, target)) and all(
+            covered[key_of(winner)] == "everybody" for winner, _ in lost.values()
+        )
         yield Finding(
             "shadowed_virtual_service",
             everywhere,
             f"sidecars in {caller} use {_name(other)} for {host} and not {_name(root)}: {_why_first(other, root, host, caller)}",
-            f"name {_key(other)[1]} in target.virtualService"
-            + ("" if _key(other)[0] == _key(root)[0] else f" with target.namespace {_key(other)[0]}")
+            f"name {key_of(other)[1]} in target.virtualService"
+            + ("" if key_of(other)[0] == key_of(root)[0] else f" with target.namespace {key_of(other)[0]}")
             + ", or keep one VirtualService per host",
         )
         return
     for host, other in beaten.items():
-        if host.startswith("*") or any(host == own for own in _hosts(other)):
+        if host.startswith("*") or any(host == own for own in hosts_of(other)):
             yield Finding(
                 "second_virtual_service",
                 False,
@@ -243,42 +249,31 @@ def _shadowed(around: Surroundings, target: Target) -> Iterator[Finding]:
             return
 
 
+def _called_ports(around: Surroundings, target: Target) -> set[int]:
+    """Return the ports on which the target is called, empty when that is not known."""
+    if target.port is not None:
+        return {target.port}
+    wanted = set(_wanted(around.root, target))
+    return {
+        int(port["port"])
+        for service in around.services
+        if qualify(str(_metadata(service).get("name")), str(_metadata(service).get("namespace", ""))) in wanted
+        for port in (service.get("spec") or {}).get("ports") or []
+        if port.get("port")
+    }
+
+
 def _wanted(root: Object, target: Target) -> list[str]:
     """Return the full names of the hosts that matter: the target's, else all that *root* claims."""
-    claimed = _hosts(root)
+    claimed = hosts_of(root)
     if target.host is None:
         return claimed
-    meant = meanings(target.host, target.namespace or _key(root)[0])
+    meant = meanings(target.host, target.namespace or key_of(root)[0])
     return [host for host in meant if any(matches(own, host) for own in claimed)] or claimed
 
 
-def _standing(virtual_service: Object, host: str, caller: str) -> tuple[int, int, str, str, str] | None:
-    """Return the place of *virtual_service* in line for *host* as seen from *caller*, the smallest wins; ``None`` if not in line."""
-    fits = [own for own in _hosts(virtual_service) if (own == host if host.startswith("*") else matches(own, host))]
-    seen = _visibility(virtual_service, caller)
-    if not fits or seen is None:
-        return None
-    namespace, name = _key(virtual_service)
-    # An exact name, then the longest wildcard, wins whatever its age.
-    closest = min(0 if not own.startswith("*") else 1_000 - len(own) for own in fits)
-    return closest, seen, str(_metadata(virtual_service).get("creationTimestamp") or ""), name, namespace
-
-
-def _visibility(virtual_service: Object, caller: str) -> int | None:
-    """Return 0 for private to *caller*, 1 for exported to it by name, 2 for everybody; ``None`` when it does not see it."""
-    namespace = _key(virtual_service)[0]
-    to = _exported_to(virtual_service)
-    if not to or EVERYBODY in to:
-        return 2
-    if NOBODY in to:
-        return None
-    if caller == namespace and (OWN in to or namespace in to):
-        return 0
-    return 1 if caller in to else None
-
-
 def _why_first(other: Object, root: Object, host: str, caller: str) -> str:
-    theirs, mine = _standing(other, host, caller), _standing(root, host, caller)
+    theirs, mine = standing(other, host, caller), standing(root, host, caller)
     if theirs is None or mine is None or theirs[0] != mine[0]:
         return "its host is the more exact one"
     if theirs[1] != mine[1]:
@@ -291,11 +286,11 @@ def _gateway_merges(around: Surroundings, target: Target) -> Iterator[Finding]:
     if target.from_:
         return
     shared_with: list[str] = []
-    mine = _gateways(root) & ({qualify_gateway(name, _key(root)[0]) for name in target.gateways} or _gateways(root))
+    mine = _gateways(root) & ({qualify_gateway(name, key_of(root)[0]) for name in target.gateways} or _gateways(root))
     for other in around.virtual_services:
-        if _key(other) == _key(root) or not mine & _gateways(other):
+        if key_of(other) == key_of(root) or not mine & _gateways(other):
             continue
-        if set(_hosts(root)) & set(_hosts(other)):
+        if set(hosts_of(root)) & set(hosts_of(other)):
             shared_with.append(_name(other))
     if shared_with:
         yield Finding(
@@ -309,9 +304,9 @@ def _gateway_merges(around: Surroundings, target: Target) -> Iterator[Finding]:
 
 def _hidden(around: Surroundings, target: Target) -> Iterator[Finding]:
     root, leaf = around.root, around.leaf
-    namespace = _key(root)[0]
-    for each in {_key(root): root, _key(leaf): leaf}.values():
-        if NOBODY in _exported_to(each):
+    namespace = key_of(root)[0]
+    for each in {key_of(root): root, key_of(leaf): leaf}.values():
+        if NOBODY in exports_of(each):
             yield Finding(
                 "exported_to_nobody",
                 True,
@@ -319,15 +314,15 @@ def _hidden(around: Surroundings, target: Target) -> Iterator[Finding]:
                 "export it to the callers' namespace, or target the VirtualService that they do use",
             )
             return
-    if leaf is not root and _visibility(leaf, namespace) is None:
+    if leaf is not root and visibility(leaf, namespace) is None:
         yield Finding(
             "delegate_not_exported",
             True,
             f"{_name(root)} delegates to {_name(leaf)}, whose exportTo leaves out the namespace {namespace}: Istio ignores that route",
             f"add {namespace} to its exportTo",
         )
-    blind = [caller for caller in dict.fromkeys([namespace, *around.callers]) if _visibility(root, caller) is None]
-    if blind and _on_mesh(root) and not target.gateways:
+    blind = [caller for caller in dict.fromkeys([namespace, *around.callers]) if visibility(root, caller) is None]
+    if blind and on_mesh(root) and not target.gateways:
         yield Finding(
             "hidden_from_callers",
             False,
@@ -342,7 +337,7 @@ def _waypoints(around: Surroundings, target: Target) -> Iterator[Finding]:
         metadata = _metadata(service)
         waypoint = str((metadata.get("labels") or {}).get(WAYPOINT_LABEL) or "none")
         name = str(metadata.get("name"))
-        if waypoint == "none" or qualify(name, str(metadata.get("namespace") or _key(around.root)[0])) not in wanted:
+        if waypoint == "none" or qualify(name, str(metadata.get("namespace") or key_of(around.root)[0])) not in wanted:
             continue
         if target.from_:
             yield Finding(
@@ -388,13 +383,8 @@ def _notes(object_: Object) -> Object:
     return _metadata(object_).get("annotations") or {}
 
 
-def _key(virtual_service: Object) -> tuple[str, str]:
-    metadata = _metadata(virtual_service)
-    return str(metadata.get("namespace", "")), str(metadata.get("name", ""))
-
-
 def _name(virtual_service: Object) -> str:
-    return "VirtualService " + "/".join(_key(virtual_service))
+    return "VirtualService " + "/".join(key_of(virtual_service))
 
 
 def _theirs(virtual_service: Object) -> list[Object]:
@@ -411,24 +401,6 @@ def _written_by(object_: Object, managers: Iterable[str]) -> bool:
     )
 
 
-def _spec(virtual_service: Object) -> Object:
-    return virtual_service.get("spec") or {}
-
-
-def _hosts(virtual_service: Object) -> list[str]:
-    namespace = _key(virtual_service)[0]
-    return [qualify(str(host), namespace).lower() for host in _spec(virtual_service).get("hosts") or []]
-
-
-def _exported_to(virtual_service: Object) -> list[str]:
-    return [str(each) for each in _spec(virtual_service).get("exportTo") or []]
-
-
-def _on_mesh(virtual_service: Object) -> bool:
-    gateways = _spec(virtual_service).get("gateways")
-    return not gateways or MESH in gateways
-
-
 def _gateways(virtual_service: Object) -> set[str]:
-    named = _spec(virtual_service).get("gateways") or []
-    return {qualify_gateway(str(name), _key(virtual_service)[0]) for name in named} - {MESH}
+    named = (virtual_service.get("spec") or {}).get("gateways") or []
+    return {qualify_gateway(str(name), key_of(virtual_service)[0]) for name in named} - {MESH}

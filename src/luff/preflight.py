@@ -49,19 +49,27 @@ async def read_view(mesh: Mesh, namespace: str, *, everywhere: bool = True) -> M
         except MeshError:
             return ()
 
-    async def elsewhere() -> tuple[dict[str, object], ...]:
+    async def elsewhere() -> tuple[dict[str, object], ...] | None:
         if not everywhere:
-            return ()
+            return None
         try:
             found = await mesh.list(Kind.VIRTUAL_SERVICE, None)
         except MeshError:
-            return ()
+            return None
         return tuple(each for each in found if each["metadata"].get("namespace") != namespace)
 
     there, found, known, others = await asyncio.gather(
         exists(), mesh.list(Kind.VIRTUAL_SERVICE, namespace), services(), elsewhere()
     )
-    return MeshView(mesh.kind, namespace, tuple(found), known, namespace_exists=there, elsewhere=others)
+    return MeshView(
+        mesh.kind,
+        namespace,
+        tuple(found),
+        known,
+        namespace_exists=there,
+        elsewhere=others or (),
+        everywhere=others is not None,
+    )
 
 
 def check_foreign(plan: Plan) -> None:

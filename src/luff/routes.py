@@ -9,6 +9,7 @@ Dicts in, dicts out: a field that this module has never heard of survives.
 4. A request inside the scope reaches the twin of the route that it would have taken, and only targeted routes have twins.
 5. withdraw removes only what is ours, whatever others changed since.
 6. What Istio's webhook would refuse is never produced from what it accepted.
+7. Where the object is a delegate, 3 and 4 hold for what istiod makes of its roots and it (`luff.delegates`).
 """
 
 from __future__ import annotations
@@ -16,16 +17,17 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from luff.decide import catches_all, decide
+from luff.decide import decide
+from luff.delegates import RootRoute
 from luff.errors import PlanRefused
-from luff.hosts import MESH, meanings, qualify, qualify_gateway
 from luff.names import Name, http_routes, our_run, ours, parse_name, suspects, tampered
-from luff.patches import apply, clone, same
-from luff.scope import FLAGS_HEADER, Scope
-from luff.units import istio_duration
+from luff.patches import apply, same
+from luff.scope import Scope
+from luff.selection import Selection, called, select
+from luff.twins import Making, make_twin
 from luff.words import Object
 
 if TYPE_CHECKING:  # the documents cost a quarter of a second, and who restores has no use for them
@@ -36,18 +38,7 @@ __all__ = [
     "inject", "our_run", "ours", "parse_name", "select", "suspects", "tampered", "withdrawal",
 ]  # fmt: skip
 
-TWINS_MOST = 2000
 OBJECT_MOST_BYTES = 1 << 20
-_MIRRORS = ("mirror", "mirrors", "mirrorPercentage", "mirrorPercent", "mirror_percent")
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """This is which routes get a twin, by index; which do not and why; and which delegates lead on to the target."""
-
-    indices: tuple[int, ...]
-    skipped: tuple[tuple[int, str], ...] = ()
-    delegates: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,141 +76,6 @@ def _canonical(value: Any) -> bytes:
     return text.encode(errors="surrogatepass")
 
 
-def select(virtual_service: Object, target: Target, *, namespace: str) -> Selection:
-    """
-    Return which http routes of *virtual_service* lead to *target*.
-
-    Raises `PlanRefused` when none can get a twin, with the reason.
-    """
-    where = f"VirtualService {namespace}/{virtual_service['metadata']['name']}"
-    routes: list[Object] = http_routes(virtual_service)
-    if not routes:
-        raise PlanRefused(
-            "no_http_routes",
-            f"{where} has no http routes, and a fault can only be put on those",
-            next_step="target a VirtualService with http routes",
-        )
-    _check_gateways(virtual_service, target, namespace, where)
-    _check_route_names(routes, target, where)
-    indices, skipped, delegates = [], [], []
-    ended = False
-    for index, route in enumerate(routes):
-        if ended:
-            skipped.append((index, "it is dead: a route before it takes every request"))
-            continue
-        ended = catches_all(route)
-        why = _why_not(route, target, namespace, virtual_service)
-        if route.get("delegate") and why is None:
-            delegate = route["delegate"]
-            delegates.append((str(delegate.get("namespace") or namespace), str(delegate.get("name"))))
-        elif why is None:
-            indices.append(index)
-        else:
-            skipped.append((index, why))
-    if len(indices) > TWINS_MOST:
-        raise PlanRefused(
-            "too_many_twins",
-            f"{where} has {len(indices)} routes to the target, and at most {TWINS_MOST} twins are made",
-            next_step="name the ones that you mean in target.routes",
-        )
-    if not indices and not delegates:
-        reasons = "; ".join(f"{_called(routes[index], index)}: {why}" for index, why in skipped[:5])
-        rule = (
-            "only_redirects"
-            if all(r.get("redirect") or r.get("directResponse") for r in routes)
-            else "no_route_to_target"
-        )
-        raise PlanRefused(
-            rule, f"{where} has no route that could get a twin ({reasons})", next_step="correct the target"
-        )
-    return Selection(tuple(indices), tuple(skipped), tuple(delegates))
-
-
-def _check_gateways(virtual_service: Object, target: Target, namespace: str, where: str) -> None:
-    """Refuse twins that no proxy would ever be given."""
-    if target.from_ and target.gateways:
-        raise PlanRefused(
-            "from_with_gateways",
-            "target.from and target.gateways cannot go together: Istio does not look at source labels where gateways are named",
-            next_step="keep one of them",
-        )
-    bound = virtual_service["spec"].get("gateways") or []
-    if target.from_ and bound and MESH not in bound:
-        raise PlanRefused(
-            "from_at_gateway",
-            f"{where} is only for the gateways {', '.join(bound)}, and target.from chooses among sidecars by their labels",
-            next_step="leave target.from out",
-        )
-    if not virtual_service["spec"].get("hosts"):
-        # A delegate has no gateways of its own; the root's count.
-        return
-    known = {qualify_gateway(name, namespace) for name in bound or [MESH]}
-    for name in target.gateways:
-        if qualify_gateway(name, namespace) not in known:
-            raise PlanRefused(
-                "unknown_gateway",
-                f"{where} is not bound to the gateway {name}; it is bound to: {', '.join(bound or [MESH])}",
-                next_step="correct target.gateways",
-            )
-
-
-def _called(route: Object, index: int) -> str:
-    return f"route {route.get('name') or index}"
-
-
-def _check_route_names(routes: Sequence[Object], target: Target, where: str) -> None:
-    known = {str(route.get("name")) for route in routes if route.get("name")}
-    for name in target.routes:
-        if name not in known:
-            raise PlanRefused(
-                "unknown_route",
-                f"{where} has no route {name}; it has: {', '.join(sorted(known)) or 'none with a name'}",
-                next_step="correct target.routes",
-            )
-
-
-def _why_not(route: Object, target: Target, namespace: str, virtual_service: Object) -> str | None:
-    """Return why *route* gets no twin, or ``None`` when it does."""
-    if ours(route):
-        return "it is a twin itself"
-    if route.get("redirect") or route.get("directResponse"):
-        return f"it {'redirects' if route.get('redirect') else 'answers by itself'} and forwards nothing"
-    if target.routes and route.get("name") not in target.routes:
-        return "it is not among target.routes"
-    if route.get("delegate"):
-        return None
-    destinations = _destinations(route)
-    leads = [each for each in destinations if _is_to(each, target, namespace)]
-    if not leads:
-        return f"it leads to {', '.join(str(d.get('host')) for d in destinations) or 'nowhere'}"
-    if target.port is not None and not any((d.get("port") or {}).get("number") in (None, target.port) for d in leads):
-        return f"it does not lead to port {target.port}"
-    if target.subset is not None:
-        if not any(d.get("subset") == target.subset for d in leads):
-            return f"it does not lead to the subset {target.subset}"
-        if len(destinations) > 1:
-            raise PlanRefused(
-                "subset_on_split_route",
-                f"VirtualService {virtual_service['metadata']['name']} splits a route over {len(destinations)} destinations, and a fault hits them all, not the subset {target.subset} alone",
-                next_step="give the subset a route of its own, or leave target.subset out",
-            )
-    return None
-
-
-def _destinations(route: Object) -> list[Object]:
-    """Return where *route* leads: of several destinations only those with a weight, since Istio drops the others."""
-    entries: list[Object] = route.get("route") or []
-    used = entries if len(entries) < 2 else [each for each in entries if each.get("weight")]
-    return [each.get("destination") or {} for each in used]
-
-
-def _is_to(destination: Object, target: Target, namespace: str) -> bool:
-    if target.host is None:
-        return True
-    host = qualify(str(destination.get("host", "")), namespace).lower().removesuffix(".")
-    return host in meanings(target.host, namespace)
-
-
 def inject(
     virtual_service: Object,
     selection: Selection,
@@ -230,17 +86,25 @@ def inject(
     scope: Scope,
     fault: Fault,
     target: Target,
+    roots: Sequence[RootRoute] = (),
+    namespace: str | None = None,
 ) -> Injection:
-    """Return the patch that puts a twin directly before each selected route. *virtual_service* itself is not changed."""
+    """
+    Return the patch that puts a twin directly before each selected route. *virtual_service* itself is not changed.
+
+    *roots* are the routes that delegate to it, if it is a delegate; *target* is
+    read in *namespace*, by default the object's. Raises `PlanRefused` where no
+    twin can be made.
+    """
     metadata, routes = virtual_service["metadata"], virtual_service["spec"]["http"]
     _check_carriers(scope)
-    making = _Making(scope, fault, target, metadata["namespace"])
+    making = Making(scope, fault, target, virtual_service, namespace or metadata["namespace"], tuple(roots))
     twins: list[Object] = []
     positions: list[int] = []
     first = _first_free(virtual_service, run)
     for index in selection.indices:
         name = Name(run, created_s, expires_s, first + len(twins))
-        twin = _twin(routes[index], name, making, called=_called(routes[index], index))
+        twin = make_twin(routes[index], name, making, called=called(routes[index], index))
         if twin is not None:
             positions.append(index + len(twins))
             twins.append(twin)
@@ -298,91 +162,6 @@ def _check_size(virtual_service: Object, twins: Sequence[Object]) -> None:
             f"with its twins the VirtualService would have {size:,} bytes, and {OBJECT_MOST_BYTES:,} are the most",
             next_step="name fewer routes in target.routes",
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _Making:
-    """This is what all twins of an injection have in common; *notes* collects what a reader should know."""
-
-    scope: Scope
-    fault: Fault
-    target: Target
-    namespace: str
-    notes: list[str] = field(default_factory=list)
-
-
-def _twin(route: Object, name: Name, making: _Making, *, called: str) -> Object | None:
-    matches: list[Object] = []
-    for match in route.get("match") or [{}]:
-        # Two matches may become one, when they differed only in what the target fixes.
-        matches += [made for made in _scoped(match or {}, making, called) if made not in matches]
-    if not matches:
-        return None
-    others = [d for d in _destinations(route) if not _is_to(d, making.target, making.namespace)]
-    if others:
-        hosts = ", ".join(sorted({str(d.get("host")) for d in others}))
-        making.notes.append(f"{called}: it leads to {hosts} as well, and the fault hits those requests too")
-    twin: Object = clone({key: value for key, value in route.items() if key not in ("match", "fault", *_MIRRORS)})
-    twin["name"] = str(name)
-    twin["match"] = matches
-    twin["fault"] = _fault(making.fault)
-    headers = twin["headers"] = twin.get("headers") or {}
-    response = headers["response"] = headers.get("response") or {}
-    kept = {key: value for key, value in (response.get("set") or {}).items() if key.lower() != FLAGS_HEADER}
-    response["set"] = {**kept, FLAGS_HEADER: "%RESPONSE_FLAGS%"}
-    return twin
-
-
-def _scoped(match: Object, making: _Making, called: str) -> list[Object]:
-    """Return *match* with the scope ANDed in, once for each carrier that it leaves free."""
-    narrowed = _narrowed(match, making)
-    if isinstance(narrowed, str):
-        making.notes.append(f"{called}: {narrowed}")
-        return []
-    taken = {str(header).lower() for key in ("headers", "withoutHeaders") for header in match.get(key) or {}}
-    made = []
-    for carrier, (header, wanted) in making.scope.matches().items():
-        if header in taken:
-            making.notes.append(
-                f"{called}: a match already looks at {header}, so the {carrier} carrier is not used there"
-            )
-            continue
-        made.append({**clone(narrowed), "headers": {**clone(match.get("headers") or {}), header: dict(wanted)}})
-    return made
-
-
-def _narrowed(match: Object, making: _Making) -> Object | str:
-    """Return *match* for the callers and gateways of the target only, or why that leaves nothing."""
-    target, labels, named = making.target, match.get("sourceLabels") or {}, match.get("gateways") or []
-    if target.from_:
-        if any(labels.get(key, value) != value for key, value in target.from_.items()):
-            return "a match is for other callers than target.from"
-        if named:
-            return "a match names gateways, where Istio does not look at source labels"
-        return {**match, "sourceLabels": {**labels, **target.from_}}
-    if target.gateways:
-        if not named and (labels or match.get("sourceNamespace")):
-            # With gateways named, Istio would not look at these any more, and the twin would take other callers' requests.
-            return "a match is for certain callers, which Istio does not look at where gateways are named"
-        known = {qualify_gateway(name, making.namespace) for name in named}
-        left = [name for name in target.gateways if not named or qualify_gateway(name, making.namespace) in known]
-        return {**match, "gateways": left} if left else "a match is for other gateways than target.gateways"
-    return match
-
-
-def _fault(fault: Fault) -> Object:
-    made: Object = {}
-    if fault.delay is not None:
-        made["delay"] = {
-            "fixedDelay": istio_duration(fault.delay.duration_s),
-            "percentage": {"value": fault.delay.percent},
-        }
-    if fault.abort is not None:
-        kind: Object = (
-            {"httpStatus": fault.abort.http} if fault.abort.http is not None else {"grpcStatus": fault.abort.grpc}
-        )
-        made["abort"] = {**kind, "percentage": {"value": fault.abort.percent}}
-    return made
 
 
 def withdrawal(virtual_service: Object, *, run: str | None = None) -> tuple[Object, ...]:
@@ -464,7 +243,7 @@ def difference(virtual_service: Object, injection: Injection) -> list[str]:
     for count, (position, twin) in enumerate(zip(injection.positions, injection.twins, strict=True)):
         original = position - count
         lines.append(
-            f"@@ spec.http[{original}] of {len(routes)}, directly before {_called(routes[original], original)} @@"
+            f"@@ spec.http[{original}] of {len(routes)}, directly before {called(routes[original], original)} @@"
         )
         lines += [f"+{line}" for line in _yaml_like(twin)]
     return lines

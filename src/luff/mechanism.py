@@ -1,0 +1,164 @@
+"""
+What Istio's way to inject a fault cannot show, or would not carry out: said before anybody believes it.
+
+A fault runs before the router, so that the same route's timeout and retries
+never see it; a gRPC status means nothing to a service that speaks HTTP; and a
+route that Envoy refuses keeps every proxy on the routes that it had, our
+twins and their removal included. All of it is judged on the routes as proxies
+are given them, so a delegate's root counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from luff.claims import hosts_of, key_of, on_mesh
+from luff.errors import PlanRefused
+from luff.hosts import DOMAIN, qualify, qualify_gateway
+from luff.model import Experiment, Object
+from luff.selection import leading
+from luff.targeting import Found, MeshView
+from luff.units import istio_duration, parse_duration_s, show_duration
+from luff.validation import envoy_problems
+
+__all__ = ["check_frozen", "check_grpc", "check_timeouts", "retries_unseen"]
+
+_HTTP2 = ("h2c", "http2", "kubernetes.io/h2c")
+"""Protocols of a port that gRPC may be spoken on, or not."""
+
+
+def check_timeouts(experiment: Experiment, found: Found) -> None:
+    """Refuse a delay that the same route's timeout would have cut in real life: Istio's fault never sees that timeout."""
+    delay = experiment.spec.fault.delay
+    if delay is None:
+        return
+    for name, route in found.merged:
+        timeout_s = _istio_seconds(route.get("timeout"))
+        if timeout_s is not None and timeout_s < delay.duration_s:
+            raise PlanRefused(
+                "timeout_hides_delay",
+                f"the {name} has a timeout of {show_duration(timeout_s)}, and a fault is injected before it: "
+                f"callers would wait {show_duration(delay.duration_s)}, which a slow dependency could never make them do",
+                next_step="break it as they would really see it: "
+                f"fault: {{delay: {istio_duration(timeout_s)}, abort: 504}}",
+            )
+
+
+def _istio_seconds(text: object) -> float | None:
+    if not isinstance(text, str):
+        return None
+    try:
+        return parse_duration_s(text)
+    except ValueError:
+        return None
+
+
+def retries_unseen(found: Found) -> list[str]:
+    """Return a warning for each route whose retries the fault does not exercise."""
+    said = []
+    for name, route in found.merged:
+        attempts = (route.get("retries") or {}).get("attempts")
+        if attempts:
+            said.append(
+                f"the {name} retries {attempts} times, but a fault is injected before its router: "
+                f"those retries are not exercised (a really failing dependency would see up to {attempts + 1} attempts)"
+            )
+    return list(dict.fromkeys(said))
+
+
+def check_grpc(experiment: Experiment, found: Found, view: MeshView) -> list[str]:
+    """Refuse a gRPC status for a service that speaks HTTP/1, and return warnings where it may be either."""
+    abort = experiment.spec.fault.abort
+    if abort is None or abort.grpc is None:
+        return []
+    warnings = []
+    for service, protocols in _called(experiment, found, view):
+        if any(protocol.startswith("grpc") for protocol in protocols):
+            continue
+        shown = ", ".join(sorted(filter(None, protocols))) or "unnamed"
+        if protocols & {*_HTTP2}:
+            warnings.append(
+                f"the ports of {service} are {shown}, where gRPC may be spoken or not: "
+                "to a request that is not gRPC, Envoy would answer 200 with the body 'fault filter abort'"
+            )
+            continue
+        raise PlanRefused(
+            "grpc_abort_on_http",
+            f"{service} is not a gRPC service (its ports are {shown}): "
+            "Envoy would answer 200 with the body 'fault filter abort'",
+            next_step="use abort: 503, or name the port grpc-…",
+        )
+    return warnings
+
+
+def _called(experiment: Experiment, found: Found, view: MeshView) -> Iterator[tuple[str, set[str]]]:
+    """Yield each Service that the twins' originals lead to, with the protocols of the ports that are called."""
+    target, of = experiment.spec.target, key_of(found.leaf)[0]
+    wanted: dict[str, set[int]] = {}
+    for index in found.selection.indices:
+        for each in leading(found.leaf["spec"]["http"][index], target, namespace=found.namespace, of=of):
+            port = (each.get("port") or {}).get("number") or target.port
+            numbers = wanted.setdefault(qualify(str(each.get("host", "")), of).lower(), set())
+            if port is not None:
+                numbers.add(port)
+    for service in view.services:
+        metadata = service["metadata"]
+        name = f"{metadata['name']}.{metadata.get('namespace') or view.namespace}.{DOMAIN}"
+        if name not in wanted:
+            continue
+        ports = (service.get("spec") or {}).get("ports") or []
+        meant = [port for port in ports if port.get("port") in wanted[name]] or ports
+        yield metadata["name"], {_protocol(port) for port in meant}
+
+
+def _protocol(port: Object) -> str:
+    return str(port.get("appProtocol") or str(port.get("name") or "").partition("-")[0]).lower()
+
+
+def check_frozen(found: Found, view: MeshView) -> list[str]:
+    """
+    Refuse where a proxy would keep the routes that it has, and return warnings where that cannot be told.
+
+    Envoy takes the routes of a port as a whole: while one of them is refused,
+    neither the twins nor their removal arrive.
+    """
+    warnings = []
+    mine = _ports(found.root, view)
+    for candidate in view.all_virtual_services:
+        wrong = envoy_problems(candidate)
+        if not wrong:
+            continue
+        name, theirs = "/".join(key_of(candidate)), _ports(candidate, view)
+        said = f"Envoy refuses what Istio makes of VirtualService {name} ({wrong[0]}), and with it every change of the routes on the same port"
+        near = key_of(candidate)[0] == view.namespace or candidate is found.leaf
+        if near and _share_a_proxy(found.root, candidate) and not (mine and theirs and mine.isdisjoint(theirs)):
+            raise PlanRefused(
+                "routes_frozen",
+                f"{said}: the twins would not arrive, or could not be removed",
+                next_step=f"correct {name} first",
+            )
+        warnings.append(f"{said}; if it is on the target's, the twins do not arrive: correct {name}")
+    return warnings
+
+
+def _ports(virtual_service: Object, view: MeshView) -> set[int]:
+    """Return the ports of the Services that *virtual_service* is for, empty when they are not known."""
+    wanted = set(hosts_of(virtual_service))
+    return {
+        int(port["port"])
+        for service in view.services
+        if qualify(service["metadata"]["name"], service["metadata"].get("namespace") or view.namespace) in wanted
+        for port in (service.get("spec") or {}).get("ports") or []
+        if port.get("port")
+    }
+
+
+def _share_a_proxy(one: Object, other: Object) -> bool:
+    """Return whether some proxy has the routes of both; a delegate may be with anybody."""
+    if not hosts_of(other) or (on_mesh(one) and on_mesh(other)):
+        return True
+    bound = [
+        {qualify_gateway(str(name), key_of(each)[0]) for name in (each.get("spec") or {}).get("gateways") or []}
+        for each in (one, other)
+    ]
+    return not bound[0].isdisjoint(bound[1])

@@ -1,0 +1,281 @@
+"""
+From a target and what was read to the object whose routes are copied, and to those that lead there.
+
+A host is looked up as a sidecar does. What is found may delegate: then the
+leaf is what gets the twins, wherever it is, and the routes that delegate to it
+are what decides whether a proxy ever sees them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from luff.claims import coverage, hosts_of, key_of, on_mesh
+from luff.delegates import RootRoute, merged_route, root_routes
+from luff.errors import PlanRefused
+from luff.hosts import DOMAIN, matches, meanings, qualify
+from luff.model import Object, Target
+from luff.patches import apply
+from luff.routes import Injection, Selection, select
+from luff.selection import called, check_gateways
+
+__all__ = ["Found", "MeshView", "check_merged", "find"]
+
+
+@dataclass(frozen=True, slots=True)
+class MeshView:
+    """
+    This is what plan needs to have read: the objects of the target's namespace, raw.
+
+    *elsewhere* are the VirtualServices of other namespaces, as far as they may
+    be read: one of those may be the one that proxies use. *everywhere* says that
+    they are all of them.
+    """
+
+    kind: Literal["lab", "cluster"]
+    namespace: str
+    virtual_services: tuple[Object, ...]
+    services: tuple[Object, ...] = ()
+    namespace_exists: bool = True
+    elsewhere: tuple[Object, ...] = ()
+    everywhere: bool = False
+
+    @property
+    def all_virtual_services(self) -> tuple[Object, ...]:
+        """Return all that could be read, those of the target's namespace first."""
+        return (*self.virtual_services, *self.elsewhere)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """
+    This is where a target is.
+
+    *root* is what proxies look up by host, *leaf* what gets the twins: the same
+    object unless *root* delegates. *roots* are the routes that delegate to
+    *leaf* and count; *also* are the names of other objects that do so too.
+    """
+
+    root: Object
+    leaf: Object
+    selection: Selection
+    namespace: str
+    roots: tuple[RootRoute, ...] = ()
+    also: tuple[str, ...] = ()
+
+    @property
+    def merged(self) -> list[tuple[str, Object]]:
+        """Return the selected routes as proxies are given them, each below each of its roots, with what to call it."""
+        made: list[tuple[str, Object]] = []
+        for index in self.selection.indices:
+            route = self.leaf["spec"]["http"][index]
+            below = [merged_route(root, self.leaf, route) for root in self.roots] if self.roots else [route]
+            made += [(called(route, index), each) for each in below if each is not None]
+        return made
+
+
+def find(target: Target, view: MeshView) -> Found:
+    """
+    Return where *target* is in *view*.
+
+    Raises `PlanRefused` where it is not there, or is not one object.
+    """
+    named = _named(target, view)
+    if named["spec"].get("hosts"):
+        return _follow(named, target, view)
+    return _leaf_by_name(named, target, view)
+
+
+def _leaf_by_name(leaf: Object, target: Target, view: MeshView) -> Found:
+    """Return a delegate that was named itself, with every route that leads to it."""
+    roots = root_routes(leaf, view.all_virtual_services)
+    objects = {key_of(each.root): each.root for each in roots}
+    for root in objects.values():
+        check_gateways(root, target, view.namespace)
+    root = next(iter(objects.values())) if len(objects) == 1 else leaf
+    return Found(root, leaf, select(leaf, target, namespace=view.namespace), view.namespace, roots)
+
+
+def _named(target: Target, view: MeshView) -> Object:
+    if not view.namespace_exists:
+        raise PlanRefused(
+            "unknown_namespace",
+            f"there is no namespace {view.namespace}",
+            next_step="name the right one in target.namespace, metadata.namespace or with -n",
+        )
+    if target.virtual_service is None:
+        assert target.host is not None, "parse sees to it that a target has a host or a VirtualService"
+        return _for_host(target.host, target, view)
+    for candidate in view.virtual_services:
+        if candidate["metadata"]["name"] == target.virtual_service:
+            return candidate
+    known = ", ".join(sorted(c["metadata"]["name"] for c in view.virtual_services)) or "none"
+    others = sorted(ns for ns, name in map(key_of, view.elsewhere) if name == target.virtual_service)
+    raise PlanRefused(
+        "unknown_virtual_service",
+        f"there is no VirtualService {target.virtual_service} in the namespace {view.namespace}; there are: {known}",
+        next_step=_set_namespace(others) if others else "correct target.virtualService, or name the host instead",
+    )
+
+
+def _set_namespace(namespaces: Sequence[str]) -> str:
+    first, *rest = namespaces
+    return f"set metadata.namespace: {first}" + (f" (or {', '.join(rest)})" if rest else "")
+
+
+def _for_host(host: str, target: Target, view: MeshView) -> Object:
+    # The likeliest meaning that some object claims by its very name wins, then any that a wildcard takes.
+    wanted = meanings(host, view.namespace)
+    found = _claims(wanted, target, view, exact=True) or _claims(wanted, target, view, exact=False)
+    if len(found) > 1:
+        names = ", ".join(sorted(c["metadata"]["name"] for c in found))
+        raise PlanRefused(
+            "several_virtual_services",
+            f"{names} all claim the host {wanted[0]}; sidecars do not merge them and use only the oldest",
+            next_step="keep one VirtualService per host, or name the one that counts in target.virtualService",
+        )
+    if found:
+        return found[0]
+    elsewhere = _namespaces_with(host, view)
+    services = {service["metadata"]["name"] for service in view.services}
+    short = wanted[0].removesuffix(f".{view.namespace}.{DOMAIN}")
+    if view.services and short not in services:
+        known = ", ".join(sorted(services)) or "none"
+        raise PlanRefused(
+            "unknown_host",
+            f"there is no service {short} in the namespace {view.namespace}; there are: {known}",
+            next_step=_set_namespace(elsewhere) if elsewhere else "correct target.host",
+        )
+    if elsewhere:
+        raise PlanRefused(
+            "no_virtual_service",
+            f"the host {short} has no VirtualService in the namespace {view.namespace}, and one in {', '.join(elsewhere)}",
+            next_step=_set_namespace(elsewhere),
+        )
+    raise PlanRefused(
+        "no_virtual_service",
+        f"the host {wanted[0]} has no VirtualService in the namespace {view.namespace}, so there is no route to copy",
+        next_step=f"commit this one and run again:\n{_plain(short, view.namespace)}",
+    )
+
+
+def _namespaces_with(host: str, view: MeshView) -> list[str]:
+    """Return the other namespaces that have a VirtualService for what *host* means there, or for its very name."""
+    found = set()
+    for candidate in view.elsewhere:
+        namespace = key_of(candidate)[0]
+        if on_mesh(candidate) and set(meanings(host, namespace)) & set(hosts_of(candidate)):
+            found.add(namespace)
+    return sorted(found)
+
+
+def _claims(wanted: Sequence[str], target: Target, view: MeshView, *, exact: bool) -> list[Object]:
+    """Return the objects for sidecars that claim the first of *wanted* that any claims, those with the closest host."""
+    for host in wanted:
+        closest: dict[int, list[Object]] = {}
+        for candidate in filter(on_mesh, view.virtual_services):
+            fits = [own for own in hosts_of(candidate) if matches(own, host) and not (exact and own.startswith("*"))]
+            if fits:
+                closest.setdefault(max(map(len, fits)), []).append(candidate)
+        if closest:
+            found = closest[max(closest)]
+            ports = _ports(host, target, view)
+            # One without a route for these callers is passed over by their sidecars, unless there is no other.
+            counted = [each for each in found if coverage(each, ports=ports, labels=target.from_) != "nobody"]
+            return counted or found
+    return []
+
+
+def _ports(host: str, target: Target, view: MeshView) -> set[int]:
+    if target.port is not None:
+        return {target.port}
+    return {
+        int(port["port"])
+        for service in view.services
+        if qualify(service["metadata"]["name"], service["metadata"].get("namespace", view.namespace)) == host
+        for port in (service.get("spec") or {}).get("ports") or []
+        if port.get("port")
+    }
+
+
+def _plain(host: str, namespace: str) -> str:
+    return (
+        "apiVersion: networking.istio.io/v1\n"
+        "kind: VirtualService\n"
+        f"metadata: {{name: {host.split('.')[0]}, namespace: {namespace}}}\n"
+        "spec:\n"
+        f"  hosts: [{host}]\n"
+        "  http:\n"
+        f"    - route: [{{destination: {{host: {host}}}}}]"
+    )
+
+
+def _follow(root: Object, target: Target, view: MeshView) -> Found:
+    """Return *root*, or the one leaf that it delegates to."""
+    selection = select(root, target, namespace=view.namespace)
+    if not selection.delegates:
+        return Found(root, root, selection, view.namespace)
+    if selection.indices or len(set(selection.delegates)) > 1:
+        raise PlanRefused(
+            "several_objects",
+            f"VirtualService {root['metadata']['name']} routes to the target itself and through delegates; one run patches one object",
+            next_step="name the object that you mean in target.virtualService, or the routes in target.routes",
+        )
+    leaf = _delegate(root, selection.delegates[0], view)
+    every = root_routes(leaf, view.all_virtual_services)
+    mine = tuple(
+        each
+        for each in every
+        if key_of(each.root) == key_of(root) and (not target.routes or each.route.get("name") in target.routes)
+    )
+    also = sorted({"/".join(key_of(each.root)) for each in every if each not in mine})
+    # The names are of the root's routes; in the leaf they mean all that is there.
+    inner = target.model_copy(update={"routes": ()})
+    return Found(root, leaf, select(leaf, inner, namespace=view.namespace), view.namespace, mine, tuple(also))
+
+
+def _delegate(root: Object, wanted: tuple[str, str], view: MeshView) -> Object:
+    name, namespace = "/".join(wanted), wanted[0]
+    found = next((each for each in view.all_virtual_services if key_of(each) == wanted), None)
+    if found is not None and not (found.get("spec") or {}).get("hosts"):
+        return found
+    where = f"VirtualService {root['metadata']['name']} delegates to {name}"
+    if found is not None:
+        raise PlanRefused(
+            "delegate_missing",
+            f"{where}, which has hosts and so is no delegate: Istio ignores that route",
+            next_step=f"take the hosts out of {name}, or target it by a host of its own",
+        )
+    if namespace != view.namespace and not view.everywhere:
+        raise PlanRefused(
+            "delegate_unread",
+            f"{where}, and the VirtualServices of {namespace} could not be read",
+            next_step=f"let luff read them: `get` and `list` on virtualservices in {namespace}",
+        )
+    raise PlanRefused(
+        "delegate_missing",
+        f"{where}, which is not there: Istio ignores that route",
+        next_step=f"create {name}, or take the delegate out",
+    )
+
+
+def check_merged(found: Found, injection: Injection) -> None:
+    """Refuse twins that proxies would not be given as they stand: what istiod makes of roots and leaf decides."""
+    if not found.roots:
+        return
+    patched = apply(found.leaf, injection.operations)
+    for root in found.roots:
+        for position, twin in zip(injection.positions, injection.twins, strict=True):
+            original = patched["spec"]["http"][position + 1]
+            has_twin = merged_route(root, patched, twin) is not None
+            has_original = merged_route(root, patched, original) is not None
+            if has_twin != has_original:
+                raise PlanRefused(
+                    "delegate_conflict",
+                    f"below a route of VirtualService {'/'.join(key_of(root.root))} Istio would "
+                    + ("drop the twin and keep" if has_original else "keep the twin and drop")
+                    + f" {called(original, position)} of {'/'.join(key_of(found.leaf))}, since a match of it does not narrow the root's",
+                    next_step="let each match of the delegate narrow one of the root's",
+                )
