@@ -19,21 +19,21 @@ def route(host: str = "stock", **more: Any) -> Object:
     return {"route": [{"destination": {"host": host}}], **more}
 
 
-def virtual_service(name: str, *routes: Object, **spec: Any) -> Object:
+def virtual_service(name: str, *routes: Object, namespace: str = "shop", **spec: Any) -> Object:
     return {
         "apiVersion": "networking.istio.io/v1",
         "kind": "VirtualService",
-        "metadata": {"name": name, "namespace": "shop", "uid": f"u-{name}", "resourceVersion": "7"},
+        "metadata": {"name": name, "namespace": namespace, "uid": f"u-{name}", "resourceVersion": "7"},
         "spec": {"hosts": [name], "http": list(routes), **spec},
     }
 
 
-def service(name: str, port_name: str = "http") -> Object:
+def service(name: str, port_name: str = "http", **port: Any) -> Object:
     return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {"name": name, "namespace": "shop"},
-        "spec": {"ports": [{"name": port_name, "port": 80}]},
+        "spec": {"ports": [{"name": port_name, "port": 80, **port}]},
     }
 
 
@@ -43,6 +43,8 @@ def planned(
     services: tuple[Object, ...] = (service("cart"), service("stock")),
     kind: Any = "cluster",
     exists: bool = True,
+    elsewhere: tuple[Object, ...] = (),
+    everywhere: bool = True,
     **bounds: float,
 ) -> Plan:
     text = """\
@@ -53,7 +55,9 @@ spec: {fault: {abort: 503}, traffic: "GET http://cart/", expect: [{latency: {p90
 """
     overrides = dict(pair.split("=", 1) for pair in spec.split(";") if pair)
     [experiment] = parse_documents([("e.yaml", text)], overrides=overrides).experiments
-    view = MeshView(kind, "shop", objects, services, namespace_exists=exists)
+    view = MeshView(
+        kind, "shop", objects, services, namespace_exists=exists, elsewhere=elsewhere, everywhere=everywhere
+    )
     chosen = Bounds(held=HELD_ON_CLUSTERS, **bounds) if bounds else None
     scope = Scope("a" * 32, "b" * 32, header=experiment.spec.scope.header, carriers=experiment.spec.scope.carriers)
     stamp = Stamp("0123456789abcdef", scope, created_s=1000, expires_s=1600)
@@ -128,7 +132,42 @@ REFUSALS: list[tuple[str, str, dict[str, Any], list[Object], list[str]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("rule", "spec", "more", "objects", "words"), REFUSALS, ids=[each[0] for each in REFUSALS])
+LEAF = virtual_service("leaf", route(), hosts=[])
+FAR_LEAF = virtual_service("leaf", route("stock.shop.svc.cluster.local"), namespace="team", hosts=[])
+
+
+def root(of: str = "shop", **more: Any) -> Object:
+    return virtual_service("stock", {"delegate": {"name": "leaf", "namespace": of}, **more})
+
+
+REFUSALS += [
+    ("timeout_hides_delay", "spec.fault={delay: 3s}", {}, [root(timeout="1s"), LEAF], ["route 0", "delay: 1s"]),
+    ("grpc_abort_on_http", "spec.fault={abort: {grpc: UNAVAILABLE}}", {}, [root(), LEAF], ["stock", "503"]),
+    (
+        "grpc_abort_on_http",
+        "spec.target={virtualService: front};spec.fault={abort: {grpc: UNAVAILABLE}}",
+        {},
+        [virtual_service("front", route(), hosts=["shop.example.com"])],
+        ["stock is not"],
+    ),
+    ("scope_taken", "spec.target={host: stock, from: {app: cart}}", {}, [root(match=[{"gateways": ["mesh"]}]), LEAF], ["gateways"]),
+    ("delegate_conflict", "spec.target={host: stock, from: {app: cart}}", {}, [root(match=[{"gateways": ["mesh"]}, {"uri": {"prefix": "/"}}]), LEAF], ["target.from"]),
+    ("delegate_missing", "", {}, [root("team")], ["team/leaf", "not there"]),
+    ("delegate_unread", "", {"everywhere": False}, [root("team")], ["team/leaf", "could not be read"]),
+    ("delegate_missing", "", {}, [root(), virtual_service("leaf", route())], ["has hosts"]),
+    ("unknown_gateway", "spec.target={virtualService: leaf, gateways: [gw]}", {}, [root(), LEAF], ["shop/stock is not bound to the gateway gw"]),
+    ("no_route_to_target", "spec.target={host: stock, subset: v11}", {}, [virtual_service("stock", {"route": [{"destination": {"host": "stock", "subset": "v1"}}]})], ["v1", "did you mean v1?"]),
+    ("no_virtual_service", "", {"services": (), "elsewhere": (virtual_service("stock", route(), namespace="depot"),)}, [], ["set metadata.namespace: depot"]),
+    ("unknown_host", "", {"services": (service("cart"),), "elsewhere": (virtual_service("stock", route(), namespace="depot"),)}, [], ["set metadata.namespace: depot"]),
+    ("unknown_virtual_service", "spec.target={virtualService: stock}", {"elsewhere": (virtual_service("stock", route(), namespace="depot"),)}, [], ["set metadata.namespace: depot"]),
+    ("no_route_to_target", "", {}, [{**virtual_service("stock"), "spec": {"hosts": ["stock"], "http": [None]}}], ["nothing in it"]),
+    ("routes_frozen", "", {}, [virtual_service("stock", route()), virtual_service("cart", route("cart", fault={"abort": {"httpStatus": 600}}))], ["shop/cart", "600"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("rule", "spec", "more", "objects", "words"), REFUSALS, ids=[f"{n}-{each[0]}" for n, each in enumerate(REFUSALS)]
+)
 def test_what_cannot_be_done_is_refused_with_what_to_do(
     rule: str, spec: str, more: dict[str, Any], objects: list[Object], words: list[str]
 ) -> None:
@@ -168,6 +207,114 @@ def test_a_delegate_is_followed_and_the_leaf_is_patched() -> None:
     plan = planned("", virtual_service("stock", {"delegate": {"name": "leaf"}}), leaf)
 
     assert plan.injection.virtual_service == "leaf"
+
+
+def test_a_delegate_in_another_namespace_is_followed() -> None:
+    plan = planned("", root("team"), elsewhere=(FAR_LEAF,))
+
+    assert (plan.injection.namespace, plan.injection.virtual_service) == ("team", "leaf")
+    assert plan.injection.positions == (0,), "its names are read where it is, the target's where that is"
+
+
+def test_a_delegate_that_was_named_itself_is_judged_below_its_roots() -> None:
+    plan = planned("spec.target={virtualService: leaf}", root(match=[{"ignoreUriCase": True}]), LEAF)
+    lonely = planned("spec.target={virtualService: leaf}", LEAF)
+
+    assert all(match["ignoreUriCase"] for match in plan.injection.twins[0]["match"])
+    assert any("no VirtualService that could be read delegates to shop/leaf" in said for said in lonely.warnings)
+    assert not any("delegates" in said for said in plan.warnings)
+
+
+def test_a_route_of_the_root_can_be_named_and_who_else_delegates_is_said() -> None:
+    routes = [{"name": each, "match": [{"uri": {"prefix": f"/{each}"}}], "delegate": {"name": "leaf"}} for each in "ab"]
+    plan = planned("spec.target={host: stock, routes: [b]}", virtual_service("stock", *routes), LEAF)
+
+    assert any("shop/stock delegates to shop/leaf by another route" in said for said in plan.warnings)
+
+
+def test_retries_of_the_root_are_not_exercised_either() -> None:
+    assert any("retries 3 times" in said for said in planned("", root(retries={"attempts": 3}), LEAF).warnings)
+
+
+@pytest.mark.parametrize(
+    "port", [{"name": "http2-api"}, {"name": "h2c"}, {"name": "x", "appProtocol": "kubernetes.io/h2c"}]
+)
+def test_where_grpc_may_be_spoken_a_grpc_status_is_warned_of(port: Object) -> None:
+    services = (
+        service("cart"),
+        service("stock", port.get("name", "x"), **{key: port[key] for key in port if key != "name"}),
+    )
+
+    plan = planned("spec.fault={abort: {grpc: UNAVAILABLE}}", virtual_service("stock", route()), services=services)
+
+    assert any("Envoy would answer 200" in said for said in plan.warnings)
+
+
+def test_only_the_port_that_is_called_has_to_speak_grpc() -> None:
+    stock = service("stock", "grpc-api")
+    stock["spec"]["ports"].append({"name": "http-admin", "port": 8080})
+    to_admin = {"route": [{"destination": {"host": "stock", "port": {"number": 8080}}}]}
+    spec = "spec.fault={abort: {grpc: UNAVAILABLE}}"
+
+    assert planned(spec, virtual_service("stock", route()), services=(service("cart"), stock)).injection.names
+    with pytest.raises(PlanRefused, match="http"):
+        planned(spec, virtual_service("stock", to_admin), services=(service("cart"), stock))
+
+
+def test_the_closest_wildcard_is_used_whatever_its_age() -> None:
+    wide, close = virtual_service("a", route()), virtual_service("b", route())
+    wide["spec"]["hosts"], close["spec"]["hosts"] = ["*.svc.cluster.local"], ["*.shop.svc.cluster.local"]
+
+    assert planned("", wide, close).injection.virtual_service == "b"
+
+
+TCP: Object = {"hosts": ["stock"], "tcp": [{"match": [{"port": 9000}], "route": [{"destination": {"host": "stock"}}]}]}
+
+
+@pytest.mark.parametrize("spec", ["", "spec.target={virtualService: stock}"])
+@pytest.mark.parametrize(
+    "other",
+    [
+        TCP,
+        {"hosts": ["stock"], "http": [route(match=[{"port": 9000}])]},
+        {"hosts": ["stock"], "http": [route(match=[{"gateways": ["gw"]}])], "gateways": ["mesh", "gw"]},
+    ],
+)
+def test_one_that_makes_no_route_for_the_callers_does_not_claim_the_host(other: Object, spec: str) -> None:
+    older, mine = {**virtual_service("older"), "spec": other}, virtual_service("stock", route())
+    older["metadata"]["creationTimestamp"], mine["metadata"]["creationTimestamp"] = "2020-01-01", "2024-01-01"
+
+    plan = planned(spec, older, mine)
+
+    assert plan.injection.virtual_service == "stock"
+    assert not any("VirtualService shop/older" in said for said in plan.others)
+
+
+def test_one_that_is_for_some_callers_only_shadows_for_those() -> None:
+    older = virtual_service("older", route(match=[{"sourceLabels": {"app": "web"}}]), hosts=["stock"])
+    mine = virtual_service("stock", route())
+    older["metadata"]["creationTimestamp"], mine["metadata"]["creationTimestamp"] = "2020-01-01", "2024-01-01"
+
+    plan = planned("spec.target={virtualService: stock}", older, mine)
+    other = planned("spec.target={host: stock, from: {app: cart}}", older, mine)
+
+    assert any("shadowed_virtual_service" in said for said in plan.others)
+    assert other.others == ()
+
+
+def test_what_envoy_would_refuse_elsewhere_is_warned_of() -> None:
+    broken = route("cart", fault={"abort": {"httpStatus": 600}})
+    far = virtual_service("cart", broken, namespace="depot")
+    other_port = service("cart", port=81)
+
+    plan = planned("", virtual_service("stock", route()), elsewhere=(far,))
+    near = planned(
+        "", virtual_service("stock", route()), virtual_service("cart", broken), services=(other_port, service("stock"))
+    )
+    gateway = planned("", virtual_service("stock", route()), virtual_service("cart", broken, gateways=["gw"]))
+
+    for each in (plan, near, gateway):
+        assert any("Envoy refuses" in said and "cart" in said for said in each.warnings)
 
 
 def test_the_patch_is_the_one_that_the_plan_shows() -> None:

@@ -285,6 +285,23 @@ def test_a_host_is_the_next_ones_where_the_first_has_nothing_to_say_of_http() ->
     assert [route["name"] for route in found] == ["http"]
 
 
+def test_one_that_makes_no_route_for_a_proxy_leaves_the_host_to_the_next() -> None:
+    def owners(*virtual_services: Object) -> list[str]:
+        return [str(route.get("name")) for route in _routes(*virtual_services, proxy=Proxy({"app": "web"}, "shop"))]
+
+    mine = _service({"name": "mine", "route": TO}, name="m", created="2026-01-02T00:00:00Z")
+    wide = _service({"name": "wide", "route": TO}, name="w", hosts=["*.local"])
+    for nothing in (
+        {"tcp": [{"route": TO}], "http": []},
+        {"http": [{"route": TO, "match": [{"port": 9000}]}]},
+        {"http": [{"route": TO, "match": [{"sourceLabels": {"app": "other"}}]}]},
+    ):
+        older = _made("VirtualService", "o", {"hosts": ["ratings"], **nothing}, created="2020-01-01T00:00:00Z")
+        assert owners(older, mine) == ["mine"]
+        assert owners(older, wide) == ["wide"]
+        assert owners(older) == ["default"]
+
+
 def test_a_gateway_serves_what_is_bound_to_it_with_catch_alls_last() -> None:
     gateway = _made("Gateway", "gw", {"servers": [{"port": {"number": 80, "protocol": "HTTP"}, "hosts": ["*.com"]}]})
     bound: Object = {"hosts": ["a.com"], "gateways": ["gw"]}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from luff.decide import catches_all
@@ -77,16 +78,38 @@ def select(virtual_service: Object, target: Target, *, namespace: str) -> Select
             next_step="name the ones that you mean in target.routes",
         )
     if not indices and not delegates:
-        reasons = "; ".join(f"{called(routes[index], index)}: {why}" for index, why in skipped[:5])
-        rule = (
-            "only_redirects"
-            if all(isinstance(r, dict) and (r.get("redirect") or r.get("directResponse")) for r in routes)
-            else "no_route_to_target"
-        )
-        raise PlanRefused(
-            rule, f"{where} has no route that could get a twin ({reasons})", next_step="correct the target"
-        )
+        raise _nowhere(virtual_service, target, skipped, namespace=namespace)
     return Selection(tuple(indices), tuple(skipped), tuple(delegates))
+
+
+def _nowhere(
+    virtual_service: Object, target: Target, skipped: Sequence[tuple[int, str]], *, namespace: str
+) -> PlanRefused:
+    routes = http_routes(virtual_service)
+    reasons = "; ".join(f"{called(routes[index], index)}: {why}" for index, why in skipped[:5])
+    answering = all(
+        isinstance(route, dict) and (route.get("redirect") or route.get("directResponse")) for route in routes
+    )
+    do = "correct the target"
+    if target.subset is not None:
+        there = _subsets(virtual_service, target, namespace=namespace)
+        near = get_close_matches(target.subset, there, 1)
+        do = (
+            f"there are the subsets {', '.join(there)}" if there else "leave target.subset out: no route names a subset"
+        )
+        do += f"; did you mean {near[0]}?" if near else ""
+    return PlanRefused(
+        "only_redirects" if answering else "no_route_to_target",
+        f"{_where(virtual_service)} has no route that could get a twin ({reasons})",
+        next_step=do,
+    )
+
+
+def _subsets(virtual_service: Object, target: Target, *, namespace: str) -> list[str]:
+    of = _own_namespace(virtual_service)
+    routes = [route for route in http_routes(virtual_service) if isinstance(route, dict)]
+    found = (each.get("subset") for route in routes for each in leading(route, target, namespace=namespace, of=of))
+    return sorted({str(subset) for subset in found if subset})
 
 
 def _own_namespace(virtual_service: Object) -> str:

@@ -37,21 +37,15 @@ def _at_gateway(virtual_service: Object, gateway: str) -> bool:
     return any(qualify_gateway(name, namespace_of(virtual_service)) == gateway for name in named)
 
 
-def _claims(service: Service, seen: Sequence[Object]) -> list[Object]:
-    """Return the VirtualServices with the most specific host that is *service*'s, the first seen first."""
-    best: tuple[int, list[Object]] = (-1, [])
+def _in_line(service: Service, seen: Sequence[Object]) -> list[Object]:
+    """Return the VirtualServices for *service* in the order in which a sidecar uses them: the closest host, then the first seen."""
+    ranked = []
     for candidate in seen:
-        patterns = [qualify(str(host), namespace_of(candidate)) for host in candidate["spec"].get("hosts") or []]
-        ranks = [
-            10_000 if not pattern.startswith("*") else len(pattern)
-            for pattern in patterns
-            if matches(pattern, service.host)
-        ]
-        if ranks and max(ranks) > best[0]:
-            best = (max(ranks), [])
-        if ranks and max(ranks) == best[0]:
-            best[1].append(candidate)
-    return best[1]
+        patterns = [qualify(str(written), namespace_of(candidate)) for written in candidate["spec"].get("hosts") or []]
+        ranks = [10_000 if not p.startswith("*") else len(p) for p in patterns if matches(p, service.host)]
+        if ranks:
+            ranked.append((max(ranks), candidate))
+    return [candidate for _, candidate in sorted(ranked, key=lambda each: -each[0])]
 
 
 # Route configurations.
@@ -112,9 +106,9 @@ def _domains(service: Service, namespace: str) -> list[str]:
 
 
 def _service_routes(service: Service, seen: Sequence[Object], state: MeshState, proxy: Proxy) -> list[Object]:
-    # One of which nothing is made for this proxy (it has no http, say) leaves the host to the next.
-    for owner in _claims(service, seen):
-        routes = list(_translated(owner, state, proxy, port=service.port))
+    for candidate in _in_line(service, seen):
+        routes = list(_translated(candidate, state, proxy, port=service.port))
+        # One that makes no route for this proxy, such as one for TCP alone, leaves the host to the next.
         if routes:
             return routes
     return [_default_route(f"outbound|{service.port}||{service.host}")]
