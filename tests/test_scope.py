@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -96,6 +97,34 @@ def test_a_trace_parent_is_one(scope: Scope, number: int) -> None:
     for headers in (scope.headers(number), scope.control_headers(number)):
         if "traceparent" in headers:
             assert re.fullmatch(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-01", headers["traceparent"])
+
+
+@LAW
+@given(scope=_scopes(), number=NUMBERS)
+def test_a_traceparent_says_nothing_of_the_secret_the_number_or_another_request(scope: Scope, number: int) -> None:
+    """With the same wire values and another key, nothing after the prefix is the same."""
+    other = Scope(scope.secret, scope.decoy, carriers=scope.carriers)
+    assume(Carrier.TRACEPARENT in scope.carriers)
+
+    parents = [
+        each(at)["traceparent"]
+        for each in (scope.headers, scope.control_headers, other.headers, other.control_headers)
+        for at in (number, number + 1)
+    ]
+
+    suffixes = [parent[19:35] for parent in parents]
+    spans = [parent[36:52] for parent in parents]
+    assert len({*suffixes, *spans}) == 2 * len(parents)
+
+
+def test_the_bits_of_trace_ids_are_even_and_those_of_neighbours_independent() -> None:
+    """64 bits, 2,000 numbers: a count further than 5 standard deviations from the half would be no chance."""
+    scope = Scope("0" * 32, "1" * 32, key=bytes(32))
+    ids = [int(scope.headers(number)["traceparent"][19:35], 16) for number in range(2001)]
+
+    for values in (ids[1:], [one ^ other for one, other in pairwise(ids)]):
+        counts = [sum(value >> bit & 1 for value in values) for bit in range(64)]
+        assert all(abs(count - 1000) < 5 * (2000 / 4) ** 0.5 for count in counts)
 
 
 SCOPE = Scope("0123456789abcdef" * 2, "fedcba9876543210" * 2)
