@@ -62,7 +62,7 @@ metadata:
   annotations: {luff.dev/expected: passed}
 spec:
   hypothesis: When ratings slows down by 5 s, reviews answers within 2.8 s and leaves the stars out.
-  target: {host: ratings, namespace: bookinfo, subset: v1, port: 9080, routes: [main], from: {app: reviews}, gateways: [mesh]}
+  target: {host: ratings, namespace: bookinfo, subset: v1, port: 9080, routes: [main], from: {app: reviews}}
   subject: reviews
   scope: {carrier: any, header: x-luff-run}
   fault:
@@ -222,6 +222,11 @@ def test_the_other_kinds_and_manifests_stand_beside_experiments() -> None:
         ("traffic: http://x/\n", "traffic: {requests: [http://x/]}\n"),
         ("traffic: {requests: [HEAD http://x/]}\n", "traffic: {requests: [{method: HEAD, url: 'http://x/'}]}\n"),
         ("traffic: {requests: [http://x/], via: direct}\n", "traffic: {requests: [http://x/], via: {mode: direct}}\n"),
+        (
+            "traffic: {requests: [http://x/], via: direct, connect: 'a:1', tls: {serverName: x}}\n",
+            "traffic: {requests: [http://x/], via: {mode: direct, connect: 'a:1', tls: {serverName: x}}}\n",
+        ),
+        ("traffic: {requests: [http://x/], connect: 'a:1'}\n", "traffic: {requests: [http://x/], via: {connect: 'a:1'}}\n"),
         ("scope: header\n", "scope: {carrier: header}\n"),
         ("expect: [errors: {atMost: 1}]\n", "expect: [{id: errors, arm: fault, errors: {atMost: 1%, status: [5xx]}}]\n"),
         ("expect: [answer: {status: 200}]\n", "expect: [{answer: {status: ['200'], atLeast: 99%}}]\n"),
@@ -267,6 +272,19 @@ def test_without_expectations_there_are_defaults_and_the_block_to_paste_says_the
     assert not pasted.defaults
     assert [e.kind for e in experiment.spec.expect] == ["errors", "latency", "noWorseThan", "recovery"]
     assert pasted.spec.expect == experiment.spec.expect
+
+
+@pytest.mark.parametrize(("delay", "limit_s"), [("3s", 2.9), ("200ms", 0.18), ("1ms", 0.001)])
+def test_giving_up_by_default_means_clearly_before_the_delay_is_over(delay: str, limit_s: float) -> None:
+    experiment = parsed(SMALLEST.replace("3s", delay))
+
+    assert experiment.spec.expect[1].limit_s == limit_s  # type: ignore[union-attr]  # the second default is about latency
+
+
+def test_several_faults_are_one_problem() -> None:
+    found = problems_of(spec("faults: [{target: a, fault: {delay: 3s}}]\ntraffic: http://a/\n"))
+
+    assert [problem.message for problem in found] == ["faults is reserved, not supported yet"]
 
 
 def test_any_expectations_can_be_shown_as_a_block_to_paste() -> None:
@@ -402,6 +420,17 @@ REFUSALS: list[Row] = [
     (spec("target: a\nfault: {delay: {duration: 1s, percent: 101}}\ntraffic: GET http://x\n"), 6, 42, "write 0 to 100"),
     (spec("target: a\nfault: {delay: {sweep: [1s]}}\ntraffic: GET http://x\n"), 6, 19, "reserved, not supported yet"),
     (spec(GOOD + "faults: []\n"), 8, 3, "reserved, not supported yet"),
+    (spec("target: a\nfault: {delay: 3s}\ntraffic: {requests: [http://a/], via: {connect: 'a:1'}, connect: 'b:1'}\n"), 7, 59, "beside via and in it"),
+    (spec("target: a\nfault: {delay: 3s}\ntraffic: {requests: [http://a/], connect: x}\n"), 7, 45, "HOST:PORT"),
+    (spec("target: a\nfault: {delay: 3s}\ntraffic: {requests: [http://a/], foo: 1}\n"), 7, 36,
+     "what can stand here: requests, rate, duration, timeout, warmup, control, via"),
+    (spec("target: {host: a, from: {app: b}, gateways: [gw]}\nfault: {delay: 3s}\ntraffic: http://a/\n"), 5, 47, "keep one of them"),
+    (spec("target: a\nfault: {delay: 3s}\ntraffic: http://shop.example.com/\n"), 7, 12, "name it in spec.subject"),
+    (spec("target: a\nfault: {delay: 3s}\ntraffic: http://127.0.0.1:80/\n"), 7, 12, "name it in spec.subject"),
+    (spec("target: a\nfault: {delay: 3s}\ntraffic: {requests: [http://a/, http://b/]}\n"), 7, 35, "goes to a and b"),
+    (spec("target: a\nfault: {delay: 3s}\nscope: {header: x-envoy-upstream-rq-timeout-ms}\ntraffic: http://a/\n"), 7, 19, "has a meaning of its own"),
+    (spec("target: a\nfault: {delay: 30s}\ntraffic: {requests: [http://a/], rate: 100/s}\n"), 7, 42,
+     "100/s x 30 s would hold 3000 requests in the caller; 2000 are allowed here (lower traffic.rate to 66.6/s)"),
     (spec("target: a\nfault: {abort: {}}\ntraffic: GET http://x\n"), 6, 18, "abort needs one of"),
     (spec("target: a\nfault: {abort: {http: 503, grpc: OK}}\ntraffic: GET http://x\n"), 6, 30, "not both"),
     (spec("target: a\nfault: {abort: {grpc: 14}}\ntraffic: GET http://x\n"), 6, 25, "write UNAVAILABLE"),
@@ -466,8 +495,9 @@ REFUSALS: list[Row] = [
      8, 12, "p99 at 95 % confidence needs at least 328 requests; 20/s for 2 s sends 40 (set traffic.duration to 17s, or traffic.rate to 164/s)"),
     (spec(GOOD + "confidence: 100%\n"), 8, 15, "cannot be reached"),
     (spec(GOOD + "restore: {ttl: 1m}\n"), 8, 18, "set restore.ttl to 130s"),
-    (spec(GOOD + "restore: {ttl: 2h}\n"), 8, 18, "set restore.ttl to 3600s"),
+    (spec(GOOD + "restore: {ttl: 2h}\n"), 8, 18, "set restore.ttl to 1h"),
     (spec("target: a\nfault: {delay: 3s}\ntraffic: {requests: [http://a/], duration: 2h}\nrestore: {ttl: 3h}\n"), 7, 46, "set traffic.duration to 3530s"),
+    (spec("target: a\nfault: {delay: 3s}\nrestore: {ttl: 10m}\ntraffic: {requests: [http://a/], duration: 50m, timeout: 65s, warmup: 3s}\n"), 7, 18, "set restore.ttl to 53m"),
     (spec(GOOD + "restore: 10m\n"), 8, 12, "restore must be a mapping"),
     (spec("target: a\nfault: {delay: 3s}\ntraffic: {requests: [http://a/], duration: 20m}\n"), 7, 46, "set restore.ttl to"),
     (spec(GOOD + "knownFailure: {reason: x, until: 2027-02-30}\n"), 8, 36, "no day of any month"),

@@ -544,6 +544,8 @@ class Experiment(Document):
     file: str = Field(default="", exclude=True)
     lines: dict[str, int] = Field(default_factory=dict, exclude=True)
     """The line (from 1) of each expectation, by id; and of ``spec.target``, ``spec.fault`` and so on by dotted path."""
+    columns: dict[str, int] = Field(default_factory=dict, exclude=True)
+    """The column (from 1) of each dotted path in *lines*."""
     defaults: bool = Field(default=False, exclude=True)
     """Whether ``spec.expect`` was left out, so that it holds the defaults; `luff.parse.expect_block` shows them."""
 
@@ -551,6 +553,12 @@ class Experiment(Document):
     def name(self) -> str:
         """Return the name by which history knows it."""
         return self.metadata.name
+
+    def place(self, path: str) -> str | None:
+        """Return ``file:line:column`` of the dotted *path*, ``None`` where the file does not say it."""
+        if path not in self.lines:
+            return None
+        return f"{self.file}:{self.lines[path]}:{self.columns.get(path, 1)}"
 
 
 class Ready(Document):

@@ -197,16 +197,16 @@ def _document(
         if name not in _TOP:
             found.add(root.key_place(name), f"unknown field {name!r} in the document", did_you_mean(name, _TOP))
     spec = root.fields.get("spec")
-    lines: dict[str, int] = {}
+    places: dict[str, Place] = {}
     if isinstance(spec, Fields):
         spell(kind, spec, found)
-        lines = dict(_lines(spec, ("spec",), root.place.file))
+        places = dict(_places(spec, ("spec",), root.place.file))
     written = list(walk(root))
     if isinstance(spec, Fields):
         shape(kind, spec, found)
         refuse_before(kind, spec, found)
         _without_refused(spec)
-    document = _built(kind, root, lines, found)
+    document = _built(kind, root, places, found)
     _surprises(written, found)
     problems.take(found)
     return document
@@ -235,7 +235,7 @@ def _without_refused(node: Node) -> None:
         _without_refused(inner)
 
 
-def _built(kind: str, root: Fields, lines: Mapping[str, int], problems: Problems) -> BaseModel | None:
+def _built(kind: str, root: Fields, places: Mapping[str, Place], problems: Problems) -> BaseModel | None:
     """Return the document, or ``None``; a document with unknown fields is judged without them, to find what else is wrong."""
     model = _MODELS[kind]
     shaped = Fields(
@@ -257,7 +257,7 @@ def _built(kind: str, root: Fields, lines: Mapping[str, int], problems: Problems
             return None
     spec = shaped.fields["spec"]
     assert isinstance(spec, Fields)
-    document = _finished(document, root, lines)
+    document = _finished(document, root, places)
     check = _CHECKS.get(kind)
     if check is not None:
         check(document, spec, problems)
@@ -284,7 +284,7 @@ def _remove(data: Any, path: Sequence[str]) -> None:
     data.pop(last, None)
 
 
-def _finished(document: BaseModel, root: Fields, lines: Mapping[str, int]) -> BaseModel:
+def _finished(document: BaseModel, root: Fields, places: Mapping[str, Place]) -> BaseModel:
     """Return *document* with what only the nodes know: its file, its lines, and whether it expects anything itself."""
     file = root.place.file
     if not isinstance(document, Experiment):
@@ -296,20 +296,22 @@ def _finished(document: BaseModel, root: Fields, lines: Mapping[str, int]) -> Ba
         for item in (expect.items if isinstance(expect, Items) else [])
         if isinstance(item, Fields) and item.place.file == file and isinstance(name := item.fields.get("id"), Scalar)
     }
-    changes: dict[str, Any] = {"file": file, "lines": {**lines, **by_id}}
+    lines = {path: place.line for path, place in places.items()}
+    columns = {path: place.column for path, place in places.items()}
+    changes: dict[str, Any] = {"file": file, "lines": {**lines, **by_id}, "columns": columns}
     if expect is None:
         changes["defaults"] = True
         changes["spec"] = document.spec.model_copy(update={"expect": default_expectations(document.spec)})
     return document.model_copy(update=changes)
 
 
-def _lines(node: Node, path: tuple[str, ...], file: str) -> Iterator[tuple[str, int]]:
+def _places(node: Node, path: tuple[str, ...], file: str) -> Iterator[tuple[str, Place]]:
     if isinstance(node, Fields):
         for name, inner in node.fields.items():
             place = node.key_place(name)
             if place.file == file:
-                yield ".".join((*path, name)), place.line
-            yield from _lines(inner, (*path, name), file)
+                yield ".".join((*path, name)), place
+            yield from _places(inner, (*path, name), file)
 
 
 def _surprises(

@@ -23,14 +23,12 @@ from luff.mechanism import check_frozen, check_grpc, check_timeouts, retries_uns
 from luff.model import DEFAULT_RATE_HZ, Experiment, Object, Target
 from luff.others import Surroundings, find_others
 from luff.routes import Injection, inject
+from luff.run_bounds import HELD_IN_LABS, HELD_ON_CLUSTERS, too_many_held
 from luff.scope import Scope
 from luff.targeting import Found, MeshView, check_merged, find
 from luff.units import RATE_MOST_HZ, TTL_MOST_S, show_duration, show_rate
 
 __all__ = ["Bounds", "MeshView", "Plan", "Stamp", "make_plan"]
-
-HELD_ON_CLUSTERS = 100.0
-HELD_IN_LABS = 2000.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,34 +210,34 @@ def _load(experiment: Experiment, timeout_s: float, bounds: Bounds) -> tuple[flo
     """Return the rate per arm, the requests held by the fault, and what was inferred."""
     spec = experiment.spec
     delay_s = 0.0 if spec.fault.delay is None else spec.fault.delay.duration_s
-    for what, value, most, show in (
-        ("delay", delay_s, bounds.delay_s, show_duration),
-        ("rate", spec.traffic.rate_hz or 0.0, bounds.rate_hz, show_rate),
-        ("ttl", spec.restore.ttl_s, bounds.ttl_s, show_duration),
+    for what, path, value, most, show in (
+        ("delay", "spec.fault.delay", delay_s, bounds.delay_s, show_duration),
+        ("rate", "spec.traffic.rate", spec.traffic.rate_hz or 0.0, bounds.rate_hz, show_rate),
+        ("ttl", "spec.restore.ttl", spec.restore.ttl_s, bounds.ttl_s, show_duration),
     ):
         if value > most:
             raise PlanRefused(
                 f"{what}_over_bound",
-                f"the {what} of {show(value)} is over the {show(most)} that is allowed here",
+                _placed(experiment, path, f"the {what} of {show(value)} is over the {show(most)} that is allowed here"),
                 next_step=f"lower it to {show(most)}",
             )
     hold_s = min(delay_s, timeout_s)
     if spec.traffic.rate_hz is not None:
-        held = spec.traffic.rate_hz * hold_s
-        if held > bounds.held:
-            fits_hz = bounds.held / hold_s
-            raise PlanRefused(
-                "too_many_held",
-                f"{show_rate(spec.traffic.rate_hz)} x {show_duration(hold_s)} would hold {held:.0f} requests in the caller; {bounds.held:.0f} are allowed here",
-                next_step=f"lower traffic.rate to {show_rate(math.floor(fits_hz * 10) / 10)}",
-            )
-        return spec.traffic.rate_hz, held, []
+        wrong = too_many_held(experiment, spec.traffic.rate_hz, most=bounds.held)
+        if wrong is not None:
+            raise PlanRefused("too_many_held", _placed(experiment, "spec.traffic.rate", wrong[0]), next_step=wrong[1])
+        return spec.traffic.rate_hz, spec.traffic.rate_hz * hold_s, []
     rate_hz = DEFAULT_RATE_HZ
     why = "the default"
     if hold_s and rate_hz * hold_s > bounds.held:
         rate_hz = math.floor(bounds.held / hold_s * 10) / 10
         why = f"the default, lowered so that at most {bounds.held:.0f} requests are held"
     return rate_hz, rate_hz * hold_s, [("traffic.rate", show_rate(rate_hz), why)]
+
+
+def _placed(experiment: Experiment, path: str, message: str) -> str:
+    place = experiment.place(path)
+    return message if place is None else f"{place}: {message}"
 
 
 def _subject(experiment: Experiment, view: MeshView) -> tuple[str, str]:

@@ -21,7 +21,7 @@ from luff import model
 from luff.model import API_VERSION, Written
 from luff.outcome import Outcome, Report
 from luff.sentences import known_fields
-from luff.short_forms import EXPECTATION_PARTS, GRPC_NAMES, QUANTILES, TRIPWIRE_PARTS
+from luff.short_forms import BESIDE_VIA, EXPECTATION_PARTS, GRPC_NAMES, QUANTILES, TRIPWIRE_PARTS
 from luff.units import write_duration
 
 __all__ = ["KINDS", "schema_for"]
@@ -68,6 +68,9 @@ def schema_for(kind: str) -> Schema:
     definitions: dict[str, Schema] = schema.setdefault("definitions", {})
     for name in list(definitions):
         _say_as_written(name, definitions[name])
+    if kind == "Experiment":
+        via = definitions["Via"]["properties"]
+        definitions["Traffic"]["properties"] |= {name: via[name] for name in BESIDE_VIA}
     for name, change in _SHORT.items():
         if name in definitions:
             definitions[name] = change(definitions[name])

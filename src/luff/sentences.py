@@ -121,11 +121,10 @@ def _complain(it: _Complaint, model: type[BaseModel], problems: Problems) -> Non
         owner = _models_at(model, it.path[:-1], it.parent)
         key = it.parent.key_place(str(it.path[-1])) if isinstance(it.parent, Fields) else place
         choices = [name for each in owner for name in known_fields(each)]
-        here = set(it.parent.fields) if isinstance(it.parent, Fields) else set()
         problems.add(
             key,
             f"unknown field {str(it.path[-1])!r} in {_where(it.path[:-1])}",
-            did_you_mean(str(it.path[-1]), [name for name in choices if name not in here] or choices),
+            did_you_mean(str(it.path[-1]), choices),
         )
     elif it.kind == "value_error":
         problems.add(place, str(it.context.get("error", it.message)))

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 
 from luff.yaml_nodes import Fields, Items, Node, Place, Problems, Scalar, did_you_mean, mapping
 
-__all__ = ["EXPECTATION_PARTS", "GRPC_NAMES", "QUANTILES", "TRIPWIRE_PARTS", "shape", "spell"]
+__all__ = ["BESIDE_VIA", "EXPECTATION_PARTS", "GRPC_NAMES", "QUANTILES", "TRIPWIRE_PARTS", "shape", "spell"]
 
 GRPC_NAMES = (
     "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
@@ -40,6 +40,8 @@ TRIPWIRE_PARTS: Mapping[str, tuple[str, ...]] = {
     "prometheus": ("query", "above", "for"),
     "http": ("url", "status"),
 }
+BESIDE_VIA = ("connect", "tls")
+"""What may be written in ``traffic`` beside ``via`` as well as in it."""
 _BESIDE = ("id", "arm")
 _REQUEST = re.compile(r"(?:([A-Za-z]+)\s+)?(\S+)", re.ASCII)
 
@@ -92,6 +94,25 @@ def _spell_experiment(spec: Fields, problems: Problems) -> None:
     if isinstance(requests, Items):
         requests.items = [_spelled_request(item, problems) for item in requests.items]
     _wrap(traffic, "via", "mode")
+    _put_into_via(traffic, problems)
+
+
+def _put_into_via(traffic: Fields, problems: Problems) -> None:
+    """Let ``connect`` and ``tls`` stand beside ``via: direct`` as well as in it."""
+    for name in BESIDE_VIA:
+        if name not in traffic.fields:
+            continue
+        key, value = traffic.keys.pop(name, None), traffic.fields.pop(name)
+        via = traffic.fields.setdefault("via", Fields(value.place, {}))
+        if not isinstance(via, Fields):
+            continue  # what it is instead is said of `via` itself
+        if name in via.fields:
+            place = value.place if key is None else key.place
+            problems.add(place, f"{name} is beside via and in it", "remove one")
+            continue
+        via.fields[name] = value
+        if key is not None:
+            via.keys[name] = key
 
 
 def _wrap(parent: Node | None, name: str, inner: str) -> None:
