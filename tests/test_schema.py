@@ -26,7 +26,12 @@ VALID = [
         "target: {host: a, virtualService: null}\nfault: {abort: {grpc: UNAVAILABLE, http: null}}\ntraffic: HEAD http://a/\n"
     ),
     spec("target: a\nfault: {delay: {duration: 1m30s, percent: 0.5}}\ntraffic: {requests: [http://a/], via: direct}\n"),
-    spec("target: a\nfault: {delay: 3s}\ntraffic: {requests: [GET http://a/, {url: 'http://b'}], control: false}\n"),
+    spec(
+        "target: a\nsubject: a\nfault: {delay: 3s}\ntraffic: {requests: [GET http://a/, {url: 'http://b'}], control: false}\n"
+    ),
+    spec(
+        "target: a\nfault: {delay: 3s}\ntraffic: {requests: [http://a/], via: direct, connect: 'a:1', tls: {ca: x}}\n"
+    ),
     spec(GOOD + "scope: header\n"),
     spec(GOOD + "abortOn: [prometheus: {query: up, above: 1}]\n"),
     spec(GOOD + "abortOn: [http: {url: 'http://x', status: [200, 3xx]}]\n"),

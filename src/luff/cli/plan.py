@@ -104,12 +104,28 @@ def _as_text(plan: Plan) -> str:
         "",
         "checks",
     ]
-    lines += [f"  {check.id:<28} {check.expression:<34} {_method(check)}" for check in plan.checks]
+    mark = "  (default)" if plan.experiment.defaults else ""
+    lines += [f"  {check.id:<28} {check.expression:<34} {_method(check)}{mark}" for check in plan.checks]
+    lines += _block_to_paste(plan)
     lines += ["", "inferred"]
     lines += [f"  {name:<16} {value}   ({why})" for name, value, why in plan.inferred]
     if plan.warnings:
         lines += ["", "mind"] + [f"  {redact(warning)}" for warning in plan.warnings]
     return "\n".join(lines)
+
+
+def _block_to_paste(plan: Plan) -> list[str]:
+    """Return the defaults as what would be written to keep or change them; nothing where the experiment expects something."""
+    if not plan.experiment.defaults:
+        return []
+    from luff.default_claims import expect_block
+
+    block = expect_block(plan.experiment).rstrip().splitlines()
+    return [
+        "",
+        "nothing is expected in the file, so these are the defaults; to change them, paste into spec:",
+        *(f"  {line}" for line in block),
+    ]
 
 
 def _traffic_line(plan: Plan) -> str:
@@ -148,6 +164,7 @@ def _as_document(plan: Plan) -> dict[str, Any]:
                     "method": c.method,
                     "tolerates": c.tolerated,
                     "of": c.sample_most,
+                    "default": plan.experiment.defaults,
                 }
                 for c in plan.checks
             ],
