@@ -211,6 +211,8 @@ class Outcome(_Part):
     luff: str
     known_failure: dict[str, Any] | None = None
     expected: str | None = None
+    default_expect: str | None = None
+    """Where the experiment expects nothing itself, the defaults that were checked, as YAML to paste into its ``spec``."""
 
 
 class Report(_Part):

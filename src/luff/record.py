@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from luff import __version__
+from luff.default_claims import expect_block
 from luff.inject import Live
 from luff.lifecycle import Phase
 from luff.model import Arm, Experiment, Verdict
@@ -115,6 +116,7 @@ class Record:
             if self.experiment.spec.known_failure is None
             else self.experiment.spec.known_failure.model_dump(mode="json"),
             expected=self.experiment.metadata.annotations.get(EXPECTED_ANNOTATION),
+            default_expect=expect_block(self.experiment) if self.experiment.defaults else None,
         )
 
     @property

@@ -139,3 +139,22 @@ def test_markdown_stays_below_the_limit_of_a_job_summary() -> None:
     said = markdown([failed() for _ in range(3000)], today=TODAY)
 
     assert len(said.encode()) < 1 << 20
+
+
+def _on_a_console(outcome: Outcome) -> str:
+    return console([outcome], today=TODAY).plain
+
+
+def _in_markdown(outcome: Outcome) -> str:
+    return markdown([outcome], today=TODAY)
+
+
+@pytest.mark.parametrize("show", [_on_a_console, _in_markdown])
+def test_defaults_are_shown_as_such_with_the_block_to_paste(show: Callable[[Outcome], str]) -> None:
+    block = "expect:\n- id: answers\n  errors:\n    atMost: 1%\n"
+    written, defaulted = passed(), passed(default_expect=block)
+
+    assert "defaults" not in show(written).lower()
+    assert "these checks are luff's defaults" in show(defaulted)
+    assert "- id: answers" in show(defaulted)
+    assert "    atMost: 1%" in show(defaulted)

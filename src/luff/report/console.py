@@ -24,6 +24,7 @@ from luff.outcome import CheckResult, Outcome
 from luff.report.words import (
     MARKS,
     bound_words,
+    defaults_words,
     duration_s,
     edge_words,
     fault_words,
@@ -96,6 +97,12 @@ class _Page:
         self.table([_check_chunks(check) for check in outcome.checks], then=_restored(outcome))
         for label, text, style in _remarks(outcome, today=today):
             self.prose(label, text, style)
+        if defaults_words(outcome):
+            self.prose("defaults", f"{defaults_words(outcome)}:", "")
+            # As it is, whatever the width: it is there to be copied.
+            self.lines += [
+                Text(" " * _HANGING + self.clean(line)) for line in (outcome.default_expect or "").splitlines()
+            ]
 
     def clean(self, text: str) -> str:
         """Return *text* as this page can show it."""

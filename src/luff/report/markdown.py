@@ -20,6 +20,7 @@ from luff.outcome import CheckResult, Outcome
 from luff.report.words import (
     MARKS,
     bound_words,
+    defaults_words,
     duration_s,
     edge_words,
     fault_words,
@@ -131,6 +132,9 @@ def _sections(outcomes: Sequence[Outcome], *, today: date) -> Iterator[str]:
         counted = standing(outcome, today=today)
         if counted.note is not None:
             lines.append(f"\nNote: {_text(counted.note)}.\n")
+        if defaults_words(outcome):
+            block = visible(outcome.default_expect or "", keep_newlines=True).rstrip().replace("```", "ˋˋˋ")
+            lines.append(f"\nDefaults: {defaults_words(outcome)}:\n\n```yaml\n{block}\n```\n")
         if outcome.next is not None:
             again = " Trying again may help." if outcome.next.retryable else ""
             lines.append(f"\nNext, for {_text(who_words(outcome.next.who))}: {_text(outcome.next.do)}.{again}\n")

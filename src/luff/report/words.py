@@ -20,6 +20,7 @@ from luff.units import show_count, show_duration, show_percent
 __all__ = [
     "MARKS",
     "bound_words",
+    "defaults_words",
     "duration_s",
     "edge_words",
     "experiment_spec",
@@ -197,3 +198,10 @@ def duration_s(outcome: Outcome) -> float | None:
         return max(0.0, (ended - began).total_seconds())
     except (ValueError, TypeError):
         return None
+
+
+def defaults_words(outcome: Outcome) -> str:
+    """Return what to say above the block to paste where luff's own expectations were checked; empty where they were not."""
+    if outcome.default_expect is None:
+        return ""
+    return "nothing is expected in the file, so these checks are luff's defaults; to change them, paste this into spec"
