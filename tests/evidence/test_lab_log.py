@@ -93,6 +93,11 @@ def _mine(number: int, **more: Any) -> dict[str, Any]:
     return _line(SCOPE.headers(number), **more)
 
 
+def test_a_twin_is_known_with_what_istiod_puts_around_its_name(logs: Logs) -> None:
+    logs.write(_mine(0, route=f"root-{TWIN}"), _mine(1, route=f"{TWIN}.match"), _mine(2, route=f"root-{TWIN}1"))
+    assert list(logs.poll(_samples()).evidence.attempts)[:3] == [1, 1, 0]
+
+
 def test_a_line_of_the_twin_proves_its_request(logs: Logs) -> None:
     logs.write(_mine(0), _mine(2, flags="-"), _mine(3, flags="FI"))
     evidence = logs.poll(_samples()).evidence

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from luff.model import Arm, Phase
+from luff.names import find_name
 from luff.samples import ARMS, PHASES, Call, Evidence, Flag, Samples
 from luff.scope import Scope
 
@@ -122,7 +123,8 @@ class LabLog:
         }
         mine = self.scope.number_in(headers)
         route = str(line.get("route") or "")
-        twin = any(route == name or route.startswith(f"{name}.") for name in self.twins)
+        named = find_name(route)
+        twin = named is not None and str(named) in self.twins
         workload = str(line.get("workload") or "")
         direction: Literal["inbound", "outbound"] = "inbound" if line.get("direction") == "inbound" else "outbound"
         self._note_scope(

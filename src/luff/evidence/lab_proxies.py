@@ -43,7 +43,7 @@ class LabProxies:
             if dump is None:
                 silent.add(replica)
                 continue
-            live[replica] = frozenset(name for name in names if f'"{name}"' in dump or f'"{name}.' in dump)
+            live[replica] = frozenset(name for name in names if _is_named(name, dump))
             if marker + '"' in dump or live[replica]:
                 concerned.add(replica)
         return Sighting(frozenset(concerned), live, frozenset(silent))
@@ -56,3 +56,8 @@ class LabProxies:
         except httpx.HTTPError:
             return None
         return json.dumps(answer.json()) if answer.status_code == httpx.codes.OK else None
+
+
+def _is_named(name: str, dump: str) -> bool:
+    """Return whether a route of *dump* is the twin *name*: a match may have a name after it, a delegate's root one before it."""
+    return any(f"{before}{name}{after}" in dump for before in '"-' for after in '".')
