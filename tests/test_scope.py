@@ -103,7 +103,7 @@ def test_a_trace_parent_is_one(scope: Scope, number: int) -> None:
 @given(scope=_scopes(), number=NUMBERS)
 def test_a_traceparent_says_nothing_of_the_secret_the_number_or_another_request(scope: Scope, number: int) -> None:
     """With the same wire values and another key, nothing after the prefix is the same."""
-    other = Scope(scope.secret, scope.decoy, carriers=scope.carriers)
+    other = Scope(scope.secret, scope.decoy, carriers=scope.carriers, key=b"another")
     assume(Carrier.TRACEPARENT in scope.carriers)
 
     parents = [
@@ -125,6 +125,13 @@ def test_the_bits_of_trace_ids_are_even_and_those_of_neighbours_independent() ->
     for values in (ids[1:], [one ^ other for one, other in pairwise(ids)]):
         counts = [sum(value >> bit & 1 for value in values) for bit in range(64)]
         assert all(abs(count - 1000) < 5 * (2000 / 4) ** 0.5 for count in counts)
+
+
+def test_two_scopes_of_the_same_values_and_key_read_each_other() -> None:
+    for key in (b"", b"k"):
+        one, other = (Scope("0" * 32, "1" * 32, key=key) for _ in range(2))
+        assert one == other
+        assert other.number_in({"traceparent": one.headers(5)["traceparent"]}) == (5, (Carrier.TRACEPARENT,))
 
 
 SCOPE = Scope("0123456789abcdef" * 2, "fedcba9876543210" * 2)

@@ -197,7 +197,13 @@ def _check_policy(policy: PolicySpec | None, experiment: Experiment, namespace: 
 async def _stamp(experiment: Experiment, mesh: Mesh) -> Stamp:
     now_s = int(await mesh.server_time_s())
     spec = experiment.spec
-    scope = Scope(secrets.token_hex(16), secrets.token_hex(16), header=spec.scope.header, carriers=spec.scope.carriers)
+    scope = Scope(
+        secrets.token_hex(16),
+        secrets.token_hex(16),
+        header=spec.scope.header,
+        carriers=spec.scope.carriers,
+        key=secrets.token_bytes(32),
+    )
     return Stamp(secrets.token_hex(8), scope, created_s=now_s, expires_s=now_s + math.ceil(spec.restore.ttl_s))
 
 

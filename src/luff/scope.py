@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -30,7 +29,6 @@ FLAGS_HEADER = "x-luff-flags"
 """The response header by which a twin shows a direct caller what the proxy did."""
 
 _SECRET = re.compile(r"[0-9a-f]{32}")
-_KEY_BYTES = 32
 _ROUNDS = 4
 """How often a number is stirred: four rounds of a keyed function make a permutation that nobody can tell from a random one."""
 _HALF = (1 << 32) - 1
@@ -86,15 +84,16 @@ class Scope:
 
     *secret* is 32 hex digits, unguessable, new for each run; *decoy* is the
     same kind of value, carried by control requests and matched by nothing;
-    *header* is the name of the own header, in lower case. *key* (32 bytes)
-    ties trace ids to the numbers of requests and is never sent.
+    *header* is the name of the own header, in lower case. *key* (at most 64
+    bytes) ties trace ids to the numbers of requests and is never sent; a run
+    has a random one, and without one it comes from the two values, one way.
     """
 
     secret: str = field(repr=False)
     decoy: str = field(repr=False)
     header: str = "x-luff-run"
     carriers: tuple[Carrier, ...] = tuple(Carrier)
-    key: bytes = field(default_factory=lambda: secrets.token_bytes(_KEY_BYTES), repr=False, compare=False)
+    key: bytes = field(default=b"", repr=False)
     _fault: _Traces = field(init=False, repr=False, compare=False)
     _control: _Traces = field(init=False, repr=False, compare=False)
 
@@ -103,8 +102,9 @@ class Scope:
             raise ValueError("a scope needs two different values of 32 hex digits")
         if not self.carriers:
             raise ValueError("a scope needs at least one carrier")
-        object.__setattr__(self, "_fault", _Traces(self.secret, self.key, b"fault"))
-        object.__setattr__(self, "_control", _Traces(self.decoy, self.key, b"control"))
+        key = self.key or hashlib.sha256(f"{self.secret}{self.decoy}trace ids".encode()).digest()
+        object.__setattr__(self, "_fault", _Traces(self.secret, key, b"fault"))
+        object.__setattr__(self, "_control", _Traces(self.decoy, key, b"control"))
 
     @property
     def digest(self) -> str:
