@@ -233,7 +233,7 @@ async def _prepare(run: Run) -> Plan:
     view = await read_view(world.mesh, namespace_of(run.experiment, run.options.namespace))
     plan = make_plan(run.experiment, view, stamp, bounds=run.options.bounds)
     run.plan = run.record.plan = plan
-    run.elsewhere = view.elsewhere
+    run.elsewhere, run.everywhere = view.elsewhere, view.everywhere
     for warning in plan.others:
         run.record.step(world.clock.now_s(), "mind", plan.stamp.scope.redact(warning))
     await preflight(world.mesh, plan)
@@ -248,10 +248,17 @@ async def _prepare(run: Run) -> Plan:
 
 async def _plan_again(run: Run, first: Plan) -> Injection:
     """Plan from the object as it is now: what the patch is pinned to must be what was looked at, and what is locked."""
-    view = await read_view(run.world.mesh, first.injection.namespace, everywhere=False)
-    view = replace(view, elsewhere=run.elsewhere)
+    namespace = namespace_of(run.experiment, run.options.namespace)
+    # A delegate may be elsewhere; otherwise it is enough to have looked around once.
+    again = first.injection.namespace != namespace
+    view = await read_view(run.world.mesh, namespace, everywhere=again)
+    if not again:
+        view = replace(view, elsewhere=run.elsewhere, everywhere=run.everywhere)
     plan = make_plan(run.experiment, view, first.stamp, bounds=run.options.bounds)
-    if plan.injection.virtual_service != first.injection.virtual_service:
+    if (plan.injection.namespace, plan.injection.virtual_service) != (
+        first.injection.namespace,
+        first.injection.virtual_service,
+    ):
         raise PlanRefused(
             "target_moved",
             f"VirtualService {plan.injection.namespace}/{plan.injection.virtual_service} routes to the target by now, "

@@ -131,6 +131,7 @@ class Run:
     live: Live = field(default_factory=Live)
     plan: Plan | None = None
     elsewhere: tuple[Object, ...] = ()
+    everywhere: bool = False
     judge: Judge | None = None
     source: Source | None = None
     stale: RestoreNotVerified | None = None
