@@ -907,3 +907,27 @@ def test_a_stop_that_comes_while_proxies_let_go_is_heeded_and_nothing_is_said_tw
     assert outcome.restore.data_plane == "verified"
     assert sorted(event["reason"] for event in _events(setting)) == ["LuffFaultInjected", "LuffFaultRemoved"]
     assert [entry.phase for entry in outcome.timeline].count("clean") == 1
+
+
+def test_a_delegate_in_another_namespace_is_planned_anew_locked_and_put_back() -> None:
+    setting = Setting()
+    leaf_ref = Ref(Kind.VIRTUAL_SERVICE, "team", "leaf")
+    leaf = {
+        **OBJECT,
+        "metadata": {**OBJECT["metadata"], "name": "leaf", "namespace": "team"},
+        "spec": {"http": [{"name": "all", "route": [{"destination": {"host": "stock.shop.svc.cluster.local"}}]}]},
+    }
+    setting.cluster.add({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team"}})
+    setting.cluster.add(leaf)
+    setting.cluster.edit(
+        REF, lambda thing: thing["spec"].update(http=[{"delegate": {"name": "leaf", "namespace": "team"}}])
+    )
+
+    outcome = setting.run()
+
+    assert outcome.reason != "plan_refused:target_moved"
+    assert outcome.restore is not None, outcome.explanation
+    assert outcome.restore.object == "identical"
+    history = setting.cluster.history[leaf_ref]
+    assert len(history) >= 3, "the leaf had twins, and has none any more"
+    assert [route["name"] for route in setting.cluster.objects[leaf_ref]["spec"]["http"]] == ["all"]
