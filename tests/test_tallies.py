@@ -11,7 +11,7 @@ import pytest
 from luff import stats
 from luff.checks import PlannedCheck, plan_checks
 from luff.model import Experiment
-from luff.samples import Evidence, Failure, Samples
+from luff.samples import Evidence, Failure, Flag, Samples
 from luff.tallies import Judge, comparison_size, recovery_time_ns, recovery_watched
 from luff.words import Arm, Phase
 
@@ -407,3 +407,17 @@ def test_nobody_asked_for_recovery() -> None:
     judge = Judge(_checks(LATENCY))
     assert judge.recovery_most_s == 0.0
     assert judge.recovered(Samples(), removed_ns=0)
+
+
+def test_what_was_sent_twice_is_no_measurement() -> None:
+    checks = _checks(LATENCY, {**FALLBACK, "arm": "fault"})
+    samples = Samples()
+    for arm in Arm:
+        _add(samples, 20, arm=arm)
+        _add(samples, 20, arm=arm, flags=int(Flag.REPEATED), status=500, latency_ms=5000)
+
+    judge = _fed(checks, samples)
+
+    assert {tally.n for tally in (*judge.tallies.values(), *judge.controls.values())} == {20}
+    assert not any(tally.positions for tally in judge.tallies.values())
+    assert not judge.breached

@@ -163,9 +163,25 @@ class TimelineEntry(_Part):
 
 
 class Generator(_Part):
-    """This is how well luff itself kept time."""
+    """
+    This is how well luff itself kept time.
+
+    *lag* is its event loop's, *cpu* the share of one core that its busiest
+    process used; *own_failures* requests failed on this machine, and
+    *repeated* were sent twice (an idle connection closed as it was used): none
+    of those is judged. *trouble* says why the samples cannot be believed, and
+    *sustainable_hz* the rate per arm that would have worked, where it can be told.
+    """
 
     late_p99_ms: float | None = None
+    lag_p99_ms: float | None = None
+    lag_max_ms: float | None = None
+    cpu: float | None = None
+    own_failures: int = 0
+    repeated: int = 0
+    trouble: str | None = None
+    sustainable_hz: float | None = None
+    workers: int = 1
     healthy: bool
 
 

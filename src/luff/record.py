@@ -213,10 +213,10 @@ class Record:
         latencies_ms: list[float] = []
         for number in samples.rows(arm=arm, phase=Part.FAULT):
             sent += 1
-            failure = Failure(samples.failure[number])
-            if not samples.decided(number) or failure == Failure.CUT:
+            if not samples.judged(number):
                 continue
             judged += 1
+            failure = samples.failure[number]
             errors += failure != Failure.NONE or samples.status[number] >= 500
             if failure == Failure.NONE:
                 latencies_ms.append((samples.done_ns[number] - samples.due_ns[number]) / 1e6)

@@ -270,7 +270,6 @@ def _latencies_ms(samples: Samples, evidence: Evidence, arm: Arm) -> list[float]
     return [
         (samples.done_ns[n] - samples.due_ns[n]) / 1e6 if samples.failure[n] in timed else math.inf
         for n in samples.rows(arm=arm, phase=Phase.FAULT)
-        if samples.decided(n)
-        and samples.failure[n] < Failure.POOL
+        if samples.judged(n)
         and (arm is Arm.CONTROL or evidence.per == "aggregate" or (n < len(evidence.attempts) and evidence.attempts[n]))
     ]

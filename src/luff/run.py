@@ -291,6 +291,7 @@ async def _traffic(run: Run, plan: Plan) -> AsyncIterator[Driver]:
         rng=run.rng,
         observe=observer(run.experiment),
         late_most_s=late_most_s(plan.checks),
+        clock=run.world.clock,
     )
     run.source = run.world.source(plan, run.world.clock.now_s() - driver.now_ns() / 1e9)
     run.record.evidence = run.source.evidence

@@ -55,6 +55,8 @@ class Failure(IntEnum):
     """The run ended first: what was in flight is not judged."""
     BUG = 19
     """luff itself made a mistake; the run ends with it."""
+    WORKER = 20
+    """A process of luff that sent it ended before it was decided."""
 
     @property
     def ours(self) -> bool:
@@ -63,13 +65,20 @@ class Failure(IntEnum):
 
 
 class Flag(IntFlag):
-    """This is what the proxy said, in `luff.scope.FLAGS_HEADER` where luff is the direct caller, or by how it answered."""
+    """
+    This is what is known of one request beside its answer.
+
+    All but the last are what the proxy said, in `luff.scope.FLAGS_HEADER` where
+    luff is the direct caller, or by how it answered.
+    """
 
     TWIN = 1
     DELAY_INJECTED = 2
     FAULT_INJECTED = 4
     NO_ROUTE = 8
     """It knows no such host: it answered itself, and no service ever saw the request."""
+    REPEATED = 16
+    """luff sent it twice, since an idle connection closed just as it was used: it is counted and shown, never judged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +168,14 @@ class Samples:
     def decided(self, number: int) -> bool:
         """Return whether request *number* has its answer or its failure."""
         return self.done_ns[number] != PENDING
+
+    def judged(self, number: int) -> bool:
+        """Return whether request *number* says something of the service: it is decided, sent once, and no failure of ours."""
+        return (
+            self.done_ns[number] != PENDING
+            and self.failure[number] < Failure.POOL
+            and not self.flags[number] & Flag.REPEATED
+        )
 
     def __getitem__(self, number: int) -> Sample:
         return Sample(

@@ -14,7 +14,7 @@ from typing import Literal
 from luff import stats
 from luff.checks import PlannedCheck, violates
 from luff.model import FallbackExpectation, RecoveryExpectation
-from luff.samples import ARMS, PENDING, PHASES, Evidence, Failure, Samples
+from luff.samples import ARMS, PENDING, PHASES, Evidence, Failure, Flag, Samples
 from luff.words import Arm, Phase
 
 __all__ = ["Judge", "Tally", "comparison_size", "recovery_time_ns", "recovery_watched", "sequential_verdict"]
@@ -71,8 +71,9 @@ class Judge:
             end = min(end, evidence.settled_through)
         number, per_arm = self._at, self._counted_by()
         phases, failures, done_ns, arms = samples.phase, samples.failure, samples.done_ns, samples.arm
+        flags, repeated = samples.flags, int(Flag.REPEATED)
         while number < end and done_ns[number] != PENDING:
-            if phases[number] == _FAULT_PHASE and failures[number] < Failure.POOL:
+            if phases[number] == _FAULT_PHASE and failures[number] < Failure.POOL and not flags[number] & repeated:
                 self._take(samples, evidence, number, per_arm[arms[number]])
             number += 1
         self._at = number
@@ -112,7 +113,7 @@ class Judge:
         warm = sorted(
             samples.done_ns[n] - samples.due_ns[n]
             for n in samples.rows(arm=ARMS[arm], phase=Phase.WARMUP)
-            if samples.decided(n) and samples.failure[n] == Failure.NONE
+            if samples.judged(n) and samples.failure[n] == Failure.NONE
         )
         self._baseline_ns[arm] = int(stats.quantile(warm, 0.95)) if warm else 0
         return self._baseline_ns[arm]
@@ -211,7 +212,7 @@ def _windows(samples: Samples, removed_ns: int, within_s: float) -> list[bool | 
         failure = Failure(samples.failure[number])
         if not samples.decided(number) or failure is Failure.CUT:
             unknown.add(index)
-        elif index < count and not failure.ours:
+        elif index < count and samples.judged(number):
             failed = failure is not Failure.NONE or samples.status[number] >= 500
             latency = None if failed else samples.done_ns[number] - samples.due_ns[number]
             rows[index].setdefault(samples.arm[number], []).append(latency)

@@ -266,11 +266,7 @@ def _exposed(samples: Samples, evidence: Evidence) -> tuple[int, int]:
     """Return how many requests of the fault arm were sent and took the twin."""
     sent = exposed = 0
     for number in samples.rows(arm=Arm.FAULT, phase=Phase.FAULT):
-        if (
-            samples.failure[number] == Failure.CUT
-            or not samples.decided(number)
-            or Failure(samples.failure[number]).ours
-        ):
+        if not samples.judged(number):
             continue
         sent += 1
         if number < len(evidence.attempts) and evidence.attempts[number]:
@@ -307,11 +303,7 @@ def _next(facts: _Facts, verdict: Verdict, reason: str | None) -> Next | None:
 
 def _control(samples: Samples) -> tuple[int, int]:
     """Return how many requests of the control arm were answered or given up while the fault was live, and how many failed."""
-    ended = [
-        number
-        for number in samples.rows(arm=Arm.CONTROL, phase=Phase.FAULT)
-        if samples.decided(number) and not Failure(samples.failure[number]).ours
-    ]
+    ended = [number for number in samples.rows(arm=Arm.CONTROL, phase=Phase.FAULT) if samples.judged(number)]
     return len(ended), sum(samples.failure[n] != Failure.NONE or samples.status[n] >= 500 for n in ended)
 
 

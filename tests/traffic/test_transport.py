@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import random
 import shutil
 import socket
 import ssl
 import struct
 import subprocess
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -20,7 +22,8 @@ import uvloop
 
 from luff.samples import Failure
 from luff.traffic import Address, TrafficError, Transport
-from luff.traffic.transport import BODY_MOST_BYTES, FRESH_S, HEAD_MOST_BYTES
+from luff.traffic.http1 import BODY_MOST_BYTES, HEAD_MOST_BYTES
+from luff.traffic.transport import FRESH_S, REPEATED
 
 Reader: TypeAlias = asyncio.StreamReader
 Writer: TypeAlias = asyncio.StreamWriter
@@ -346,29 +349,115 @@ def test_a_cancelled_request_takes_its_connection_with_it(run: Run) -> None:
     run(_asked(handler, ask))
 
 
+class Time:
+    """This is a clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+LOST: list[tuple[str, float, float, str, bool]] = [
+    ("at once, after a long idle time", FRESH_S + 0.1, 0.001, "GET", True),
+    ("at once, after a long idle time", FRESH_S + 0.1, 0.001, "PUT", True),
+    ("at once, after a long idle time", FRESH_S + 0.1, 0.001, "DELETE", True),
+    ("at once, but it was used a moment ago", FRESH_S - 0.1, 0.001, "GET", False),
+    ("later than an end takes that was under way", FRESH_S + 0.1, 0.02, "GET", False),
+    ("at once, but it must not be sent twice", FRESH_S - 0.1, 0.001, "POST", False),
+]
+
+
 @pytest.mark.parametrize("reset", [False, True])
-@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
-def test_an_idle_connection_that_closes_as_it_is_used_is_nobodys_fault(run: Run, method: str, *, reset: bool) -> None:
-    heads: list[bytes] = []
+@pytest.mark.parametrize(("what", "idle_s", "lost_after_s", "method", "repeated"), LOST)
+def test_only_a_loss_that_can_be_nothing_but_a_race_is_repeated(
+    run: Run, what: str, idle_s: float, lost_after_s: float, method: str, *, repeated: bool, reset: bool
+) -> None:
+    clock, heads = Time(), list[bytes]()
 
     async def handler(reader: Reader, writer: Writer) -> None:
         heads.append(await _head(reader))
         writer.write(OK)
-        if server_of[0].connections == 1:
+        if len(heads) == 1:
             # The second request is read, and not answered.
             heads.append(await _head(reader))
+            clock.now_s += lost_after_s
             if reset:
                 _reset(writer)
             return
         await reader.read()
 
-    server_of: list[Server] = []
-
     async def ask(transport: Transport, server: Server) -> None:
-        server_of.append(server)
-        for _ in range(2):
-            assert (await _send(transport, method)).content == b"ok"
-        assert (server.connections, len(heads)) == (2, 3)
+        await _send(transport, method)
+        clock.now_s += idle_s
+        request = httpx.Request(method, "http://shop/")
+        if repeated:
+            assert (await transport.handle_async_request(request)).status_code == 200
+        else:
+            with pytest.raises(TrafficError) as caught:
+                await transport.handle_async_request(request)
+            assert caught.value.failure is Failure.RESET
+        assert (server.connections, len(heads)) == ((2, 3) if repeated else (1, 2))
+        assert request.extensions.get(REPEATED, False) is repeated
+
+    run(_asked(handler, ask, clock=clock))
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_connection_whose_end_is_here_already_is_not_used_and_nothing_is_sent_twice(run: Run, method: str) -> None:
+    async def work() -> None:
+        loop = asyncio.get_running_loop()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            async with _transport(listener.getsockname()[1]) as transport:
+                sending = asyncio.create_task(_send(transport, method))
+                peer, _ = await loop.run_in_executor(None, listener.accept)
+                await loop.run_in_executor(None, peer.recv, 65536)
+                peer.sendall(OK)
+                await sending
+                # It ends, and this event loop has had no time to see it.
+                peer.close()
+                request = httpx.Request(method, "http://shop/")
+                sending_again = transport.handle_async_request(request)
+                sending = asyncio.ensure_future(sending_again)
+                second, _ = await loop.run_in_executor(None, listener.accept)
+                with second:
+                    await loop.run_in_executor(None, second.recv, 65536)
+                    second.sendall(OK)
+                    await sending
+                assert REPEATED not in request.extensions
+
+    run(work())
+
+
+def test_a_service_that_dies_of_a_tenth_of_its_requests_is_seen_to(run: Run) -> None:
+    chance, crashes, served = random.Random(1), 0, 0
+
+    async def handler(reader: Reader, writer: Writer) -> None:
+        nonlocal crashes, served
+        while True:
+            await _head(reader)
+            served += 1
+            await asyncio.sleep(0.02)
+            if chance.random() < 0.1:
+                crashes += 1
+                writer.transport.abort()
+                return
+            writer.write(OK)
+
+    async def ask(transport: Transport, _: Server) -> None:
+        async def one() -> bool:
+            async with at_once:
+                try:
+                    await _send(transport)
+                except TrafficError as error:
+                    return error.failure is Failure.RESET
+                return False
+
+        at_once = asyncio.Semaphore(100)
+        errors = sum(await asyncio.gather(*(one() for _ in range(2000))))
+        assert (errors, served) == (crashes, 2000)
+        assert 0.08 < errors / 2000 < 0.12
 
     run(_asked(handler, ask))
 
@@ -391,17 +480,19 @@ def test_what_must_not_be_repeated_is_never_sent_twice(run: Run, method: str) ->
 
 
 def test_what_must_not_be_repeated_takes_no_connection_that_was_idle_for_long(run: Run) -> None:
+    clock = Time()
+
     async def ask(transport: Transport, server: Server) -> None:
         await _send(transport, "POST")
         await _send(transport, "POST")
         assert server.connections == 1
-        await asyncio.sleep(FRESH_S + 0.05)
+        clock.now_s += FRESH_S + 0.05
         await _send(transport, "POST")
         assert server.connections == 2
         await _send(transport)
         assert server.connections == 2
 
-    run(_asked(_always(OK), ask))
+    run(_asked(_always(OK), ask, clock=clock))
 
 
 def test_a_service_that_resets_every_request_is_blamed(run: Run) -> None:
@@ -599,3 +690,28 @@ def test_a_peer_that_speaks_no_tls_fails_the_handshake(run: Run, answer: bytes) 
         assert await _failing(transport, url="https://shop.example/") in (Failure.TLS, Failure.CONNECT)
 
     run(_asked(handler, ask))
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_the_machines_cas_are_read_once_and_never_by_the_event_loop(
+    run: Run, certificates: Path, monkeypatch: pytest.MonkeyPatch, *, together: bool
+) -> None:
+    served = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    served.load_cert_chain(certificates / "shop.pem", certificates / "shop.key")
+    read_by: list[threading.Thread] = []
+
+    def read_cas() -> ssl.SSLContext:
+        read_by.append(threading.current_thread())
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+    monkeypatch.setattr(ssl, "create_default_context", read_cas)
+
+    async def work() -> None:
+        async with Server(_always(OK)).up(served) as server, _transport(server.port) as transport:
+            asking = [_failing(transport, url="https://shop.example/") for _ in range(3)]
+            failures = await asyncio.gather(*asking) if together else [await each for each in asking]
+            assert failures == [Failure.TLS] * 3
+
+    run(work())
+    assert len(read_by) == 1
+    assert read_by[0] is not threading.current_thread()

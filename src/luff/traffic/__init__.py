@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from luff.traffic.driver import Driver, Health, Snapshot
-from luff.traffic.transport import Address, TrafficError, Transport
+from luff.traffic.dial import Address, TrafficError
+from luff.traffic.driver import Driver, Snapshot
+from luff.traffic.health import Health
+from luff.traffic.transport import Transport
 
 __all__ = ["Address", "Driver", "Health", "Snapshot", "TrafficError", "Transport"]

@@ -19,23 +19,26 @@ from dataclasses import dataclass, field
 
 import httpx
 
+from luff.clock import Clock, SystemClock
 from luff.model import Arm, Phase, Traffic
-from luff.outcome import Generator
 from luff.pacing import Arrival
 from luff.samples import Failure, Flag, Samples
 from luff.scope import FLAGS_HEADER, Scope
 from luff.stats import quantile
-from luff.traffic.transport import BODY_MOST_BYTES, TrafficError
+from luff.traffic.alarm import Alarm
+from luff.traffic.dial import TrafficError
+from luff.traffic.health import LATE_MOST_S, Health, Pulse, examine
+from luff.traffic.http1 import BODY_MOST_BYTES
+from luff.traffic.transport import REPEATED
 
-__all__ = ["Driver", "Health", "Snapshot"]
+__all__ = ["Driver", "Snapshot"]
 
 WINDOW_S = 5.0
 """How far back the figures for people look."""
-LATE_MOST_S = 0.02
-"""A p99 lateness above this makes the generator's word worth nothing, where nothing coarser is claimed."""
-LAG_EVERY_S = 0.05
-SPIN_S = 0.0015
-"""Timers of an event loop are about this coarse; the rest is waited in short steps, never past the due time."""
+LOOK_EVERY_NS = 50_000_000
+"""How long it can take until somebody's wish to end is seen."""
+BURST_MOST = 16
+"""Requests started in one go when they are overdue."""
 NO_ROUTE_STATUSES = (404, 502)
 """How Envoy answers for a host that it does not know: at a gateway, and in a sidecar that knows the mesh alone."""
 NOT_CACHED = {"cache-control": "no-store", "pragma": "no-cache"}
@@ -55,21 +58,6 @@ class Snapshot:
     errors: int
 
 
-@dataclass(frozen=True, slots=True)
-class Health:
-    """This is how well the generator kept time. *late_p99_s* is over every request sent; *lag_max_s* the event loop's own."""
-
-    late_p99_s: float | None
-    lag_max_s: float
-    own_failures: int
-    healthy: bool
-
-    def summary(self) -> Generator:
-        """Return it as an outcome shows it."""
-        late_ms = None if self.late_p99_s is None else round(self.late_p99_s * 1000, 3)
-        return Generator(late_p99_ms=late_ms, healthy=self.healthy)
-
-
 @dataclass(slots=True)
 class _Arm:
     recent: deque[tuple[float, float | None]] = field(default_factory=deque)
@@ -80,7 +68,11 @@ class _Arm:
 
 
 class Driver:
-    """This drives one run's traffic. Use `drive` once a phase, then `drain`, and `stop` at the end."""
+    """
+    This drives one run's traffic. Use `drive` once a phase, then `drain`, and `stop` at the end.
+
+    *clock* is for simulations, whose event loop goes by it; the machine's own is read to the nanosecond.
+    """
 
     def __init__(
         self,
@@ -93,6 +85,7 @@ class Driver:
         rng: random.Random,
         observe: Observe = lambda _status, _headers, _body: 0,
         late_most_s: float = LATE_MOST_S,
+        clock: Clock | None = None,
     ) -> None:
         self._traffic = traffic
         self._scope = scope
@@ -103,30 +96,41 @@ class Driver:
         self._observe = observe
         self._late_most_s = late_most_s
         self._arms = {arm: _Arm() for arm in Arm}
-        self._zero_ns = time.perf_counter_ns()
-        self._lag_max_s = 0.0
+        self._clock_ns = _nanoseconds(clock)
+        self._zero_ns = self._clock_ns()
+        self._pulse = Pulse()
         self._mistake: Exception | None = None
 
     def now_ns(self) -> int:
         """Return the samples' time now: nanoseconds since this driver was made."""
-        return time.perf_counter_ns() - self._zero_ns
+        return self._clock_ns() - self._zero_ns
 
     async def drive(self, due: Iterable[Arrival], *, phase: Phase, until: asyncio.Event | None = None) -> None:
         """Send every arrival of *due* at its time, until they end or *until* is set. Answers may still be out."""
         start_ns = self.now_ns()
-        lag = asyncio.create_task(self._measure_lag())
-        try:
+        since_pause = 0
+        with Alarm(self._clock_ns) as alarm, self._pulse:
             for arrival in due:
                 due_ns = start_ns + round(arrival.due_s * 1e9)
-                await self._wait(due_ns, until)
+                since_pause = 0 if await self._wait(alarm, due_ns, until) else since_pause + 1
+                if since_pause == BURST_MOST:
+                    # Behind as it is, it must let the requests begin that it has started, and see the answers.
+                    await asyncio.sleep(0)
+                    since_pause = 0
                 if until is not None and until.is_set():
                     return
                 self._confess()
                 number = self._samples.open(arrival.arm, phase, arrival.request, due_ns)
                 self._start(number, arrival)
-        finally:
-            lag.cancel()
         self._confess()
+
+    async def _wait(self, alarm: Alarm, due_ns: int, until: asyncio.Event | None) -> bool:
+        """Come back at *due_ns*, or when *until* is set. Return whether there was anything to wait for."""
+        waited = False
+        while (left_ns := due_ns - self.now_ns()) > 0 and not (until is not None and until.is_set()):
+            await alarm.wait(self._zero_ns + due_ns - max(0, left_ns - LOOK_EVERY_NS))
+            waited = True
+        return waited
 
     def _confess(self) -> None:
         if self._mistake is not None:
@@ -164,20 +168,7 @@ class Driver:
 
     def health(self) -> Health:
         """Return how well this generator kept time so far."""
-        samples = self._samples
-        late = sorted(
-            (sent - due) / 1e9 for sent, due in zip(samples.sent_ns, samples.due_ns, strict=True) if sent >= 0
-        )
-        own = sum(Failure(kind).ours and kind != Failure.CUT for kind in samples.failure)
-        late_p99_s = quantile(late, 0.99) if late else None
-        healthy = not own and (late_p99_s is None or late_p99_s <= self._late_most_s)
-        return Health(late_p99_s, self._lag_max_s, own, healthy)
-
-    async def _wait(self, due_ns: int, until: asyncio.Event | None) -> None:
-        while (left_s := (due_ns - self.now_ns()) / 1e9) > 0:
-            if until is not None and until.is_set():
-                return
-            await asyncio.sleep(min(0.05, left_s - SPIN_S) if left_s > 2 * SPIN_S else 0)
+        return examine(self._samples, self._pulse, late_most_s=self._late_most_s)
 
     def _start(self, number: int, arrival: Arrival) -> None:
         state = self._arms[arrival.arm]
@@ -197,6 +188,7 @@ class Driver:
     async def _send(self, number: int, arrival: Arrival) -> None:
         samples, state = self._samples, self._arms[arrival.arm]
         failure, status, flags, holds = Failure.NONE, 0, 0, 0
+        request: httpx.Request | None = None
         try:
             request = self._request(number, arrival)
             # The deadline counts from the due time: a late start must not lengthen a caller's patience.
@@ -224,6 +216,8 @@ class Driver:
         except Exception as error:  # a mistake of ours must end the run, and not look like the service's silence
             self._mistake = self._mistake or error
             failure, done_ns = Failure.BUG, self.now_ns()
+        if request is not None and REPEATED in request.extensions:
+            flags |= Flag.REPEATED
         samples.close(number, done_ns=done_ns, status=status, failure=failure, flags=flags, holds=holds)
         latency_s = (done_ns - samples.due_ns[number]) / 1e9 if failure is Failure.NONE else None
         state.recent.append((time.monotonic(), latency_s))
@@ -247,11 +241,11 @@ class Driver:
         content = None if template.body is None else filled(str(template.body)).encode()
         return httpx.Request(template.method, filled(template.url), headers=headers, content=content)
 
-    async def _measure_lag(self) -> None:
-        while True:
-            before_s = time.monotonic()
-            await asyncio.sleep(LAG_EVERY_S)
-            self._lag_max_s = max(self._lag_max_s, time.monotonic() - before_s - LAG_EVERY_S)
+
+def _nanoseconds(clock: Clock | None) -> Callable[[], int]:
+    if clock is None or isinstance(clock, SystemClock):
+        return time.perf_counter_ns
+    return lambda: round(clock.monotonic_s() * 1e9)
 
 
 async def _whole(response: httpx.Response) -> bytes:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import httptools
 import httpx
 
-from luff.traffic.transport import Address, TrafficError, Transport
+from luff.traffic import Address, TrafficError, Transport
 
 __all__ = ["Answer", "Client", "Handler", "Incoming", "serve"]
 

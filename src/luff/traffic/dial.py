@@ -1,0 +1,112 @@
+"""
+Opening connections: where to, with which TLS, and what it means when that fails.
+
+Building a TLS context reads every CA of the machine, which takes longer than
+most requests: it is done once for a transport, in a thread, and never while
+others wait for the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import httpx
+
+from luff.samples import Failure
+
+__all__ = ["Address", "Dialler", "TrafficError", "round_trip_s"]
+
+CONNECT_WITHIN_S = 5.0
+_OUT_OF_SOMETHING = (23, 24, 99)
+"""ENFILE, EMFILE, EADDRNOTAVAIL: this machine has no file or no port left."""
+_RTT_AT = 68
+"""Where Linux has ``tcpi_rtt``, microseconds, in its ``tcp_info``."""
+
+ProtocolT = TypeVar("ProtocolT", bound=asyncio.Protocol)
+
+
+class TrafficError(httpx.TransportError):
+    """This is a request without a complete answer. *failure* says why."""
+
+    def __init__(self, failure: Failure, message: str) -> None:
+        super().__init__(message)
+        self.failure = failure
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """This is where to dial."""
+
+    host: str
+    port: int
+
+
+class Dialler:
+    """This opens connections. *ssl_context* ``None`` means the machine's own CAs; *server_name* is verified instead of the URL's."""
+
+    def __init__(self, ssl_context: ssl.SSLContext | None = None, server_name: str | None = None) -> None:
+        self._ssl_context = ssl_context
+        self._server_name = server_name
+        self._making: asyncio.Task[ssl.SSLContext] | None = None
+
+    async def dial(self, address: Address, *, tls_name: str | None, made: Callable[[], ProtocolT]) -> ProtocolT:
+        """
+        Return what *made* makes, connected to *address*; with *tls_name* over TLS, for that name.
+
+        Raises `TrafficError` with the kind of failure, within `CONNECT_WITHIN_S`.
+        """
+        loop = asyncio.get_running_loop()
+        where = f"{address.host}:{address.port}"
+        try:
+            async with asyncio.timeout(CONNECT_WITHIN_S):
+                tls = await self._context() if tls_name is not None else None
+                name = (self._server_name or tls_name) if tls is not None else None
+                _, connection = await loop.create_connection(
+                    made, address.host, address.port, ssl=tls, server_hostname=name
+                )
+        except TimeoutError as error:
+            raise TrafficError(Failure.CONNECT, f"{where} did not accept within {CONNECT_WITHIN_S:.0f} s") from error
+        except ssl.SSLError as error:
+            raise TrafficError(Failure.TLS, f"TLS with {where} failed: {error}") from error
+        except socket.gaierror as error:
+            raise TrafficError(Failure.RESOLVE, f"{address.host} has no address here: {error.strerror}") from error
+        except UnicodeError as error:
+            raise TrafficError(Failure.RESOLVE, f"{address.host!r} is no host name: {error}") from error
+        except OSError as error:
+            kind = Failure.POOL if error.errno in _OUT_OF_SOMETHING else Failure.CONNECT
+            raise TrafficError(kind, f"{where} could not be dialled: {error}") from error
+        return connection
+
+    async def _context(self) -> ssl.SSLContext:
+        if self._ssl_context is None:
+            if self._making is None:
+                self._making = asyncio.create_task(asyncio.to_thread(ssl.create_default_context))
+            # Whoever gives up waiting leaves it to be made for the others.
+            self._ssl_context = await asyncio.shield(self._making)
+            self._making = None
+        return self._ssl_context
+
+    async def aclose(self) -> None:
+        """Wait for a context that is still being made: a thread cannot be called back."""
+        if self._making is not None:
+            await asyncio.gather(self._making, return_exceptions=True)
+            self._making = None
+
+
+def round_trip_s(transport: asyncio.BaseTransport) -> float:
+    """Return the kernel's own measure of the way to the peer and back in seconds, 0 where it does not tell."""
+    option = getattr(socket, "TCP_INFO", None)
+    sock = transport.get_extra_info("socket")
+    if option is None or sock is None:
+        return 0.0
+    try:
+        said = sock.getsockopt(socket.IPPROTO_TCP, option, _RTT_AT + 4)
+    except OSError:
+        return 0.0
+    return float(struct.unpack_from("=I", said, _RTT_AT)[0]) / 1e6 if len(said) == _RTT_AT + 4 else 0.0

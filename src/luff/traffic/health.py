@@ -1,0 +1,198 @@
+"""
+What the generator says of itself: was it on time, and which rate would have worked.
+
+What must stay true: whatever the generator, or the process that it runs in, did
+wrong is said here in one sentence, and a run with such a sentence judges nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from array import array
+from collections import Counter
+from dataclasses import dataclass, replace
+
+from luff.outcome import Generator
+from luff.samples import Failure, Flag, Samples
+from luff.stats import quantile
+from luff.units import show_duration, show_percent, show_rate
+
+__all__ = ["LATE_MOST_S", "Health", "Pulse", "examine"]
+
+LATE_MOST_S = 0.02
+"""A p99 lateness above this makes the generator's word worth nothing, where nothing coarser is claimed."""
+STALLED_MOST = 0.01
+"""For a larger share of the time than this the event loop must not stand still."""
+REPEATED_MOST = 0.01
+"""More requests than this share must not have been sent twice: those that are left out are no random ones."""
+BUSY_MOST = 0.7
+"""What of a core a generator can use and still be on time."""
+LAG_EVERY_S = 0.02
+OWN = {
+    Failure.POOL: "found no free file or port on this machine",
+    Failure.RESOLVE: "had a host name that has no address on this machine",
+    Failure.WORKER: "were lost with a process of luff that ended",
+    Failure.BUG: "met a mistake in luff",
+}
+"""What our own failures are, for a sentence that begins with their number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """
+    This is how well the generator kept time.
+
+    *late_p99_s* is over every request sent, *lag_p99_s* and *lag_max_s* over
+    looks at the event loop, *stalled_ratio* the share of the time that it stood
+    still for longer than the samples can bear; *cpu_ratio* is of one core, of
+    the busiest process; *repeated* counts requests that were sent twice.
+    *trouble* says what was wrong, and *sustainable_hz* which rate per arm would
+    have worked, where that can be told: ``None`` otherwise.
+    """
+
+    late_p99_s: float | None = None
+    lag_p99_s: float | None = None
+    lag_max_s: float = 0.0
+    stalled_ratio: float = 0.0
+    cpu_ratio: float | None = None
+    own_failures: int = 0
+    repeated: int = 0
+    trouble: str | None = None
+    sustainable_hz: float | None = None
+
+    @property
+    def healthy(self) -> bool:
+        """Return whether the samples can be believed."""
+        return self.trouble is None
+
+    def summary(self) -> Generator:
+        """Return it as an outcome shows it."""
+        return Generator(
+            late_p99_ms=_ms(self.late_p99_s),
+            lag_p99_ms=_ms(self.lag_p99_s),
+            lag_max_ms=_ms(self.lag_max_s),
+            cpu=None if self.cpu_ratio is None else round(self.cpu_ratio, 3),
+            own_failures=self.own_failures,
+            repeated=self.repeated,
+            trouble=self.trouble,
+            sustainable_hz=self.sustainable_hz,
+            healthy=self.healthy,
+        )
+
+
+class Pulse:
+    """
+    This takes the pulse of a process that sends: looks at its event loop, and its CPU time.
+
+    Use it as a context around the sending, as often as there is sending.
+    """
+
+    def __init__(self) -> None:
+        self.lags_s = array("d")
+        self.busy_s = 0.0
+        self.wall_s = 0.0
+        self._task: asyncio.Task[None] | None = None
+        self._began = (0.0, 0.0)
+
+    def __enter__(self) -> None:
+        self._began = (time.monotonic(), time.process_time())
+        self._task = asyncio.create_task(self._look())
+
+    def __exit__(self, *_: object) -> None:
+        wall_s, busy_s = self._began
+        self.wall_s += time.monotonic() - wall_s
+        self.busy_s += time.process_time() - busy_s
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _look(self) -> None:
+        while True:
+            before_s = time.monotonic()
+            await asyncio.sleep(LAG_EVERY_S)
+            self.lags_s.append(max(0.0, time.monotonic() - before_s - LAG_EVERY_S))
+
+    @property
+    def cpu_ratio(self) -> float | None:
+        """Return the share of one core that this process used while it was sending."""
+        return self.busy_s / self.wall_s if self.wall_s else None
+
+
+def examine(samples: Samples, pulse: Pulse, *, late_most_s: float) -> Health:
+    """Return the health of the generator that made *samples*; *late_most_s* is how late their p99 may have left."""
+    late = sorted(sent - due for sent, due in zip(samples.sent_ns, samples.due_ns, strict=True) if sent >= 0)
+    lags = sorted(pulse.lags_s)
+    stalled_s = sum(lag for lag in lags if lag > late_most_s)
+    kinds = Counter(samples.failure)
+    own = {kind: kinds[kind] for kind in OWN if kinds[kind]}
+    found = Health(
+        late_p99_s=quantile(late, 0.99) / 1e9 if late else None,
+        lag_p99_s=quantile(lags, 0.99) if lags else None,
+        lag_max_s=lags[-1] if lags else 0.0,
+        stalled_ratio=stalled_s / pulse.wall_s if pulse.wall_s else 0.0,
+        cpu_ratio=pulse.cpu_ratio,
+        own_failures=sum(own.values()),
+        repeated=sum(bool(flags & Flag.REPEATED) for flags in samples.flags),
+    )
+    trouble = _lacking(own, len(samples)) or _slow(found, late_most_s) or _repeating(found, len(samples))
+    if trouble is None:
+        return found
+    rate_hz = _sustainable_hz(samples, pulse, kinds[Failure.POOL])
+    advice = "" if rate_hz is None else f"; {show_rate(rate_hz)} would have worked"
+    return replace(found, trouble=trouble + advice, sustainable_hz=rate_hz)
+
+
+def _lacking(own: dict[Failure, int], sent: int) -> str | None:
+    return "; ".join(f"{count} of {sent} requests {OWN[kind]}" for kind, count in own.items()) or None
+
+
+def _slow(found: Health, late_most_s: float) -> str | None:
+    used = "" if found.cpu_ratio is None else f" (its process used {found.cpu_ratio:.0%} of a core)"
+    if found.late_p99_s is not None and found.late_p99_s > late_most_s:
+        return (
+            f"one request in a hundred left {show_duration(found.late_p99_s)} or more after its due time, "
+            f"and these claims bear {show_duration(late_most_s)}{used}"
+        )
+    if found.stalled_ratio > STALLED_MOST:
+        return (
+            f"luff's own event loop stood still for {show_percent(100 * found.stalled_ratio)} of the time, "
+            f"up to {show_duration(found.lag_max_s)} at once{used}"
+        )
+    return None
+
+
+def _repeating(found: Health, sent: int) -> str | None:
+    if found.repeated <= REPEATED_MOST * sent:
+        return None
+    return (
+        f"{found.repeated} of {sent} requests met a connection that was just being closed and were sent twice: "
+        f"more than {show_percent(100 * REPEATED_MOST)} cannot be left out"
+    )
+
+
+def _sustainable_hz(samples: Samples, pulse: Pulse, without_place: int) -> float | None:
+    """
+    Return the rate per arm that this generator could have kept, ``None`` where it was not the rate that was wrong.
+
+    CPU grows with the rate, and so does what is in flight at once.
+    """
+    arms = len(set(samples.arm))
+    if not pulse.wall_s or not arms:
+        return None
+    rate_hz = len(samples) / arms / pulse.wall_s
+    used = pulse.cpu_ratio or 0.0
+    fits = [rate_hz * BUSY_MOST / used] if used > BUSY_MOST else []
+    if without_place:
+        fits.append(rate_hz * BUSY_MOST * (1.0 - without_place / len(samples)))
+    return _rounded_down(min(fits)) if fits and min(fits) > 0 else None
+
+
+def _rounded_down(rate_hz: float) -> float:
+    """Return *rate_hz* with two digits, never more than it is."""
+    digits = 10.0 ** (math.floor(math.log10(rate_hz)) - 1)
+    return math.floor(rate_hz / digits) * digits
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)
