@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from luff.model import Request
-from luff.pacing import Arrival, arrivals
-from luff.words import Arm
+from luff.model import Request, Stage, Traffic
+from luff.pacing import Arrival, Load, Pattern, arrivals, arrivals_of, load_of
+from luff.words import Arm, Phase
 
 LAW = settings(max_examples=100, deadline=None)
 ONE = (Request(url="http://shop/"),)
@@ -21,15 +21,43 @@ RATES = st.floats(0.2, 300)
 SECONDS = st.floats(0.05, 20)
 
 
-def _made(rate_hz: float, duration_s: float, *, seed: int = 7, **more: Any) -> list[Arrival]:
+PATTERNS: list[Pattern] = ["constant", "poisson"]
+STAGES = st.lists(
+    st.builds(Stage, for_s=st.one_of(st.just(0.0), st.floats(0.1, 5)), rate_hz=st.floats(0.5, 200)),
+    min_size=1,
+    max_size=5,
+).filter(lambda stages: sum(stage.for_s for stage in stages) > 0)
+START = st.one_of(st.none(), st.floats(0.5, 200))
+
+
+def _made(load: Load | float, duration_s: float, *, seed: int = 7, **more: Any) -> list[Arrival]:
     options: dict[str, Any] = {"requests": ONE, "rng": random.Random(seed), **more}
-    return list(arrivals(rate_hz, duration_s, **options))
+    return list(arrivals(load, duration_s, **options))
+
+
+def _staged(stages: list[Stage], start_hz: float | None, **more: Any) -> Traffic:
+    return Traffic(requests=ONE, stages=tuple(stages), rate_hz=start_hz, **more)
+
+
+def _area(traffic: Traffic, until_s: float) -> float:
+    """Return how many requests of each arm the stages have until *until_s*, as trapezoids."""
+    rate_hz, area = traffic.rate_hz or 0.0, 0.0
+    for stage in traffic.stages:
+        spent_s = min(stage.for_s, max(0.0, until_s))
+        if spent_s:
+            reached_hz = rate_hz + (stage.rate_hz - rate_hz) * spent_s / stage.for_s
+            area += spent_s * (rate_hz + reached_hz) / 2
+        until_s -= stage.for_s
+        rate_hz = stage.rate_hz
+    return area
 
 
 @LAW
-@given(rate_hz=RATES, duration_s=SECONDS, ramp=st.floats(0, 1), seed=st.integers())
-def test_arrivals_are_in_order_and_within_the_time(rate_hz: float, duration_s: float, ramp: float, seed: int) -> None:
-    made = _made(rate_hz, duration_s, seed=seed, ramp_s=ramp * duration_s)
+@given(rate_hz=RATES, duration_s=SECONDS, ramp=st.floats(0, 1), seed=st.integers(), pattern=st.sampled_from(PATTERNS))
+def test_arrivals_are_in_order_and_within_the_time(
+    rate_hz: float, duration_s: float, ramp: float, seed: int, pattern: Pattern
+) -> None:
+    made = _made(Load.steady(rate_hz, ramp_s=ramp * duration_s), duration_s, seed=seed, pattern=pattern)
     assert [each.due_s for each in made] == sorted(each.due_s for each in made)
     assert all(0 <= each.due_s < duration_s for each in made)
 
@@ -83,7 +111,7 @@ def test_one_arm_can_go_alone() -> None:
 
 @pytest.mark.parametrize("ramp_s", [1.0, 4.0])
 def test_a_ramp_rises_in_a_straight_line(ramp_s: float) -> None:
-    made = _made(200, 6, ramp_s=ramp_s)
+    made = _made(Load.steady(200, ramp_s=ramp_s), 6)
     assert len(made) / 2 == pytest.approx(200 * (6 - ramp_s / 2), abs=3)
     half = sum(each.due_s < ramp_s / 2 for each in made) / 2
     assert half == pytest.approx(200 * ramp_s / 8, abs=3)
@@ -98,3 +126,93 @@ def test_no_time_is_no_request() -> None:
 def test_arrivals_are_made_as_they_are_asked_for() -> None:
     endless = arrivals(1000, 1e9, requests=ONE, rng=random.Random(1))
     assert len(list(itertools.islice(endless, 10))) == 10
+
+
+@LAW
+@given(stages=STAGES, start_hz=START, seed=st.integers(), pattern=st.sampled_from(PATTERNS))
+def test_whatever_the_load_each_block_has_both_arms_with_the_same_request(
+    stages: list[Stage], start_hz: float | None, seed: int, pattern: Pattern
+) -> None:
+    load = load_of(_staged(stages, start_hz))
+    requests = [Request(url="http://shop/a"), Request(url="http://shop/b")]
+    duration_s = sum(stage.for_s for stage in stages)
+
+    made = _made(load, duration_s, seed=seed, pattern=pattern, requests=requests)
+
+    assert [each.due_s for each in made] == sorted(each.due_s for each in made)
+    assert all(0 <= each.due_s < duration_s for each in made)
+    for first, second in zip(made[::2], made[1::2], strict=False):
+        assert {first.arm, second.arm} == set(Arm)
+        assert first.request == second.request
+    counts = Counter(each.arm for each in made)
+    assert abs(counts[Arm.FAULT] - counts[Arm.CONTROL]) <= 1
+
+
+@LAW
+@given(stages=STAGES, start_hz=START, seed=st.integers())
+def test_constant_arrivals_are_as_many_as_each_stage_has(
+    stages: list[Stage], start_hz: float | None, seed: int
+) -> None:
+    traffic = _staged(stages, start_hz)
+    ends_s = list(itertools.accumulate(stage.for_s for stage in stages))
+
+    made = _made(load_of(traffic), ends_s[-1], seed=seed)
+
+    for end_s in ends_s:
+        area = _area(traffic, end_s)
+        for arm in Arm:
+            count = sum(each.due_s < end_s for each in made if each.arm is arm)
+            assert abs(count - area) <= 1.01
+
+
+@LAW
+@given(stages=STAGES, start_hz=START)
+def test_a_load_knows_its_mean_and_its_most(stages: list[Stage], start_hz: float | None) -> None:
+    traffic = _staged(stages, start_hz)
+    load, duration_s = load_of(traffic), sum(stage.for_s for stage in stages)
+
+    assert load.mean_hz * duration_s == pytest.approx(_area(traffic, duration_s))
+    begins_hz = [start_hz or 0.0, *(stage.rate_hz for stage in stages)]
+    held_hz = [max(begins_hz[place], stage.rate_hz) for place, stage in enumerate(stages) if stage.for_s]
+    # A stage of no time is a jump: what another jump follows at once was never sent.
+    assert load.most_hz == max(*held_hz, stages[-1].rate_hz)
+
+
+@pytest.mark.parametrize("stages", [[(10.0, 50.0)], [(5.0, 80.0), (0.0, 20.0), (5.0, 20.0)]])
+def test_poisson_arrivals_come_by_themselves_at_the_rate(stages: list[tuple[float, float]]) -> None:
+    traffic = _staged([Stage(for_s=seconds, rate_hz=rate_hz) for seconds, rate_hz in stages], 50.0)
+
+    counts = [len(_made(load_of(traffic), 10, seed=seed, pattern="poisson")) / 2 for seed in range(200)]
+
+    area = _area(traffic, 10)
+    mean = sum(counts) / len(counts)
+    assert mean == pytest.approx(area, rel=0.02)
+    # As many as the mean is the variance of the two arms' sum: what nobody planned comes in bunches.
+    assert sum((2 * count - 2 * mean) ** 2 for count in counts) / len(counts) == pytest.approx(2 * area, rel=0.35)
+
+
+def test_the_gaps_between_poisson_arrivals_remember_nothing() -> None:
+    made = _made(100, 200, pattern="poisson")
+    gaps_s = [after.due_s - before.due_s for before, after in itertools.pairwise(made)]
+
+    assert sum(gaps_s) / len(gaps_s) == pytest.approx(1 / 200, rel=0.03)
+    for mean_gaps, share in ((0.1, 0.905), (1.0, 0.368), (3.0, 0.050)):
+        assert sum(gap > mean_gaps / 200 for gap in gaps_s) / len(gaps_s) == pytest.approx(share, abs=0.015)
+
+
+def test_stages_are_for_the_time_with_the_fault() -> None:
+    traffic = _staged([Stage(for_s=4.0, rate_hz=100.0)], None)
+
+    def count(phase: Phase) -> float:
+        made = arrivals_of(traffic, phase, rate_hz=50, duration_s=4, rng=random.Random(1))
+        return len(list(made)) / 2
+
+    assert count(Phase.FAULT) == pytest.approx(200, abs=1)
+    assert count(Phase.RECOVERY) == pytest.approx(200, abs=1)
+    assert count(Phase.WARMUP) == pytest.approx(150, abs=1)
+
+
+def test_after_the_last_stage_its_rate_stays() -> None:
+    made = _made(load_of(_staged([Stage(for_s=1.0, rate_hz=100.0)], None)), 3)
+
+    assert len(made) / 2 == pytest.approx(50 + 200, abs=1)

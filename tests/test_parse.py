@@ -499,6 +499,17 @@ REFUSALS: list[Row] = [
     (spec("target: a\nfault: {delay: 3s}\ntraffic: {requests: [http://a/], duration: 2h}\nrestore: {ttl: 3h}\n"), 7, 46, "set traffic.duration to 3530s"),
     (spec("target: a\nfault: {delay: 3s}\nrestore: {ttl: 10m}\ntraffic: {requests: [http://a/], duration: 50m, timeout: 65s, warmup: 3s}\n"), 7, 18, "set restore.ttl to 53m"),
     (spec(GOOD + "restore: 10m\n"), 8, 12, "restore must be a mapping"),
+    (spec("target: a\nfault: {delay: 3s}\ntraffic: {requests: [http://a/], rate: 60000/s}\n"), 7, 42, "write at most 50000/s"),
+    (spec("target: a\nfault: {delay: 3s}\ntraffic: {requests: [http://a/], stages: [{for: 10s, rate: 60000/s}]}\n"),
+     7, 62, "write at most 50000/s"),
+    (spec("target: a\nfault: {delay: 3s}\ntraffic: {requests: [http://a/], stages: [{rate: 20/s}]}\n"), 7, 45, "needs 'for'"),
+    (spec("target: a\nfault: {delay: 3s}\ntraffic: {requests: [http://a/], stages: [{for: 10s, rate: 50/s}], duration: 20s}\n"),
+     7, 80, "the stages last 10 s together, and the duration says 20 s (leave traffic.duration out)"),
+    (spec("target: a\nfault: {delay: 3s}\ntraffic: {requests: [http://a/], stages: [{for: 0s, rate: 50/s}]}\n"),
+     7, 44, "more than 0s"),
+    (spec("target: a\nfault: {delay: 3s}\ntraffic: {requests: [http://a/], stages: [{for: 10s, rate: 20/s}]}\nexpect: [latency: {p99: 1s}]\n"),
+     8, 12, "10/s for 10 s sends 100 (make the stages longer, or their rates higher)"),
+    (spec("target: a\nfault: {delay: 3s}\ntraffic: {requests: [http://a/], arrivals: bursts}\n"), 7, 46, "poisson"),
     (spec("target: a\nfault: {delay: 3s}\ntraffic: {requests: [http://a/], duration: 20m}\n"), 7, 46, "set restore.ttl to"),
     (spec(GOOD + "knownFailure: {reason: x, until: 2027-02-30}\n"), 8, 36, "no day of any month"),
     (spec(GOOD + "abortOn: [contrl: {}]\n"), 8, 13, "did you mean 'control'?"),
@@ -683,3 +694,16 @@ def test_a_valid_text_with_something_odd_in_it_gives_documents_or_problems(text:
 @settings(max_examples=200, deadline=None)
 def test_any_override_gives_documents_or_problems(path: str, value: Any) -> None:
     parse_anything(SMALLEST + EXPECT, {path: str(value)})
+
+
+def test_stages_say_how_long_it_lasts_and_mean_the_same_when_written_out() -> None:
+    text = spec(
+        "target: a\nfault: {delay: 3s}\ntraffic: {requests: [http://a/], rate: 10/s, arrivals: poisson, "
+        "stages: [{for: 30s, rate: 40/s}, {for: 1m, rate: 40/s}]}\n"
+    )
+
+    traffic = parsed(text).spec.traffic
+    again = parsed(text.replace("stages:", "duration: 90s, stages:")).spec.traffic
+
+    assert (traffic.duration_s, traffic.arrivals, len(traffic.stages)) == (90.0, "poisson", 2)
+    assert again == traffic

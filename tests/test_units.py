@@ -89,7 +89,7 @@ def test_what_is_no_percentage_is_refused(value: Any) -> None:
         units.parse_percent(value)
 
 
-RATES = [("20/s", 20.0), ("600/m", 10.0), ("36000/h", 10.0), ("0.5/s", 0.5), ("1/h", 1 / 3600), ("1000000/s", 1e6)]
+RATES = [("20/s", 20.0), ("600/m", 10.0), ("36000/h", 10.0), ("0.5/s", 0.5), ("1/h", 1 / 3600), ("50000/s", 5e4)]
 
 
 @pytest.mark.parametrize(("text", "rate_hz"), RATES)
@@ -109,7 +109,7 @@ def test_rates(text: str, rate_hz: float) -> None:
         ("20 /s", "is not a rate"),
         (None, "is not a rate"),
         (math.nan, "is not a rate"),
-        ("1000001/s", "at most 1000000/s"),
+        ("50001/s", "at most 50000/s"),
         ("0.0001/h", "is too slow"),
     ],
 )

@@ -76,6 +76,7 @@ __all__ = [
     "Secret",
     "SecretRef",
     "SkipWhen",
+    "Stage",
     "Suite",
     "SuiteEntry",
     "SuiteSpec",
@@ -313,9 +314,21 @@ class Via(Document):
     tls: TLS | None = None
 
 
+class Stage(Document):
+    """This is a stretch of the load: for so long the rate goes in a straight line from where it is to *rate_hz*."""
+
+    for_s: DurationS
+    rate_hz: RateHz
+
+
 class Traffic(Document):
     """
     This is what is sent. *rate_hz* is per arm; *duration_s* is the most, after the warm-up.
+
+    *arrivals* says how requests fall within the rate: ``constant`` each in its
+    own even slot, ``poisson`` as if from many users who know nothing of one
+    another. With *stages* the rate changes: *rate_hz* is then where the first
+    one begins (nothing, unless written), and *duration_s* their sum.
 
     *timeout_s* is the total for one request; ``None`` means max(10 s, 2 x delay + 5 s).
     *rate_hz* ``None`` means 20/s, lowered so that held requests stay in bounds.
@@ -324,6 +337,8 @@ class Traffic(Document):
 
     requests: Annotated[tuple[Request, ...], Field(min_length=1)]
     rate_hz: RateHz | None = None
+    arrivals: Literal["constant", "poisson"] = "constant"
+    stages: Annotated[tuple[Stage, ...], Field(max_length=100)] = ()
     duration_s: DurationS = 60.0
     timeout_s: DurationS | None = None
     warmup_s: DurationS = 3.0

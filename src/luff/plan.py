@@ -22,6 +22,7 @@ from luff.hosts import DOMAIN, matches, meanings, qualify
 from luff.mechanism import check_frozen, check_grpc, check_timeouts, retries_unseen
 from luff.model import DEFAULT_RATE_HZ, Experiment, Object, Target
 from luff.others import Surroundings, find_others
+from luff.pacing import load_of
 from luff.routes import Injection, inject
 from luff.run_bounds import HELD_IN_LABS, HELD_ON_CLUSTERS, too_many_held
 from luff.scope import Scope
@@ -210,9 +211,11 @@ def _load(experiment: Experiment, timeout_s: float, bounds: Bounds) -> tuple[flo
     """Return the rate per arm, the requests held by the fault, and what was inferred."""
     spec = experiment.spec
     delay_s = 0.0 if spec.fault.delay is None else spec.fault.delay.duration_s
+    asked, written = load_of(spec.traffic), bool(spec.traffic.rate_hz or spec.traffic.stages)
+    rate_path = "spec.traffic.stages" if spec.traffic.stages else "spec.traffic.rate"
     for what, path, value, most, show in (
         ("delay", "spec.fault.delay", delay_s, bounds.delay_s, show_duration),
-        ("rate", "spec.traffic.rate", spec.traffic.rate_hz or 0.0, bounds.rate_hz, show_rate),
+        ("rate", rate_path, asked.most_hz if written else 0.0, bounds.rate_hz, show_rate),
         ("ttl", "spec.restore.ttl", spec.restore.ttl_s, bounds.ttl_s, show_duration),
     ):
         if value > most:
@@ -222,11 +225,15 @@ def _load(experiment: Experiment, timeout_s: float, bounds: Bounds) -> tuple[flo
                 next_step=f"lower it to {show(most)}",
             )
     hold_s = min(delay_s, timeout_s)
-    if spec.traffic.rate_hz is not None:
-        wrong = too_many_held(experiment, spec.traffic.rate_hz, most=bounds.held)
+    if written:
+        wrong = too_many_held(experiment, asked.most_hz, most=bounds.held)
         if wrong is not None:
-            raise PlanRefused("too_many_held", _placed(experiment, "spec.traffic.rate", wrong[0]), next_step=wrong[1])
-        return spec.traffic.rate_hz, spec.traffic.rate_hz * hold_s, []
+            raise PlanRefused("too_many_held", _placed(experiment, rate_path, wrong[0]), next_step=wrong[1])
+        held = asked.most_hz * hold_s
+        if not spec.traffic.stages:
+            return asked.mean_hz, held, []
+        why = "the mean over the stages, for warm-up and recovery"
+        return asked.mean_hz, held, [("traffic.rate", show_rate(asked.mean_hz), why)]
     rate_hz = DEFAULT_RATE_HZ
     why = "the default"
     if hold_s and rate_hz * hold_s > bounds.held:

@@ -42,7 +42,7 @@ from luff.mesh import Kind, Mesh, Ref
 from luff.model import Arm, Experiment, PolicySpec
 from luff.model import Phase as Part
 from luff.outcome import Outcome
-from luff.pacing import arrivals
+from luff.pacing import arrivals_of
 from luff.plan import Bounds, Plan, Stamp, make_plan
 from luff.policy import check_policy
 from luff.predicates import observer
@@ -53,7 +53,7 @@ from luff.samples import Samples
 from luff.scope import Scope
 from luff.settle import Settled, await_gone, await_live
 from luff.tallies import Judge
-from luff.traffic import Driver
+from luff.traffic import Driver, Transport, check_capacity
 from luff.tripwires import check_tripwires
 from luff.underway import POLL_EVERY_S, Options, Progress, Run, Stopper, World
 from luff.verdicts import Judgement, control_errors_most, ended_early, judge
@@ -282,6 +282,8 @@ def _locked(run: Run, plan: Plan) -> AbstractAsyncContextManager[None]:
 @asynccontextmanager
 async def _traffic(run: Run, plan: Plan) -> AsyncIterator[Driver]:
     transport = run.world.transport(run.experiment)
+    if isinstance(transport, Transport):
+        await check_capacity(run.experiment.spec.traffic, rate_hz=plan.rate_hz, timeout_s=plan.timeout_s)
     driver = Driver(
         run.experiment.spec.traffic.revealed(os.environ),
         plan.stamp.scope,
@@ -336,7 +338,8 @@ async def _drive(run: Run, plan: Plan, driver: Driver) -> None:
     run.progress.traffic(driver, phase=Part.FAULT, most_s=duration_s)
     run.situation.live_ns = driver.now_ns()
     enough = asyncio.Event()
-    due = arrivals(plan.rate_hz, duration_s, requests=run.experiment.spec.traffic.requests, rng=run.rng)
+    traffic = run.experiment.spec.traffic
+    due = arrivals_of(traffic, Part.FAULT, rate_hz=plan.rate_hz, duration_s=duration_s, rng=run.rng)
     driving = asyncio.create_task(driver.drive(due, phase=Part.FAULT, until=enough))
     try:
         while not driving.done():
@@ -411,7 +414,8 @@ async def _recover(run: Run, plan: Plan, driver: Driver) -> None:
     most_s = within_s + RECOVERY_TAIL_S
     run.progress.traffic(driver, phase=Part.RECOVERY, most_s=most_s)
     enough = asyncio.Event()
-    due = arrivals(plan.rate_hz, most_s, requests=run.experiment.spec.traffic.requests, rng=run.rng)
+    traffic = run.experiment.spec.traffic
+    due = arrivals_of(traffic, Part.RECOVERY, rate_hz=plan.rate_hz, duration_s=most_s, rng=run.rng)
     driving = asyncio.create_task(driver.drive(due, phase=Part.RECOVERY, until=enough))
     try:
         while not driving.done():

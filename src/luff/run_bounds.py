@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 
 from luff.model import Experiment, LatencyExpectation, RecoveryExpectation
+from luff.pacing import load_of
 from luff.units import TTL_MOST_S, show_duration, show_rate
 from luff.yaml_nodes import Fields, Problems, place_at
 
@@ -27,11 +28,12 @@ def refuse_bounds(experiment: Experiment, spec: Fields, problems: Problems) -> N
     """Refuse a run that cannot end in its ttl, limits that no request could break, and too many held requests."""
     _times(experiment, spec, problems)
     _latencies(experiment, spec, problems)
-    rate_hz = experiment.spec.traffic.rate_hz
-    if rate_hz is not None and experiment.spec.timeout_s > 0:
-        wrong = too_many_held(experiment, rate_hz, most=HELD_IN_LABS)
+    _stages(experiment, spec, problems)
+    traffic = experiment.spec.traffic
+    if (traffic.rate_hz or traffic.stages) and experiment.spec.timeout_s > 0:
+        wrong = too_many_held(experiment, load_of(traffic).most_hz, most=HELD_IN_LABS)
         if wrong is not None:
-            problems.add(place_at(spec, "traffic", "rate"), *wrong)
+            problems.add(place_at(spec, "traffic", "stages" if traffic.stages else "rate"), *wrong)
 
 
 def too_many_held(experiment: Experiment, rate_hz: float, *, most: float) -> tuple[str, str] | None:
@@ -44,7 +46,7 @@ def too_many_held(experiment: Experiment, rate_hz: float, *, most: float) -> tup
     fits_hz = math.floor(most / hold_s * 10) / 10
     return (
         f"{show_rate(rate_hz)} x {show_duration(hold_s)} would hold {held:.0f} requests in the caller; {most:.0f} are allowed here",
-        f"lower traffic.rate to {show_rate(fits_hz)}",
+        f"lower {'the rate of every stage' if experiment.spec.traffic.stages else 'traffic.rate'} to {show_rate(fits_hz)}",
     )
 
 
@@ -83,6 +85,17 @@ def _times(experiment: Experiment, spec: Fields, problems: Problems) -> None:
             f"traffic {show_duration(traffic.duration_s)} + twice the timeout {show_duration(2 * timeout_s)} + "
             f"recovery {show_duration(recovery_s)} + {show_duration(_TO_SPARE_S)} to spare",
             f"set restore.ttl to {_rounded_up(min(needed_s, TTL_MOST_S))}",
+        )
+
+
+def _stages(experiment: Experiment, spec: Fields, problems: Problems) -> None:
+    traffic = experiment.spec.traffic
+    total_s = sum(stage.for_s for stage in traffic.stages)
+    if traffic.stages and not math.isclose(total_s, traffic.duration_s, rel_tol=1e-9):
+        problems.add(
+            place_at(spec, "traffic", "duration"),
+            f"the stages last {show_duration(total_s)} together, and the duration says {show_duration(traffic.duration_s)}",
+            "leave traffic.duration out",
         )
 
 

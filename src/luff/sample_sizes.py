@@ -12,7 +12,6 @@ from typing import Literal
 
 from luff import stats
 from luff.model import (
-    DEFAULT_RATE_HZ,
     AnswerExpectation,
     AttemptsExpectation,
     ErrorsExpectation,
@@ -23,6 +22,7 @@ from luff.model import (
     NoWorseThanExpectation,
     RecoveryExpectation,
 )
+from luff.pacing import load_of
 from luff.short_forms import QUANTILES
 from luff.units import show_count, show_duration, show_percent, show_rate, write_rate
 from luff.yaml_nodes import Fields, Place, Problems, place_at
@@ -48,7 +48,7 @@ def refuse_small_samples(experiment: Experiment, spec: Fields, problems: Problem
 
 def _sample(experiment: Experiment, expectation: Expectation, place: Place, problems: Problems) -> None:
     traffic = experiment.spec.traffic
-    rate_hz = traffic.rate_hz or DEFAULT_RATE_HZ
+    rate_hz = load_of(traffic).mean_hz
     if isinstance(expectation, RecoveryExpectation):
         _recovery(expectation, rate_hz, place, problems)
         return
@@ -73,7 +73,9 @@ def _sample(experiment: Experiment, expectation: Expectation, place: Place, prob
         place,
         f"{words} at {show_percent(experiment.spec.confidence_percent)} confidence needs at least {show_count(needed)} requests; "
         f"{show_rate(rate_hz)} for {show_duration(traffic.duration_s)} sends {show_count(sent)}",
-        f"set traffic.duration to {_seconds_for(needed, rate_hz)}s, or traffic.rate to "
+        "make the stages longer, or their rates higher"
+        if traffic.stages
+        else f"set traffic.duration to {_seconds_for(needed, rate_hz)}s, or traffic.rate to "
         f"{write_rate(float(_rate_for(needed, traffic.duration_s)))}",
     )
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+from luff.units import parse_duration_s, write_duration
 from luff.yaml_nodes import Fields, Items, Node, Place, Problems, Scalar, did_you_mean, mapping
 
 __all__ = ["BESIDE_VIA", "EXPECTATION_PARTS", "GRPC_NAMES", "QUANTILES", "TRIPWIRE_PARTS", "shape", "spell"]
@@ -76,6 +77,26 @@ def shape(kind: str, spec: Fields, problems: Problems) -> None:
     if isinstance(abort_on, Items):
         abort_on.items = [_shaped_tripwire(item, problems) for item in abort_on.items]
         _always_watch_control(abort_on, problems)
+    _sum_stages(spec.fields.get("traffic"))
+
+
+def _sum_stages(traffic: Node | None) -> None:
+    """Let the duration be what the stages add up to, where it is not written."""
+    stages = traffic.fields.get("stages") if isinstance(traffic, Fields) else None
+    if (
+        not isinstance(traffic, Fields)
+        or not isinstance(stages, Items)
+        or not stages.items
+        or "duration" in traffic.fields
+    ):
+        return
+    lengths = [item.fields.get("for") for item in stages.items if isinstance(item, Fields)]
+    try:
+        seconds = sum(parse_duration_s(each.value if isinstance(each, Scalar) else None) for each in lengths)
+    except ValueError:
+        # The stage itself is complained of.
+        seconds = 60.0
+    traffic.fields["duration"] = Scalar(stages.place, write_duration(seconds), quoted=True)
 
 
 # --- short to long -----------------------------------------------------------------------------------------------

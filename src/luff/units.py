@@ -38,8 +38,8 @@ DURATION_MOST_S = 10 * 366 * 86400.0
 """Longer than anything here can last."""
 TTL_MOST_S = 3600.0
 """The most that a twin may live. A reaper takes out what is older, whatever its name says, so nobody may ask for more."""
-RATE_MOST_HZ = 1e6
-"""More than one machine can send; a plan's own bound is far below."""
+RATE_MOST_HZ = 50_000.0
+"""More than one machine sends; whether this one sends as much as is asked is found out before a run."""
 RATE_LEAST_HZ = 1e-6
 """One in eleven days: with fewer there is nothing to measure."""
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from luff.errors import PlanRefused
 from luff.model import Arm
 from luff.model import Phase as Part
-from luff.pacing import Arrival, arrivals
+from luff.pacing import Arrival, arrivals_of
 from luff.plan import Plan
 from luff.samples import Failure, Flag, Samples
 from luff.traffic import Driver
@@ -39,8 +39,7 @@ async def warm_up(run: Run, plan: Plan, driver: Driver) -> bool:
     run.step("warm-up")
     run.progress.traffic(driver, phase=Part.WARMUP, most_s=traffic.warmup_s)
     if traffic.warmup_s:
-        ramp_s = traffic.warmup_s / 2
-        due = arrivals(plan.rate_hz, traffic.warmup_s, requests=traffic.requests, rng=run.rng, ramp_s=ramp_s)
+        due = arrivals_of(traffic, Part.WARMUP, rate_hz=plan.rate_hz, duration_s=traffic.warmup_s, rng=run.rng)
         await driver.drive(due, phase=Part.WARMUP)
         await driver.drain(within_s=plan.timeout_s)
     if sum(1 for _ in samples.rows(arm=Arm.CONTROL)) < CONTROL_LEAST:

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from luff.decide import Proxy, RequestFacts, decide
 from luff.errors import UsageError
 from luff.model import Fault, Target, Traffic
-from luff.pacing import Arrival, arrivals
+from luff.pacing import Arrival, Load, arrivals
 from luff.patches import apply
 from luff.routes import inject, select
 from luff.samples import Failure, Flag, Samples
@@ -577,6 +577,7 @@ def test_what_the_proxy_says_is_kept(header: str | None, flags: Flag) -> None:
 def test_a_seed_decides_all_arrivals(rate_hz: float, duration_s: float, ramp_share: float, seed: int) -> None:
     def made() -> list[Arrival]:
         requests, rng = _traffic().requests, random.Random(seed)
-        return list(arrivals(rate_hz, duration_s, requests=requests, rng=rng, ramp_s=duration_s * ramp_share))
+        load = Load.steady(rate_hz, ramp_s=duration_s * ramp_share)
+        return list(arrivals(load, duration_s, requests=requests, rng=rng))
 
     assert made() == made()

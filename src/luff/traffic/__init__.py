@@ -5,6 +5,7 @@ from __future__ import annotations
 from luff.traffic.dial import Address, TrafficError
 from luff.traffic.driver import Driver, Snapshot
 from luff.traffic.health import Health
+from luff.traffic.machine import check_capacity
 from luff.traffic.transport import Transport
 
-__all__ = ["Address", "Driver", "Health", "Snapshot", "TrafficError", "Transport"]
+__all__ = ["Address", "Driver", "Health", "Snapshot", "TrafficError", "Transport", "check_capacity"]

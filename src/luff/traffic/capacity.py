@@ -1,0 +1,123 @@
+"""
+Whether this machine can send what is asked, decided before anything is sent.
+
+Pure: what the machine has is a value. By Little's law rate × time in flight
+requests are open at once, and each has a file and a port of its own; and a core
+sends only so many a second. What does not fit is refused with what would, or
+shared among several processes. What must stay true: a load that was let
+through here is never late because there was too much of it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from luff.errors import PlanRefused
+from luff.units import show_count, show_duration, show_rate
+
+__all__ = ["SURE_HZ", "Demand", "Machine", "share"]
+
+SURE_HZ = 300.0
+"""So many requests a second any core sends that runs luff at all; more is found out first."""
+USABLE_RATIO = 0.5
+"""What of a core's best is counted on: the rest is for arrivals that bunch, answers that are large, and neighbours."""
+KEPT_FILES = 128
+"""Files that luff needs for everything else."""
+USUAL_S = 1.0
+"""How long a request of the control arm is taken to last: it is what is healthy."""
+PROCESSES_MOST = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """
+    This is what there is to send with.
+
+    *files* may be open in one process, *ports* can be had towards one address,
+    *cores* are free to be used, and *core_hz* requests a second is the best
+    that one of them did in a trial; ``None`` where there was none.
+    """
+
+    files: int
+    ports: int
+    cores: int
+    core_hz: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """This is what is asked: *rate_hz* per arm at its highest, and *timeout_s*, for which a faulted request may last."""
+
+    rate_hz: float
+    timeout_s: float
+
+    @property
+    def both_hz(self) -> float:
+        """Return the requests a second of both arms."""
+        return 2.0 * self.rate_hz
+
+    @property
+    def seconds(self) -> float:
+        """Return the seconds that a pair of requests, one of each arm, is in flight together."""
+        return self.timeout_s + min(USUAL_S, self.timeout_s)
+
+    @property
+    def in_flight(self) -> float:
+        """Return how many requests can be open at once."""
+        return self.rate_hz * self.seconds
+
+
+def share(demand: Demand, machine: Machine, *, processes_most: int = PROCESSES_MOST) -> int:
+    """
+    Return among how many processes, at most *processes_most*, *demand* has to be shared.
+
+    Raises `PlanRefused` where no number of them can do it, with the rate that would do.
+    """
+    by_cpu = _by_cpu(demand, machine, min(machine.cores, processes_most))
+    files_each = machine.files - KEPT_FILES
+    by_files = math.ceil(demand.in_flight / files_each) if files_each > 0 else processes_most + 1
+    if demand.in_flight > machine.ports:
+        raise _in_flight(demand, machine.ports, "ports towards one address", "widen net.ipv4.ip_local_port_range")
+    if by_files > processes_most:
+        raise _in_flight(demand, max(0, processes_most * files_each), "open files", "raise the limit (ulimit -n)")
+    return max(1, by_cpu, by_files)
+
+
+def _by_cpu(demand: Demand, machine: Machine, most: int) -> int:
+    if demand.both_hz <= SURE_HZ or machine.core_hz is None:
+        return 1
+    usable_hz = max(SURE_HZ, machine.core_hz * USABLE_RATIO)
+    needed = math.ceil(demand.both_hz / usable_hz)
+    if needed > most:
+        raise PlanRefused(
+            "rate_over_machine",
+            f"{show_rate(demand.rate_hz)} on each of two arms is {show_rate(demand.both_hz)}, and {_cores(most)} of this machine "
+            f"can send {show_rate(_down(usable_hz * most))} in time",
+            next_step=f"lower traffic.rate to {show_rate(_down(usable_hz * most / 2))}, or use a larger machine",
+        )
+    return needed
+
+
+def _cores(count: int) -> str:
+    return "one core" if count == 1 else f"{count} cores"
+
+
+def _in_flight(demand: Demand, most: int, what: str, otherwise: str) -> PlanRefused:
+    fits_hz = most / demand.seconds
+    fits_s = most / demand.rate_hz - USUAL_S
+    shorter = f", or traffic.timeout to {show_duration(math.floor(fits_s))}" if fits_s >= 1 else ""
+    return PlanRefused(
+        "in_flight_over_machine",
+        f"{show_rate(demand.rate_hz)} for up to {show_duration(demand.timeout_s)} each is {show_count(math.ceil(demand.in_flight))} "
+        f"requests at once, and this machine has {show_count(most)} {what}",
+        next_step=f"lower traffic.rate to {show_rate(_down(fits_hz))}{shorter}, or {otherwise}",
+    )
+
+
+def _down(rate_hz: float) -> float:
+    """Return *rate_hz* rounded down to what people write."""
+    if rate_hz < 1:
+        return math.floor(rate_hz * 60) / 60
+    digits = 10.0 ** max(0, math.floor(math.log10(rate_hz)) - 1)
+    return math.floor(rate_hz / digits) * digits

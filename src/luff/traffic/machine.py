@@ -1,0 +1,114 @@
+"""
+What this machine has to send with: files, ports, cores, and how much a core sends in a short trial on loopback.
+
+The trial drives the real driver and transport, so that what it finds is what a
+run will have. It is made only where there is a question: little traffic any
+core can send.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import resource
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import cast
+
+from luff.model import Request, Traffic
+from luff.pacing import Arrival, load_of
+from luff.samples import Samples
+from luff.scope import Scope
+from luff.traffic.capacity import SURE_HZ, Demand, Machine, share
+from luff.traffic.dial import Address
+from luff.traffic.driver import Driver
+from luff.traffic.transport import Transport
+from luff.words import Arm, Phase
+
+__all__ = ["check_capacity", "look_at_machine"]
+
+TRIAL_PAIRS = 200
+TRIAL_WITHIN_S = 5.0
+_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_PORTS_USUAL = 16_384
+"""What IANA sets aside for it, where the system does not say."""
+_ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+
+
+async def check_capacity(traffic: Traffic, *, rate_hz: float, timeout_s: float) -> None:
+    """Raise `PlanRefused`, with what would do, where this process cannot send *traffic* in time; *rate_hz* is the plan's."""
+    demand = Demand(load_of(traffic, rate_hz).most_hz, timeout_s)
+    # All of it is sent from one process: more cores are of no use to it.
+    share(demand, replace(await look_at_machine(demand), cores=1), processes_most=1)
+
+
+async def look_at_machine(demand: Demand) -> Machine:
+    """Return what this machine has for *demand*. The limit on open files is raised as far as it may be, if that is needed."""
+    trial = await _trial() if demand.both_hz > SURE_HZ else None
+    return Machine(files=_files(demand), ports=_ports(), cores=_cores(), core_hz=trial)
+
+
+def _files(demand: Demand) -> int:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < 2 * demand.in_flight:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (OSError, ValueError):
+            # macOS says infinity and means less.
+            return soft
+        soft = hard
+    return 1 << 30 if soft == resource.RLIM_INFINITY else soft
+
+
+def _ports() -> int:
+    try:
+        first, last = _PORTS.read_text().split()
+    except (OSError, ValueError):
+        return _PORTS_USUAL
+    return int(last) - int(first) + 1
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _Peer(asyncio.Protocol):
+    """This answers whatever comes."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._transport.write(_ANSWER)
+
+
+async def _trial() -> float | None:
+    """Return how many requests a second one core sends and answers here, by the CPU that they take; ``None`` if it failed."""
+    loop = asyncio.get_running_loop()
+    try:
+        server = await loop.create_server(_Peer, "127.0.0.1", 0)
+    except OSError:
+        return None
+    port = server.sockets[0].getsockname()[1]
+    transport = Transport(lambda _: Address("127.0.0.1", port))
+    traffic = Traffic(requests=(Request(url="http://trial/"),))
+    # A few at a time: so many connections as a real run has, each used many times.
+    pairs = [[Arrival(0.0, arm, 0) for arm in Arm] for _ in range(TRIAL_PAIRS)]
+    samples = Samples()
+    driver = Driver(
+        traffic, Scope("0" * 32, "1" * 32), samples, transport, timeout_s=TRIAL_WITHIN_S, rng=random.Random(0)
+    )
+    try:
+        begun_s = time.process_time()
+        for at in range(0, len(pairs), 8):
+            await driver.drive([each for pair in pairs[at : at + 8] for each in pair], phase=Phase.WARMUP)
+            await driver.drain(within_s=TRIAL_WITHIN_S)
+        spent_s = time.process_time() - begun_s
+    finally:
+        await driver.stop()
+        await transport.aclose()
+        server.close()
+    answered = sum(status == 200 for status in samples.status)
+    return answered / spent_s if answered == len(samples) and spent_s > 0 else None

@@ -1,0 +1,58 @@
+"""What this machine is found to have."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+
+import pytest
+
+from luff.errors import PlanRefused
+from luff.model import Request, Stage, Traffic
+from luff.traffic import check_capacity
+from luff.traffic.capacity import SURE_HZ, Demand
+from luff.traffic.machine import look_at_machine
+
+ONE = (Request(url="http://shop/"),)
+
+
+def test_a_trial_is_made_only_where_there_is_a_question() -> None:
+    little = asyncio.run(look_at_machine(Demand(SURE_HZ / 2, 10)))
+    much = asyncio.run(look_at_machine(Demand(SURE_HZ, 10)))
+
+    assert little.core_hz is None
+    assert much.core_hz is not None
+    assert much.core_hz > SURE_HZ
+    assert little.ports > 1000
+    assert little.cores >= 1
+
+
+def test_the_limit_on_files_is_raised_where_it_may_be() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lower = min(512, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lower, hard))
+    try:
+        untouched = asyncio.run(look_at_machine(Demand(10, 10)))
+        raised = asyncio.run(look_at_machine(Demand(100, 30)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    assert untouched.files == lower
+    assert raised.files == hard
+
+
+def test_a_rate_that_no_machine_keeps_is_refused_before_anything_is_sent() -> None:
+    traffic = Traffic(requests=ONE, stages=(Stage(for_s=1.0, rate_hz=50_000.0),))
+
+    with pytest.raises(PlanRefused) as refused:
+        asyncio.run(check_capacity(traffic, rate_hz=25_000.0, timeout_s=0.1))
+
+    assert refused.value.rule == "rate_over_machine"
+    assert refused.value.message.startswith(
+        "50000/s on each of two arms is 100000/s, and one core of this machine can send "
+    )
+    assert (refused.value.next_step or "").startswith("lower traffic.rate to ")
+
+
+def test_what_is_asked_usually_is_let_through() -> None:
+    asyncio.run(check_capacity(Traffic(requests=ONE), rate_hz=20.0, timeout_s=11.0))
