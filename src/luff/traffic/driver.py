@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -28,7 +27,8 @@ from luff.stats import quantile
 from luff.traffic.alarm import Alarm
 from luff.traffic.dial import TrafficError
 from luff.traffic.health import LATE_MOST_S, Health, Pulse, examine
-from luff.traffic.http1 import BODY_MOST_BYTES
+from luff.traffic.http1 import BODY_MOST_BYTES, Body
+from luff.traffic.templates import Template
 from luff.traffic.transport import REPEATED
 
 __all__ = ["Driver", "Snapshot"]
@@ -41,7 +41,6 @@ BURST_MOST = 16
 """Requests started in one go when they are overdue."""
 NO_ROUTE_STATUSES = (404, 502)
 """How Envoy answers for a host that it does not know: at a gateway, and in a sidecar that knows the mesh alone."""
-NOT_CACHED = {"cache-control": "no-store", "pragma": "no-cache"}
 
 Observe = Callable[[int, "httpx.Headers", bytes], int]
 
@@ -87,7 +86,7 @@ class Driver:
         late_most_s: float = LATE_MOST_S,
         clock: Clock | None = None,
     ) -> None:
-        self._traffic = traffic
+        self._templates = [Template(request) for request in traffic.requests]
         self._scope = scope
         self._samples = samples
         self._transport = transport
@@ -224,22 +223,9 @@ class Driver:
         state.errors += failure is not Failure.NONE or status >= 500
 
     def _request(self, number: int, arrival: Arrival) -> httpx.Request:
-        template = self._traffic.requests[arrival.request]
+        template = self._templates[arrival.request]
         mark = self._scope.headers if arrival.arm is Arm.FAULT else self._scope.control_headers
-
-        def filled(text: str) -> str:
-            if "{{" not in text:
-                return text
-            made = str(uuid.UUID(int=self._rng.getrandbits(128), version=4))
-            return text.replace("{{uuid}}", made).replace("{{seq}}", str(number))
-
-        headers = {
-            **NOT_CACHED,
-            **{name.lower(): filled(str(value)) for name, value in template.headers.items()},
-            **mark(number),
-        }
-        content = None if template.body is None else filled(str(template.body)).encode()
-        return httpx.Request(template.method, filled(template.url), headers=headers, content=content)
+        return template.request(mark(number), number=number, rng=self._rng)
 
 
 def _nanoseconds(clock: Clock | None) -> Callable[[], int]:
@@ -250,6 +236,9 @@ def _nanoseconds(clock: Clock | None) -> Callable[[], int]:
 
 async def _whole(response: httpx.Response) -> bytes:
     """Return the body, decoded; one that decodes to more than may come is refused like one that came so large."""
+    if isinstance(response.stream, Body) and "content-encoding" not in response.headers:
+        # It is here already, within its bounds, and there is nothing to decode.
+        return response.stream.whole
     parts, size = [], 0
     async for part in response.aiter_bytes():
         size += len(part)

@@ -203,12 +203,12 @@ class Connection(asyncio.Protocol):
 class Body(httpx.AsyncByteStream):
     """This is a body that is all here, in parts of a bounded size."""
 
-    def __init__(self, body: bytes) -> None:
-        self._body = body
+    def __init__(self, whole: bytes) -> None:
+        self.whole = whole
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        for begin in range(0, len(self._body), BODY_PART_BYTES):
-            yield self._body[begin : begin + BODY_PART_BYTES]
+        for begin in range(0, len(self.whole), BODY_PART_BYTES):
+            yield self.whole[begin : begin + BODY_PART_BYTES]
 
 
 def wire(request: httpx.Request, body: bytes) -> bytes:
