@@ -29,15 +29,16 @@ prove: $(VENV)/.dev ## Prove the restore protocol: every schedule, every mutant,
 	@LUFF_TEST_KILLS=200 LUFF_TEST_PROOF=$(CURDIR)/build/proof $(BIN)/python -m pytest -q tests/story/test_kills.py
 	@LUFF_TEST_WHOLE=1 $(BIN)/python -m pytest -q tests/story/test_selftest.py
 
-bench: $(VENV)/.dev ## Measure, and print the figures side by side.
+bench: $(VENV)/.dev $(VENV)-bench/.made ## Measure, and print the figures side by side.
 	@$(BIN)/python bench/all.py
 
 lock: ## Make the lock files anew from pyproject.toml (needs uv).
 	uv pip compile --universal --generate-hashes --no-header --no-annotate -q $(EXTRAS) -p 3.11 pyproject.toml -o requirements.lock
 	uv pip compile --universal --generate-hashes --no-header --no-annotate -q $(EXTRAS) --group dev -p 3.11 -c requirements.lock pyproject.toml -o requirements-dev.lock
+	uv pip compile --universal --generate-hashes --no-header --no-annotate -q --group bench -p 3.11 -o requirements-bench.lock
 
 clean: ## Remove the virtual environment and what tools left.
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build
+	rm -rf $(VENV) $(VENV)-bench .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache dist build
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
@@ -56,3 +57,9 @@ $(VENV)/.dev: $(VENV)/bin/python requirements-dev.lock pyproject.toml
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r requirements-dev.lock
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@ $(VENV)/.runtime
+
+# Load generators to compare with; what they need conflicts with what luff needs.
+$(VENV)-bench/.made: $(VENV)/bin/python requirements-bench.lock
+	@$(PYTHON) -m venv $(VENV)-bench
+	@$(VENV)-bench/bin/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r requirements-bench.lock
+	@touch $@
