@@ -181,7 +181,6 @@ class Generator(_Part):
     repeated: int = 0
     trouble: str | None = None
     sustainable_hz: float | None = None
-    workers: int = 1
     healthy: bool
 
 

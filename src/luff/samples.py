@@ -55,13 +55,31 @@ class Failure(IntEnum):
     """The run ended first: what was in flight is not judged."""
     BUG = 19
     """luff itself made a mistake; the run ends with it."""
-    WORKER = 20
-    """A process of luff that sent it ended before it was decided."""
 
     @property
     def ours(self) -> bool:
         """Return whether the generator is to blame."""
         return self >= Failure.POOL
+
+    @property
+    def words(self) -> str:
+        """Return it as a clause of which a request is the subject."""
+        return _WORDS[self]
+
+
+_WORDS = {
+    Failure.NONE: "was answered",
+    Failure.CONNECT: "could not connect: the address refused, or did not accept in time",
+    Failure.DEADLINE: "had no complete answer when its time was over",
+    Failure.RESET: "lost its connection before the answer was complete",
+    Failure.PROTOCOL: "was answered with something that is not HTTP",
+    Failure.TOO_LARGE: "was answered with more than luff reads",
+    Failure.TLS: "failed in the TLS handshake, or the certificate does not hold",
+    Failure.POOL: "found no free file or port on this machine",
+    Failure.RESOLVE: "had a host name that has no address on this machine",
+    Failure.CUT: "was under way when the run ended",
+    Failure.BUG: "met a mistake in luff",
+}
 
 
 class Flag(IntFlag):

@@ -89,7 +89,7 @@ def _unreached(samples: Samples, number: int) -> bool:
 
 def _how(samples: Samples, number: int) -> str:
     failure = Failure(samples.failure[number])
-    return f"status {samples.status[number]}" if failure is Failure.NONE else failure.name.lower()
+    return f"status {samples.status[number]}" if failure is Failure.NONE else f"one {failure.words}"
 
 
 def _nobody_there(url: str, samples: Samples, number: int, *, count: int) -> PlanRefused:

@@ -98,7 +98,7 @@ def test_requests_that_found_no_place_say_how_many_would_have_fitted() -> None:
     # 1,000 a second per arm, three quarters of it found a place, and a margin stays.
     assert health.sustainable_hz == 520
     assert health.trouble == (
-        "5000 of 20000 requests found no free file or port on this machine; 520/s would have worked"
+        "of 20000 requests 5000 found no free file or port on this machine; 520/s would have worked"
     )
 
 
@@ -108,7 +108,7 @@ def test_every_failure_of_ours_has_words(failure: Failure) -> None:
 
     assert (health.own_failures, health.healthy) == (1, False)
     assert health.trouble is not None
-    assert health.trouble.startswith("1 of 1000 requests ")
+    assert health.trouble.startswith("of 1000 requests 1 ")
 
 
 def test_what_is_cut_at_the_end_is_no_trouble() -> None:

@@ -30,13 +30,8 @@ REPEATED_MOST = 0.01
 BUSY_MOST = 0.7
 """What of a core a generator can use and still be on time."""
 LAG_EVERY_S = 0.02
-OWN = {
-    Failure.POOL: "found no free file or port on this machine",
-    Failure.RESOLVE: "had a host name that has no address on this machine",
-    Failure.WORKER: "were lost with a process of luff that ended",
-    Failure.BUG: "met a mistake in luff",
-}
-"""What our own failures are, for a sentence that begins with their number."""
+OWN: tuple[Failure, ...] = tuple(kind for kind in Failure if kind.ours and kind is not Failure.CUT)
+"""The failures that are ours. What is cut at the end of a run is not one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +120,7 @@ def examine(samples: Samples, pulse: Pulse, *, late_most_s: float) -> Health:
     lags = sorted(pulse.lags_s)
     stalled_s = sum(lag for lag in lags if lag > late_most_s)
     kinds = Counter(samples.failure)
-    own = {kind: kinds[kind] for kind in OWN if kinds[kind]}
+    own: dict[Failure, int] = {kind: kinds[kind] for kind in OWN if kinds[kind]}
     found = Health(
         late_p99_s=quantile(late, 0.99) / 1e9 if late else None,
         lag_p99_s=quantile(lags, 0.99) if lags else None,
@@ -144,7 +139,7 @@ def examine(samples: Samples, pulse: Pulse, *, late_most_s: float) -> Health:
 
 
 def _lacking(own: dict[Failure, int], sent: int) -> str | None:
-    return "; ".join(f"{count} of {sent} requests {OWN[kind]}" for kind, count in own.items()) or None
+    return "; ".join(f"of {sent} requests {count} {kind.words}" for kind, count in own.items()) or None
 
 
 def _slow(found: Health, late_most_s: float) -> str | None:

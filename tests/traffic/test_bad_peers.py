@@ -1,0 +1,157 @@
+"""Peers that behave badly: each has a class and a sentence, nothing hangs, and nothing is left of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import random
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import time_machine
+
+from luff.model import Request, Traffic
+from luff.pacing import Arrival
+from luff.samples import Failure, Samples
+from luff.scope import Scope
+from luff.traffic import Address, Driver, Transport
+from luff.words import Arm, Phase
+
+Peer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n"
+
+
+def _says(answer: bytes) -> Peer:
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.readuntil(b"\r\n\r\n"):
+            writer.write(answer)
+            await writer.drain()
+
+    return peer
+
+
+async def _resets(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+async def _drips(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(HEAD % 1_000_000)
+    while True:
+        writer.write(b".")
+        await writer.drain()
+        await asyncio.sleep(0.01)
+
+
+async def _never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read()
+    await asyncio.Event().wait()
+
+
+async def _closes_what_is_idle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(HEAD % 2 + b"ok")
+
+
+def _served(peer: Peer) -> Peer:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            await peer(reader, writer)
+        writer.transport.abort()
+
+    return serve
+
+
+REDIRECT = b"HTTP/1.1 302 Found\r\nlocation: /again\r\ncontent-length: 0\r\n\r\n"
+PEERS: list[tuple[str, Peer | None, Failure, int]] = [
+    ("refuses", None, Failure.CONNECT, 0),
+    ("resets", _resets, Failure.RESET, 0),
+    ("drips for ever", _drips, Failure.DEADLINE, 0),
+    ("never answers", _never, Failure.DEADLINE, 0),
+    ("answers 10 MB", _says(HEAD % 10_000_000 + bytes(10_000_000)), Failure.TOO_LARGE, 0),
+    ("redirects in a circle", _says(REDIRECT), Failure.NONE, 302),
+    ("sends broken HTTP", _says(b"HTTP/1.1 OK 200\r\n\r\n"), Failure.PROTOCOL, 0),
+    ("ends inside the answer", _says(HEAD % 100 + b"half"), Failure.DEADLINE, 0),
+    ("closes idle connections", _closes_what_is_idle, Failure.NONE, 200),
+]
+
+
+def _sockets() -> int:
+    links = [each for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
+    return sum(str(each.readlink()).startswith("socket:") for each in links)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are counted in /proc")
+@pytest.mark.parametrize(("what", "peer", "failure", "status"), PEERS, ids=[what for what, *_ in PEERS])
+def test_a_bad_peer_has_a_class_and_leaves_nothing_behind(
+    what: str, peer: Peer | None, failure: Failure, status: int
+) -> None:
+    samples = Samples()
+
+    async def work() -> None:
+        server = await asyncio.start_server(_served(peer or _never), "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        if peer is None:
+            server.close()
+            await server.wait_closed()
+        before = asyncio.all_tasks()
+        transport = Transport(lambda _: Address("127.0.0.1", port))
+        traffic = Traffic(requests=(Request(url="http://shop/"),))
+        scope = Scope("a" * 32, "b" * 32)
+        driver = Driver(traffic, scope, samples, transport, timeout_s=0.6, rng=random.Random(1), late_most_s=60.0)
+        for _ in range(2):
+            await driver.drive([Arrival(0.0, arm, 0) for arm in Arm], phase=Phase.FAULT)
+            await driver.drain(within_s=10)
+        await driver.stop()
+        await transport.aclose()
+        server.close()
+        for task in asyncio.all_tasks() - before:
+            # What the peer still does; ours are over.
+            task.cancel()
+        await asyncio.sleep(0.01)
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert driver.health().own_failures == 0
+
+    before = _sockets()
+    asyncio.run(work())
+    gc.collect()
+    assert {(sample.failure, sample.status) for sample in samples} == {(failure, status)}
+    assert not failure.ours
+    assert _sockets() == before
+
+
+def test_every_class_has_its_sentence() -> None:
+    assert len({kind.words for kind in Failure}) == len(Failure)
+
+
+def test_a_clock_that_jumps_changes_no_time_of_a_sample() -> None:
+    samples = Samples()
+
+    async def work(traveller: time_machine.Traveller) -> None:
+        server = await asyncio.start_server(_served(_says(HEAD % 2 + b"ok")), "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        transport = Transport(lambda _: Address("127.0.0.1", port))
+        traffic = Traffic(requests=(Request(url="http://shop/"),))
+        driver = Driver(traffic, Scope("a" * 32, "b" * 32), samples, transport, timeout_s=20, rng=random.Random(1))
+        due = [Arrival(place / 50, list(Arm)[place % 2], 0) for place in range(10)]
+        driving = asyncio.create_task(driver.drive(due, phase=Phase.FAULT))
+        for hours in (48, -96):
+            await asyncio.sleep(0.05)
+            traveller.shift(timedelta(hours=hours))
+        await driving
+        await driver.drain(within_s=10)
+        await driver.stop()
+        await transport.aclose()
+        server.close()
+
+    with time_machine.travel("2026-11-01T02:00:00Z", tick=True) as traveller:
+        asyncio.run(work(traveller))
+    assert [sample.status for sample in samples] == [200] * 10
+    assert all(0 <= sample.lateness_s <= sample.latency_s < 60 for sample in samples)
