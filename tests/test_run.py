@@ -35,7 +35,7 @@ from luff.testing import (
     Trouble,
     virtual_time,
 )
-from luff.traffic.transport import TrafficError
+from luff.traffic import TrafficError
 from luff.words import Object, Verdict
 from tests.factories import valid
 

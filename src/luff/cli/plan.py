@@ -130,8 +130,14 @@ def _block_to_paste(plan: Plan) -> list[str]:
 
 def _traffic_line(plan: Plan) -> str:
     traffic = plan.experiment.spec.traffic
+    stages = [f"to {show_rate(stage.rate_hz)} in {show_duration(stage.for_s)}" for stage in traffic.stages]
+    start = "nothing" if traffic.rate_hz is None else show_rate(traffic.rate_hz)
+    rate = (
+        f"from {start} {', '.join(stages)}, {show_rate(plan.rate_hz)} on average" if stages else show_rate(plan.rate_hz)
+    )
+    pattern = ", as Poisson arrivals" if traffic.arrivals == "poisson" else ""
     return (
-        f"traffic  {show_rate(plan.rate_hz)} per arm, at most {show_duration(traffic.duration_s)} after "
+        f"traffic  {rate} per arm{pattern}, at most {show_duration(traffic.duration_s)} after "
         f"{show_duration(traffic.warmup_s)} of warm-up; each request up to {show_duration(plan.timeout_s)}"
     )
 
