@@ -52,10 +52,17 @@ class {name}({kind}):
     def page(self):
         self.client.get("/fast")
 
-@events.quitting.add_listener
+begun = []
+
+@events.test_start.add_listener
+def begins(**_):
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    begun.append(used.ru_utime + used.ru_stime)
+
+@events.test_stop.add_listener
 def said(environment, **_):
     used = resource.getrusage(resource.RUSAGE_SELF)
-    print("LUFF", environment.stats.total.num_requests, used.ru_utime + used.ru_stime)
+    print("LUFF", environment.stats.total.num_requests, used.ru_utime + used.ru_stime - begun[0])
 """
 
 

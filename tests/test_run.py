@@ -47,11 +47,11 @@ spec:
   target: stock
   subject: stock
   fault: {abort: 503}
-  traffic: {requests: [GET http://stock/], rate: 200/s, duration: 5s, warmup: WARMUP}
+  traffic: {requests: [GET http://stock/], rate: 200/s, duration: 2s, warmup: WARMUP}
   expect: [{errors: {atMost: 50%}}]
 """
 SLOW = EXPERIMENT.replace("200/s", "40/s").replace("duration: 2s", "duration: 20s").replace("50%", "99.9%")
-"""One that goes on until something ends it, with pauses between requests: virtual time passes in those alone."""
+"""One that goes on until something ends it."""
 REF = Ref(Kind.VIRTUAL_SERVICE, "shop", "stock")
 OBJECT: Object = {
     "apiVersion": "networking.istio.io/v1",

@@ -72,7 +72,7 @@ def test_what_is_let_through_fits_and_what_is_advised_is_let_through(
     rate_hz: float, timeout_s: float, files: int, ports: int, cores: int, core_hz: float
 ) -> None:
     demand, machine = Demand(rate_hz, timeout_s), Machine(files, ports, cores, core_hz)
-    for _ in range(3):
+    for _ in range(4):
         try:
             processes = share(demand, machine)
         except PlanRefused as refused:
