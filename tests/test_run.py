@@ -50,7 +50,7 @@ spec:
   traffic: {requests: [GET http://stock/], rate: 200/s, duration: 2s, warmup: WARMUP}
   expect: [{errors: {atMost: 50%}}]
 """
-SLOW = EXPERIMENT.replace("200/s", "40/s").replace("duration: 2s", "duration: 20s").replace("50%", "99.9%")
+SLOW = EXPERIMENT.replace("200/s", "10/s").replace("duration: 2s", "duration: 80s").replace("50%", "99.9%")
 """One that goes on until something ends it."""
 REF = Ref(Kind.VIRTUAL_SERVICE, "shop", "stock")
 OBJECT: Object = {
