@@ -423,7 +423,7 @@ REFUSALS: list[Row] = [
     (spec("target: a\nfault: {delay: 3s}\ntraffic: {requests: [http://a/], via: {connect: 'a:1'}, connect: 'b:1'}\n"), 7, 59, "beside via and in it"),
     (spec("target: a\nfault: {delay: 3s}\ntraffic: {requests: [http://a/], connect: x}\n"), 7, 45, "HOST:PORT"),
     (spec("target: a\nfault: {delay: 3s}\ntraffic: {requests: [http://a/], foo: 1}\n"), 7, 36,
-     "what can stand here: requests, rate, duration, timeout, warmup, control, via"),
+     "what can stand here: requests, rate, arrivals, stages, duration, timeout, warmup, control, via"),
     (spec("target: {host: a, from: {app: b}, gateways: [gw]}\nfault: {delay: 3s}\ntraffic: http://a/\n"), 5, 47, "keep one of them"),
     (spec("target: a\nfault: {delay: 3s}\ntraffic: http://shop.example.com/\n"), 7, 12, "name it in spec.subject"),
     (spec("target: a\nfault: {delay: 3s}\ntraffic: http://127.0.0.1:80/\n"), 7, 12, "name it in spec.subject"),
