@@ -9,9 +9,10 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from luff.gameday_files import GameDays
 from luff.model import API_VERSION, GameDay
 from luff.parse import Documents, parse_documents
-from luff.schedule import GameDays, Held, Scheduler
+from luff.schedule import Held, Scheduler
 from luff.store import upgrade
 from luff.store.occurrences import New, Occurrence, Occurrences, State
 

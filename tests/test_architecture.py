@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "luff"
 PURE = [
     "errors", "units", "words", "model", "lifecycle", "scope", "samples", "outcome", "hosts", "routes", "validation", "translate",
     "pacing", "stats", "checks", "jsonpath", "parse", "schema", "plan", "report", "exit_codes", "names", "patches",
-    "decide", "claims", "delegates", "mechanism", "selection", "targeting", "twins", "verdicts", "others", "selftest", "crd", "reachability", "clusters", "mesh_state", "gameday", "results", "tallies", "suite", "gate", "explain", "predicates", "refusals", "default_claims", "run_bounds", "sample_sizes", "sentences",
+    "decide", "claims", "delegates", "mechanism", "selection", "targeting", "twins", "verdicts", "others", "selftest", "crd", "reachability", "clusters", "mesh_state", "gameday", "blackouts", "results", "tallies", "suite", "gate", "explain", "predicates", "refusals", "default_claims", "run_bounds", "sample_sizes", "sentences",
     "short_forms", "yaml_nodes", "regex", "destination_rules", "envoy_routes", "header_values", "spelling",
     "traffic/capacity",
 ]  # fmt: skip

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import multiprocessing
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -17,12 +19,15 @@ import pytest
 import time_machine
 
 from luff.errors import InvalidFile, LuffError, StoreError, UsageError
+from luff.gameday_files import GameDays
 from luff.model import GameDay
 from luff.parse import parse_documents
 from luff.policy import parse_hours
-from luff.schedule import GameDays, Held, Scheduler, Surroundings, prometheus
+from luff.replica import is_gone, own_name
+from luff.schedule import Held, Scheduler
 from luff.store import upgrade
-from luff.store.occurrences import LEASE_S, Occurrence, Occurrences, State
+from luff.store.occurrences import LEASE_S, New, Occurrence, Occurrences, State
+from luff.surroundings import Surroundings, prometheus
 
 BASE = """\
 apiVersion: luff.dev/v1alpha1
@@ -68,9 +73,11 @@ class SetClock:
         await asyncio.sleep(0)
 
 
-def read(folder: Path) -> GameDays:
+def read(folder: Path, *, canary: bool = False) -> GameDays:
     return GameDays(
-        [folder], lambda: parse_documents([(str(each), each.read_text()) for each in sorted(folder.glob("*.yaml"))])
+        [folder],
+        lambda: parse_documents([(str(each), each.read_text()) for each in sorted(folder.glob("*.yaml"))]),
+        canary=canary,
     )
 
 
@@ -98,7 +105,7 @@ class Stage:
         self.stores.append(Occurrences.open(self.url))
         return Scheduler(
             self.stores[-1],
-            definitions or read(self.folder),
+            definitions or read(self.folder, canary=surroundings is not None and surroundings.canary is not None),
             run or self.run,
             surroundings=surroundings,
             clock=self.clock,
@@ -486,8 +493,6 @@ def test_what_a_killed_server_ran_is_lost_with_a_reason(stage: Stage) -> None:
         [row] = dead.between()
         assert row.state is State.PASSED
         new = next(iter(scheduler.upcoming(TEN, TEN + HOUR)))
-        from luff.store.occurrences import New
-
         dead.settle([New(new.id, "daily", new.at, new.due)], who="dead", now=new.at)
         dead.begin(new.id, who="dead", now=new.at, alone=True)
         await stage.at(new.at + timedelta(seconds=LEASE_S + 1), scheduler)
@@ -495,6 +500,31 @@ def test_what_a_killed_server_ran_is_lost_with_a_reason(stage: Stage) -> None:
     play(stage, story)
 
     assert stage.rows == [("passed", None), ("lost", "server_died")]
+
+
+def test_what_a_process_that_is_gone_ran_is_lost_at_once(stage: Stage) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", "from luff.replica import own_name; print(own_name())"], stdout=-1
+    ) as gone:
+        assert gone.stdout is not None
+        name = gone.stdout.read().decode().strip()
+    dead = Occurrences.open(stage.url)
+    stage.stores.append(dead)
+
+    async def story(scheduler: Scheduler) -> None:
+        new = next(iter(scheduler.upcoming(START, START + DAYS)))
+        dead.settle([New(new.id, "daily", new.at, new.due)], who=name, now=START)
+        dead.begin(new.id, who=name, now=START, alone=True)
+        await stage.at(START + timedelta(seconds=1), scheduler)
+
+    play(stage, story)
+
+    assert stage.rows == [("lost", "server_died")]
+
+
+@pytest.mark.parametrize("name", ["", "x", "host:1:place.token", f"host:{os.getpid()}:", own_name(), "host:x:y"])
+def test_of_who_may_live_nothing_is_taken(name: str) -> None:
+    assert not is_gone(name)
 
 
 def test_a_store_that_fails_is_trouble_and_nothing_is_forgotten(stage: Stage, tmp_path: Path) -> None:
@@ -533,6 +563,46 @@ def test_without_a_store_it_does_not_start(stage: Stage) -> None:
 
 def touched(path: Path, at: datetime) -> None:
     os.utime(path, (at.timestamp(), at.timestamp()))
+
+
+def test_what_will_always_be_skipped_is_said_when_it_is_read(stage: Stage) -> None:
+    stage.write(more="skipWhen: [canaryProgressing]")
+    stage.write(more="skipWhen: [{prometheus: {query: up, above: 0}}]", name="asks")
+    definitions = read(stage.folder)
+    definitions.load(START)
+
+    [warning] = definitions.warnings
+    [foreseen] = definitions.planned(START, TEN, of=[definitions.all["daily"]])
+
+    assert (warning.line, warning.column) == (7, 14)
+    assert "every firing of daily will be skipped" in warning.message
+    assert foreseen.skipped is not None
+    assert foreseen.skipped.code == "cannot_tell"
+    assert definitions.warnings_of("asks") == ()
+
+
+def test_an_expectation_of_what_a_suite_makes_is_known(stage: Stage) -> None:
+    base = BASE.replace("[late]", "[{ref: late, matrix: {fault: [{delay: 2s}]}}]")
+    (stage.folder / "base.yaml").write_text(base)
+    stage.write(more="expected: {late-delay-2s: failed}")
+    definitions = read(stage.folder)
+
+    definitions.load(START)
+
+    assert [each.name for each in definitions.experiments(definitions.all["daily"])] == ["late-delay-2s"]
+
+
+def test_a_reading_that_somebody_else_has_noticed_is_taken_over(stage: Stage) -> None:
+    async def story(scheduler: Scheduler) -> None:
+        touched(stage.write('cron: "0 11 * * *"'), START)
+        scheduler.definitions.refresh(START)
+        await stage.at(TEN, scheduler)
+        assert stage.held == []
+        await stage.at(TEN + HOUR, scheduler)
+
+    play(stage, story)
+
+    assert [each.scheduled_for for each in stage.held] == [TEN + HOUR]
 
 
 def test_a_changed_file_is_picked_up_and_a_wrong_one_is_reported(stage: Stage) -> None:
@@ -585,6 +655,8 @@ def test_a_game_day_that_comes_and_goes_has_nothing_held_against_it(stage: Stage
     [
         ('cron: "0 10 * * *", window: 0s', "", ":5:", "excludes every firing"),
         (DAILY, "skipWhen: [{ics: none.ics}]", ":7:20", "cannot be read"),
+        (DAILY, "expected: {lat: passed}", ":7:19", "no suite of this game day has an experiment named 'lat'"),
+        (DAILY, "announce: {to: [slack-shop]}", ":7:19", "there is no channel named 'slack-shop'"),
         ('cron: "0 0 30 2 *"', "", ":5:", "no cron expression"),
         ('cron: "0 10 * * *", timeZone: Nowhere/City', "", ":5:", "no time zone"),
     ],

@@ -14,42 +14,40 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 
-from luff.errors import InvalidFile, Problem
+from luff.blackouts import Blackouts, aware
+from luff.errors import InvalidFile, UsageError
 from luff.model import GameDay, Schedule, Suite
 from luff.policy import Hours
 from luff.units import show_duration
 from luff.yaml_nodes import Place, Problems, did_you_mean
 
 __all__ = [
-    "Blackout",
-    "Blackouts",
     "Firing",
     "Planned",
     "Reason",
+    "approvals_until",
+    "as_planned",
+    "check_approval",
     "check_game_days",
     "due_at",
     "firings",
     "in_words",
     "occurrence_id",
-    "parse_ics",
     "planned",
     "ruled_out",
     "suites_under",
 ]
 
 ID_DIGITS = 16
-EVENTS_MOST = 10_000
 FIRINGS_LOOKED_AT = 1000
 """How many firings are tried before it is said that hours or blackouts leave none."""
-LINE_MOST = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,27 +128,6 @@ def in_words(schedule: Schedule) -> str:
 # --- what the calendar rules out ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Blackout:
-    """This is one event of a calendar file: from *begin* up to but not with *end*. Naive times are by the clocks of whoever asks."""
-
-    begin: datetime
-    end: datetime
-    what: str
-
-    def covers(self, at: datetime, zone: ZoneInfo) -> bool:
-        """Return whether *at* is in it, for a schedule in *zone*."""
-        return _aware(self.begin, zone) <= at < _aware(self.end, zone)
-
-
-Blackouts = Mapping[str, Sequence[Blackout]]
-"""The events of each calendar file, by the name under which one game day refers to it."""
-
-
-def _aware(at: datetime, zone: ZoneInfo) -> datetime:
-    return at.replace(tzinfo=zone) if at.tzinfo is None else at
-
-
 def ruled_out(game_day: GameDay, at: datetime, blackouts: Blackouts, hours: Hours | None) -> Reason | None:
     """Return why the calendar alone says that nothing begins at *at*, or ``None``."""
     zone = ZoneInfo(game_day.spec.schedule.time_zone)
@@ -159,7 +136,7 @@ def ruled_out(game_day: GameDay, at: datetime, blackouts: Blackouts, hours: Hour
             if event.covers(at, zone):
                 return Reason(
                     "blackout",
-                    f"{event.what!r} in {condition.ics} lasts until {_aware(event.end, zone):%Y-%m-%d %H:%M %Z}",
+                    f"{event.what!r} in {condition.ics} lasts until {aware(event.end, zone):%Y-%m-%d %H:%M %Z}",
                 )
     if hours is not None and at not in hours:
         return Reason("outside_hours", f"it is outside the hours that the policy allows ({hours})")
@@ -179,148 +156,53 @@ class Planned:
 
 
 def planned(
-    game_day: GameDay, after: datetime, until: datetime, *, blackouts: Blackouts, hours: Hours | None
+    game_day: GameDay, after: datetime, until: datetime, against: Callable[[datetime], Reason | None]
 ) -> Iterator[Planned]:
-    """Yield what *game_day* has between two instants, in order."""
-    name = game_day.metadata.name
+    """Yield what *game_day* has between two instants, in order; *against* says what speaks against beginning at one."""
     for firing in firings(game_day.spec.schedule, after, until):
-        due = due_at(game_day, firing.at)
-        skipped = ruled_out(game_day, due, blackouts, hours)
-        yield Planned(occurrence_id(name, firing.at), game_day, firing.at, due, firing.note, skipped)
+        yield as_planned(game_day, firing, against)
 
 
-# --- calendar files ----------------------------------------------------------------------------------------------
-
-_TIME = re.compile(r"(\d{8})(?:T(\d{6})(Z?))?")
-_DURATION = re.compile(r"P(?:(\d{1,4})W)?(?:(\d{1,5})D)?(?:T(?:(\d{1,5})H)?(?:(\d{1,5})M)?(?:(\d{1,6})S)?)?")
-
-
-def parse_ics(file: str, text: str) -> tuple[Blackout, ...]:
-    """
-    Return the events of an iCalendar file, in order of time; cancelled ones are left out.
-
-    Raises `InvalidFile`, with the line, for what is no calendar and for events
-    that repeat: to guess when a freeze is would be worse than to say so.
-    """
-    problems: list[Problem] = []
-    found: list[Blackout] = []
-    fields: dict[str, tuple[int, str, str]] | None = None
-    began, nested = False, 0
-    for line, name, parameters, value in _content(text):
-        match (name, value.strip().upper()):
-            case ("BEGIN", "VCALENDAR"):
-                began = True
-            case ("BEGIN", "VEVENT"):
-                fields, nested = {"BEGIN": (line, "", "")}, 0
-            case ("BEGIN", _) if fields is not None:
-                nested += 1  # an alarm has fields of the same names
-            case ("END", "VEVENT") if fields is not None:
-                try:
-                    event = _event(fields)
-                    if event is not None:
-                        found.append(event)
-                except _NoEvent as error:
-                    problems.append(Problem(file, error.line, 1, error.message, error.suggestion))
-                fields = None
-            case ("END", _) if fields is not None:
-                nested -= 1
-            case _ if fields is not None and not nested:
-                fields.setdefault(name, (line, parameters, value))
-        if len(found) > EVENTS_MOST or len(problems) > EVENTS_MOST:
-            problems = [Problem(file, line, 1, f"there are more than {EVENTS_MOST} events in this calendar")]
-            break
-    if not began:
-        problems = [Problem(file, 1, 1, "this is no iCalendar file", "it begins with BEGIN:VCALENDAR")]
-    elif fields is not None:
-        problems.append(Problem(file, fields["BEGIN"][0], 1, "this event never ends", "END:VEVENT is missing"))
-    if problems:
-        raise InvalidFile(problems)
-    return tuple(sorted(found, key=lambda event: (event.begin.replace(tzinfo=None), event.what)))
+def as_planned(game_day: GameDay, firing: Firing, against: Callable[[datetime], Reason | None]) -> Planned:
+    """Return *firing* of *game_day* as what is to come."""
+    due = due_at(game_day, firing.at)
+    id_ = occurrence_id(game_day.metadata.name, firing.at)
+    return Planned(id_, game_day, firing.at, due, firing.note, against(due))
 
 
-class _NoEvent(Exception):  # not an error of luff's: it never leaves this module
-    def __init__(self, line: int, message: str, suggestion: str | None = None) -> None:
-        super().__init__(message)
-        self.line, self.message, self.suggestion = line, message, suggestion
+# --- who agrees ----------------------------------------------------------------------------------------------------
 
 
-def _content(text: str) -> Iterator[tuple[int, str, str, str]]:
-    """Yield the lines that a calendar was folded from: number, name, parameters and value."""
-    lines: list[tuple[int, str]] = []
-    for number, line in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), start=1):
-        if line[:1] in (" ", "\t") and lines:
-            first, before = lines[-1]
-            if len(before) < LINE_MOST:
-                lines[-1] = (first, before + line[1:])
-        elif line.strip():
-            lines.append((number, line))
-    for number, line in lines:
-        head, _, value = re.sub(r'"[^"]*"', lambda quoted: quoted[0].replace(":", "\0"), line).partition(":")
-        name, _, parameters = head.partition(";")
-        yield number, name.strip().upper(), parameters.replace("\0", ":"), value.replace("\0", ":")
-
-
-def _event(fields: Mapping[str, tuple[int, str, str]]) -> Blackout | None:
-    line = fields["BEGIN"][0]
-    if fields.get("STATUS", (0, "", ""))[2].strip().upper() == "CANCELLED":
+def approvals_until(game_day: GameDay, scheduled_for: datetime) -> datetime | None:
+    """Return until when this occurrence can be approved, ``None`` when it needs no approval."""
+    people = game_day.spec.people
+    if people is None or not people.approvals:
         return None
-    for name in ("RRULE", "RDATE"):
-        if name in fields:
-            raise _NoEvent(
-                fields[name][0],
-                f"events that repeat ({name}) are not supported",
-                "write each one as an event of its own",
-            )
-    if "DTSTART" not in fields:
-        raise _NoEvent(line, "this event has no DTSTART")
-    begin = _when(*fields["DTSTART"])
-    if "DTEND" in fields:
-        end = _when(*fields["DTEND"])
-    elif "DURATION" in fields:
-        end = begin + _lasting(*fields["DURATION"])
-    elif "T" in fields["DTSTART"][2]:
-        raise _NoEvent(line, "this event has neither DTEND nor DURATION, so it rules nothing out")
-    else:
-        end = begin + timedelta(days=1)
-    if (begin.tzinfo is None) != (end.tzinfo is None):
-        raise _NoEvent(line, "DTSTART and DTEND must both have a time zone, or none")
-    if end <= begin:
-        raise _NoEvent(line, "this event ends before it begins")
-    what = re.sub(
-        r"\\([\\,;nN])",
-        lambda escaped: " " if escaped[1] in "nN" else escaped[1],
-        fields.get("SUMMARY", (0, "", "an event"))[2],
-    )
-    return Blackout(begin, end, what.strip()[:200] or "an event")
+    return scheduled_for - timedelta(seconds=people.approve_by_s)
 
 
-def _when(line: int, parameters: str, value: str) -> datetime:
-    match = _TIME.fullmatch(value.strip().upper())
-    zone = re.search(r"(?:^|;)TZID=\"?([^\";]+)", parameters, re.IGNORECASE)
-    try:
-        at = None if match is None else datetime.strptime(match[1] + (match[2] or "000000"), "%Y%m%d%H%M%S")  # noqa: DTZ007  # the zone comes next
-    except ValueError:
-        at = None
-    if at is None or match is None:
-        raise _NoEvent(line, f"{value.strip()[:40]!r} is no date or time", "such as 20261224T120000Z")
-    if match[3]:
-        return at.replace(tzinfo=UTC)
-    if zone is None or match[2] is None:
-        return at
-    try:
-        return at.replace(tzinfo=ZoneInfo(zone[1].strip()))
-    except (ValueError, ZoneInfoNotFoundError, OSError):
-        raise _NoEvent(
-            line, f"there is no time zone {zone[1][:60]!r}", "such as Europe/Berlin, or times that end with Z"
-        ) from None
-
-
-def _lasting(line: int, _: str, value: str) -> timedelta:
-    match = _DURATION.fullmatch(value.strip().upper().lstrip("+"))
-    if match is None or not any(match.groups()):
-        raise _NoEvent(line, f"{value.strip()[:40]!r} is no duration", "such as PT2H")
-    weeks, days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    return timedelta(weeks=weeks, days=days, hours=hours, minutes=minutes, seconds=seconds)
+def check_approval(game_day: GameDay, at: datetime, *, who: str, now: datetime) -> datetime:
+    """Return the instant for which *game_day* fires at *at*; `UsageError` when *who* cannot agree *now* to hold it then."""
+    name, people = game_day.metadata.name, game_day.spec.people
+    if people is None or not people.approvals:
+        raise UsageError(f"{name} asks for no approval", next_step="it is held without one")
+    if who not in people.approvers:
+        raise UsageError(f"{who[:63]!r} is no approver of {name}", next_step=f"ask {', '.join(people.approvers)}")
+    firing = next(firings(game_day.spec.schedule, at - timedelta(seconds=1), at), None)
+    if firing is None:
+        coming = next(firings(game_day.spec.schedule, now), None)
+        zone = ZoneInfo(game_day.spec.schedule.time_zone)
+        raise UsageError(
+            f"{name} does not fire at {at:%Y-%m-%d %H:%M %Z}",
+            next_step=None if coming is None else f"the next one is {coming.at.astimezone(zone).isoformat()}",
+        )
+    deadline = approvals_until(game_day, firing.at)
+    if deadline is not None and now > deadline:
+        raise UsageError(
+            f"approvals for it were due by {deadline.astimezone(UTC):%Y-%m-%d %H:%M %Z}",
+            next_step="it will be skipped; approve a later one",
+        )
+    return firing.at
 
 
 # --- what is wrong with a game day before it is ever due ---------------------------------------------------------
@@ -347,11 +229,17 @@ def check_game_days(
     now: datetime,
     blackouts: Callable[[GameDay], Blackouts],
     hours: Hours | None = None,
+    first: Callable[[GameDay], Firing | None] | None = None,
+    experiments: Callable[[GameDay], Collection[str]] = lambda _: (),
+    channels: Collection[str] = (),
 ) -> None:
     """
-    Raise `InvalidFile` with every game day that could never be held, and why.
+    Raise `InvalidFile` with every game day that could never be held or says something that means nothing, and why.
 
-    *place* says where a part of a game day is written; it is asked only for problems.
+    *place* says where a part of a game day is written; it is asked only for
+    problems. *first* is the first firing later than *now*, for who knows it
+    already; *experiments* are the names of a game day's own, none when its
+    suites cannot be read; *channels* are the names of whom can be told.
     """
     problems = Problems()
     seen: set[str] = set()
@@ -370,15 +258,46 @@ def check_game_days(
             if suite not in known:
                 instead = did_you_mean(suite, names) if names else "put its file into the definitions"
                 problems.add(place(game_day, ("spec", "suites", index)), f"there is no suite named {suite!r}", instead)
-        for path, message, hint in _never(game_day, now, blackouts(game_day), hours):
+        found = itertools.chain(
+            _never(game_day, now, blackouts(game_day), hours, first or (lambda each: _first(each, now))),
+            _unknown(game_day, experiments, channels),
+        )
+        for path, message, hint in found:
             problems.add(place(game_day, ("spec", *path)), message, hint)
     if problems:
         raise InvalidFile(list(problems))
 
 
+_Wrong = tuple[tuple[str | int, ...], str, str | None]
+"""Where below ``spec``, what, and what to do."""
+
+
+def _unknown(
+    game_day: GameDay, experiments: Callable[[GameDay], Collection[str]], channels: Collection[str]
+) -> Iterator[_Wrong]:
+    spec = game_day.spec
+    names = experiments(game_day) if spec.expected else ()
+    for name in spec.expected:
+        if names and name not in names:
+            hint = did_you_mean(name, sorted(names))
+            yield ("expected", name), f"no suite of this game day has an experiment named {name[:63]!r}", hint
+    for index, name in enumerate(spec.announce.to):
+        if name not in channels:
+            hint = did_you_mean(name, sorted(channels)) if channels else "leave announce out: no channel is set up"
+            yield ("announce", "to", index), f"there is no channel named {name[:63]!r} to announce it to", hint
+
+
+def _first(game_day: GameDay, now: datetime) -> Firing | None:
+    return next(firings(game_day.spec.schedule, now), None)
+
+
 def _never(
-    game_day: GameDay, now: datetime, blackouts: Blackouts, hours: Hours | None
-) -> Iterator[tuple[tuple[str | int, ...], str, str | None]]:
+    game_day: GameDay,
+    now: datetime,
+    blackouts: Blackouts,
+    hours: Hours | None,
+    first: Callable[[GameDay], Firing | None],
+) -> Iterator[_Wrong]:
     schedule = game_day.spec.schedule
     if len(schedule.cron.split()) != 5:
         yield ("schedule", "cron"), "a game day begins at a minute", 'write five fields, such as "0 10 * * TUE#1"'
@@ -396,18 +315,17 @@ def _never(
             "make it shorter than the window",
         )
     try:
-        coming = firings(schedule, now)
-        first = next(coming, None)
+        coming = first(game_day)
     except (CronSimError, ZoneInfoNotFoundError):
         return  # said by the parser
-    if first is None:
+    if coming is None:
         yield ("schedule", "cron"), f"{schedule.cron[:60]!r} never fires", 'such as "0 10 * * TUE#1"'
         return
     if hours is None and not any(blackouts.values()):
         return
     tried = [
         ruled_out(game_day, due_at(game_day, each.at), blackouts, hours)
-        for each in itertools.islice(itertools.chain([first], coming), FIRINGS_LOOKED_AT)
+        for each in itertools.islice(firings(schedule, now), FIRINGS_LOOKED_AT)
     ]
     if None not in tried:
         why = tried[0]

@@ -15,8 +15,8 @@ from luff.errors import NothingSelected, UsageError
 
 if TYPE_CHECKING:
     from luff.gameday import Planned
+    from luff.gameday_files import GameDays
     from luff.model import GameDay
-    from luff.schedule import GameDays
 
 __all__ = ["schedule"]
 
@@ -163,8 +163,8 @@ def history(store: str | None, name: str | None, limit: int, output: str) -> Non
 
 def _read(folder: Path, policy: Path | None, now: datetime) -> GameDays:
     from luff.cli.files import read_documents, read_policy
+    from luff.gameday_files import GameDays
     from luff.policy import parse_hours
-    from luff.schedule import GameDays
 
     spec = read_policy(policy)
     hours = None if spec is None or spec.hours is None else parse_hours(spec.hours)
@@ -178,10 +178,7 @@ def _read(folder: Path, policy: Path | None, now: datetime) -> GameDays:
 
 
 def _first(read: GameDays, game_day: GameDay, now: datetime) -> Planned | None:
-    from luff.gameday import planned
-
-    coming = planned(game_day, now, now + 50 * YEAR, blackouts=read.blackouts(game_day), hours=read.hours)
-    return next(coming, None)
+    return next(read.planned_of(game_day, now, now + 50 * YEAR), None)
 
 
 def _instant(flag: str, text: str) -> datetime:

@@ -13,7 +13,7 @@ What must stay true:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -46,6 +46,7 @@ class State(StrEnum):
     PASSED = "passed"
     FAILED = "failed"
     ERROR = "error"
+    ABORTED = "aborted"
     SKIPPED = "skipped"
     LOST = "lost"
 
@@ -151,6 +152,13 @@ class Occurrences:
                 connection.execute(by_name.values(active=bindparam("active")), gone)
             return known
 
+    def settled(self) -> dict[str, tuple[Rule, datetime]]:
+        """Return the rule of each schedule that is there, and how far it is settled."""
+        s = t.schedule.c
+        asked = select(s.name, s.cron, s.time_zone, s.settled_until).where(s.active)
+        with self._database.read() as connection:
+            return {row.name: (Rule(row.cron, row.time_zone), row.settled_until) for row in connection.execute(asked)}
+
     def settle(self, firings: Sequence[New], *, who: str, now: datetime) -> list[str]:
         """Write down *firings*, and return the ids of those that are *who*'s to hold: new, and without a reason."""
         if not firings:
@@ -208,16 +216,29 @@ class Occurrences:
         now: datetime,
         reason: str | None = None,
         said: str | None = None,
-        runs: Sequence[str] = (),
+        runs: Sequence[str] | None = None,
     ) -> bool:
-        """Write down how *occurrence* ended for *who* had it; False when it was somebody else's by then."""
+        """
+        Write down how *occurrence* ended for *who* had it; False when it was somebody else's by then.
+
+        *runs* ``None`` leaves those that `ran` has written.
+        """
         o = t.occurrence.c
         ended = update(t.occurrence).where(
             o.id == occurrence, o.claimed_by == key(who), o.state.in_([State.CLAIMED, State.RUNNING, State.LOST])
         )
-        values = {"state": state, "reason": key(reason), "said": long_text(said), "ended_at": now, "runs": list(runs)}
+        values: dict[str, Any] = {"state": state, "reason": key(reason), "said": long_text(said), "ended_at": now}
+        if runs is not None:
+            values["runs"] = list(runs)
         with self._database.write() as connection:
             return connection.execute(ended.values(**values)).rowcount > 0
+
+    def ran(self, occurrence: str, *, who: str, runs: Sequence[str]) -> None:
+        """Write down which *runs*, or requests for one, *occurrence* has begun so far."""
+        o = t.occurrence.c
+        mine = update(t.occurrence).where(o.id == occurrence, o.claimed_by == key(who), o.state == State.RUNNING)
+        with self._database.write() as connection:
+            connection.execute(mine.values(runs=list(runs)))
 
     def renew(self, occurrences: Collection[str], *, who: str, now: datetime) -> None:
         """Keep *who*'s claims on *occurrences*."""
@@ -238,16 +259,21 @@ class Occurrences:
         with self._database.write() as connection:
             connection.execute(update(t.occurrence).where(mine).values(claimed_until=now - timedelta(seconds=1)))
 
-    def reap(self, *, who: str, now: datetime) -> list[Occurrence]:
+    def reap(self, *, who: str, now: datetime, is_gone: Callable[[str], bool] = lambda _: False) -> list[Occurrence]:
         """
         Settle what a dead replica had: running becomes lost; what never began is claimed by *who*, and returned.
+
+        Dead is whose claim has run out, and before that who *is_gone*.
         """
         o = t.occurrence.c
-        stale = o.claimed_until < now
         with self._database.read() as connection:
             open_ = o.state.in_([State.CLAIMED, State.RUNNING])
-            if connection.execute(select(o.id).where(open_, stale).limit(1)).first() is None:
+            asked = select(o.claimed_by, func.min(o.claimed_until)).where(open_).group_by(o.claimed_by)
+            claims = connection.execute(asked).all()
+            gone = [other for other, _ in claims if other is not None and other != key(who) and is_gone(other)]
+            if not gone and not any(until is not None and until < now for _, until in claims):
                 return []
+        stale = (o.claimed_until < now) | o.claimed_by.in_(gone)
         with self._database.write() as connection:
             lost = update(t.occurrence).where(o.state == State.RUNNING, stale)
             connection.execute(
@@ -271,6 +297,16 @@ class Occurrences:
         asked = select(a.who, a.at).where(a.schedule == key(schedule), a.scheduled_for == scheduled_for).order_by(a.at)
         with self._database.read() as connection:
             return {row.who: row.at for row in connection.execute(asked)}
+
+    def approvals_since(self, since: datetime) -> dict[tuple[str, datetime], dict[str, datetime]]:
+        """Return who agreed to what is scheduled from *since* on, and when."""
+        a = t.approval.c
+        asked = select(t.approval).where(a.scheduled_for >= since).order_by(a.at)
+        found: dict[tuple[str, datetime], dict[str, datetime]] = {}
+        with self._database.read() as connection:
+            for row in connection.execute(asked):
+                found.setdefault((row.schedule, row.scheduled_for), {})[row.who] = row.at
+        return found
 
     def get(self, occurrence: str) -> Occurrence | None:
         """Return the occurrence with this id, or ``None`` when it has not fired yet."""
@@ -298,10 +334,18 @@ class Occurrences:
         with self._database.read() as connection:
             return [_made(row) for row in connection.execute(asked)]
 
-    def counts(self) -> dict[tuple[str, State], int]:
-        """Return how many occurrences of each schedule are in each state."""
+    def open_ones(self, limit: int = 1000) -> list[Occurrence]:
+        """Return at most *limit* occurrences that are claimed or running, oldest first."""
         o = t.occurrence.c
-        asked = select(o.schedule, o.state, func.count()).group_by(o.schedule, o.state)
+        asked = select(t.occurrence).where(o.state.in_([State.CLAIMED, State.RUNNING])).order_by(o.scheduled_for)
+        with self._database.read() as connection:
+            return [_made(row) for row in connection.execute(asked.limit(min(limit, LISTED_MOST)))]
+
+    def counts(self) -> dict[tuple[str, State], int]:
+        """Return how many occurrences of each schedule have come to each state, those that are not over left out."""
+        o = t.occurrence.c
+        over = o.state.not_in([State.CLAIMED, State.RUNNING])
+        asked = select(o.schedule, o.state, func.count()).where(over).group_by(o.schedule, o.state)
         with self._database.read() as connection:
             return {(name, State(state)): count for name, state, count in connection.execute(asked)}
 
