@@ -9,10 +9,13 @@ its own.
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Mapping
+from collections import Counter as TallyCounter
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from luff import __version__
 from luff.lifecycle import Phase
@@ -64,6 +67,11 @@ class Metrics:
             buckets=LATE_BUCKETS_S,
             registry=made,
         )
+        self._tick = Gauge(
+            "luff_scheduler_last_tick_timestamp_seconds", "When the calendar was last looked at.", registry=made
+        )
+        self._occurrences = _Occurrences()
+        made.register(self._occurrences)
         build = Gauge("luff_build_info", "This luff.", ["version", "python"], registry=made)
         build.labels(__version__, platform.python_version()).set(1)
 
@@ -107,6 +115,21 @@ class Metrics:
         for (namespace, name), count in active.items():
             self._faults.labels(namespace, name).set(count)
 
+    def calendar(
+        self, last_tick: datetime | None, occurrences: Mapping[tuple[str, str], int], known: Collection[str]
+    ) -> None:
+        """
+        Set when the calendar was last looked at, and how many occurrences of each schedule have come to each state.
+
+        They are counted in the database, so every server on it says the same.
+        Only schedules that are *known* are named.
+        """
+        self._tick.set(0 if last_tick is None else last_tick.timestamp())
+        found: TallyCounter[tuple[str, str]] = TallyCounter()
+        for (schedule, state), count in occurrences.items():
+            found[schedule if schedule in known else OTHER, str(state)] += count
+        self._occurrences.counts = found
+
     def text(self) -> bytes:
         """Return everything in Prometheus' text format."""
         return generate_latest(self.registry)
@@ -117,6 +140,21 @@ class Metrics:
     def _newest(self, name: str, newest: Verdict) -> None:
         for verdict in Verdict:
             self._last.labels(name, verdict).set(verdict is newest)
+
+
+class _Occurrences(Collector):
+    """This is a counter whose values are those of the database, also after a restart."""
+
+    def __init__(self) -> None:
+        self.counts: Mapping[tuple[str, str], int] = {}
+
+    def collect(self) -> Iterable[CounterMetricFamily]:
+        made = CounterMetricFamily(
+            "luff_occurrences", "Game days that fired, by what became of them.", labels=["schedule", "state"]
+        )
+        for labels, count in sorted(self.counts.items()):
+            made.add_metric(labels, count)
+        yield made
 
 
 def _unix_s(text: str) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,8 +13,10 @@ from typing import Any
 import httpx
 import pytest
 
+from luff.clock import Clock
 from luff.errors import RunAborted
 from luff.evidence.response_header import ResponseHeader
+from luff.gameday_files import GameDays
 from luff.model import Object, PolicySpec
 from luff.outcome import MeshIdentity
 from luff.parse import parse_documents
@@ -71,8 +74,19 @@ async def _never() -> int:
     return 0
 
 
+def answers(cluster: Cluster) -> Callable[[httpx.Request], httpx.Response]:
+    """Return what answers every request with 200; through a twin, if one takes it."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        secret = request.headers.get("x-luff-run", "nothing").partition(".")[0]
+        taken = any(secret in json.dumps(each.get("spec")) for each in cluster.objects.values())
+        return httpx.Response(200, json={"stock": 1}, headers={"x-luff-flags": "FI"} if taken else {})
+
+    return answer
+
+
 def world_on(cluster: Cluster, store: Store) -> World:
-    """Return everything that a run needs, on *cluster*; every request is answered with 200."""
+    """Return everything that a run needs, on *cluster*."""
     mesh = SimMesh(cluster)
     return World(
         mesh=mesh,
@@ -81,7 +95,7 @@ def world_on(cluster: Cluster, store: Store) -> World:
         watcher=NoWatcher(),
         watcher_died=_never,
         clock=SimClock(),
-        transport=lambda _: httpx.MockTransport(lambda _: httpx.Response(200, json={"stock": 1})),
+        transport=lambda _: httpx.MockTransport(answers(cluster)),
         source=lambda _plan, _zero: ResponseHeader(),
         plane=None,
         levers=store.levers(IDENTITY),
@@ -128,19 +142,20 @@ async def serving(
     open_: bool = True,
     documents: str = DOCUMENTS,
     needs_reaper: bool = False,
+    clock: Clock | None = None,
 ) -> AsyncIterator[Server]:
     """Start a server, yield it, and close it again."""
-    read = list(parse_documents([("shop.yaml", documents)]).experiments)
+    read = parse_documents([("shop.yaml", documents)])
     service = Service(
         world_on(cluster, store),
         store,
-        Definitions(lambda: None, lambda: read),
+        Definitions(GameDays([], lambda: read)),
         Rails(policy, "cluster", "shop"),
         local_user="me@here",
         open_=open_,
         needs_reaper=needs_reaper,
+        calendar_clock=clock,
     )
-    service.definitions.load()
     await service.start()
     app = create_app(service)
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)

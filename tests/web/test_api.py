@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from luff.errors import InvalidFile, Problem
+from luff.gameday_files import GameDays
 from luff.mesh import Kind
 from luff.model import PolicySpec
+from luff.parse import parse_documents
 from luff.reaper import Reaper
 from luff.store import Role
 from luff.testing import Cluster, SimClock, SimMesh, Trouble
+from luff.web import Definitions
 from luff.web.problems import CODES, MEDIA_TYPE
 from tests.factories import failed, outcome, passed
 from tests.web.conftest import Server, experiment
@@ -429,15 +434,12 @@ def test_a_request_that_the_server_died_before_is_said_to_be_lost(play: Play, st
     play(story)
 
 
-def test_definitions_that_break_later_are_said_and_the_old_ones_stay() -> None:
-    from luff.errors import InvalidFile, Problem
-    from luff.parse import parse_documents
-    from luff.web import Definitions
-
-    texts = [experiment("quick")]
-    found = Definitions(lambda: len(texts), lambda: parse_documents([("x.yaml", texts[-1])]).experiments)
+def test_definitions_that_break_later_are_said_and_the_old_ones_stay(tmp_path: Path) -> None:
+    file = tmp_path / "x.yaml"
+    file.write_text(experiment("quick"))
+    found = Definitions(GameDays([tmp_path], lambda: parse_documents([("x.yaml", file.read_text())])))
     found.load()
-    texts.append("kind: [")
+    file.write_text("kind: [")
     found._looked_s = -1e9  # as if time had passed
 
     assert list(found.all()) == ["quick"]

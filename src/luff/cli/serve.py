@@ -1,10 +1,9 @@
-"""`luff serve`: the HTTP API and the web UI."""
+"""`luff serve`: game days, the HTTP API and the web UI."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +13,18 @@ from luff.cli.options import MeshOptions, Voice, consent, mesh_options, option, 
 from luff.errors import RestoreNotVerified, RunAborted, UsageError
 
 if TYPE_CHECKING:
+    import httpx
+
     from luff.cli.mesh_choice import Chosen
-    from luff.model import Experiment
+    from luff.gameday_files import GameDays
+    from luff.model import PolicySpec
     from luff.store import Store
-    from luff.web import Definitions
+    from luff.web import Service
 
 __all__ = ["serve"]
 
 NAMESPACE = "default"
+PROMETHEUS = "LUFF_PROMETHEUS_URL"
 GRACE_S = 5
 """How long open connections are waited for once every run has ended."""
 
@@ -31,7 +34,7 @@ GRACE_S = 5
     "--definitions",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     required=True,
-    help="The folder of experiments that may be run; it is watched.",
+    help="The folder of experiments that may be run, and of game days; it is watched.",
 )
 @option("--listen", default="127.0.0.1:8080", show_default=True, metavar="HOST:PORT", help="Where to listen.")
 @consent("--yes", is_flag=True, help="Use the kubeconfig's current context.")
@@ -53,10 +56,11 @@ def serve(
     voice: Voice,
 ) -> int:
     """
-    Serve the HTTP API and the web UI until told to end; then every run is stopped and every route put back.
+    Hold game days when they are due, and serve the HTTP API and the web UI, until told to end.
 
-    Requests can only name experiments that are in DEFINITIONS. Without a token
-    (`luff token create`) it listens on loopback only.
+    Then every run is stopped and every route put back. Requests can only name
+    experiments that are in DEFINITIONS; the game days there are held without a
+    request. Without a token (`luff token create`) it listens on loopback only.
     """
     try:
         import fastapi  # noqa: F401  # only whether it is there
@@ -64,21 +68,24 @@ def serve(
         import uvicorn  # noqa: F401
     except ImportError as error:
         raise UsageError(f"{error.name} is not installed", next_step="run `pip install 'luff[server]'`") from error
-    from luff.cli.files import read_documents
+    from luff.cli.files import read_policy
     from luff.cli.mesh_choice import chosen_mesh
     from luff.store import Store
 
     host, port = _address(listen)
-    documents = read_documents([definitions])
     with Store.open(store) as opened:
         if not _is_loopback(host) and not opened.access.any_tokens():
             raise UsageError(
                 f"without a token luff does not listen on {host}, where others can reach it",
                 next_step="make one with `luff token create NAME --role operator`, or --listen 127.0.0.1:8080",
             )
-        with chosen_mesh(mesh, documents) as chosen:
+        game_days = _game_days(definitions, opened, read_policy(mesh.policy))
+        if voice.level >= 0:
+            for warning in game_days.warnings:
+                click.echo(f"warning: {warning}", err=True)
+        with chosen_mesh(mesh, game_days.documents) as chosen:
             return _event_loop(
-                _serve(definitions, chosen, opened, host, port, mesh, voice, accepted=accept_inert_leftover)
+                _serve(definitions, game_days, chosen, opened, host, port, mesh, voice, accepted=accept_inert_leftover)
             )
 
 
@@ -92,6 +99,7 @@ def _event_loop(work: Coroutine[Any, Any, int]) -> int:
 
 async def _serve(
     folder: Path,
+    game_days: GameDays,
     chosen: Chosen,
     store: Store,
     host: str,
@@ -103,27 +111,30 @@ async def _serve(
 ) -> int:
     import signal
 
+    import httpx
+
     from luff.cli.places import needs_reaper
     from luff.cli.restore import who_am_i
     from luff.cli.world import open_world
-    from luff.web import Rails, Service, create_app
+    from luff.web import Definitions, Rails, Service, create_app
     from luff.web.listening import Listener, bound_socket
 
     socket = bound_socket(host, port)
     ended_by: list[int] = []
     try:
-        async with open_world(chosen, store) as world:
+        # The limit on the whole of an answer is the scheduler's.
+        async with open_world(chosen, store) as world, httpx.AsyncClient(timeout=None, trust_env=False) as client:  # noqa: S113
             rails = Rails(chosen.policy, world.mesh.kind, mesh.namespace or NAMESPACE)
             service = Service(
                 world,
                 store,
-                _watched(folder),
+                Definitions(game_days),
                 rails,
                 local_user=who_am_i(),
                 open_=_is_loopback(host),
                 needs_reaper=needs_reaper(world.identity.kind, accepted=accepted),
+                metric=_metric(client),
             )
-            service.definitions.load()
             left = await service.start()
             if left:
                 click.echo(f"restored what {left} earlier run(s) had left", err=True)
@@ -139,8 +150,7 @@ async def _serve(
                 loop.add_signal_handler(number, leave, number)
             shown, real_port = socket.getsockname()[:2]
             if voice.level >= 0:
-                count = len(service.experiments())
-                click.echo(f"serving {count} experiments of {folder} at http://{_shown(shown)}:{real_port}", err=True)
+                click.echo(_begun(service, folder, f"http://{_shown(shown)}:{real_port}"), err=True)
             try:
                 await server.serve()
             finally:
@@ -154,26 +164,41 @@ async def _serve(
     return 128 + ended_by[0] if ended_by else 5
 
 
-def _watched(folder: Path) -> Definitions:
-    """Return the experiments in *folder*, and those that its suites make of them."""
-    from luff.cli.files import ENDINGS, expanded, read_documents
-    from luff.web import Definitions
+def _begun(service: Service, folder: Path, address: str) -> str:
+    """Return what is said once the server answers."""
+    experiments, game_days = len(service.experiments()), len(service.calendar.game_days.all)
+    due = service.calendar.scheduler.next_due
+    coming = "" if due is None else f", the next at {due:%Y-%m-%d %H:%M} UTC"
+    days = f"{game_days} game day{'' if game_days == 1 else 's'}{coming}"
+    return f"serving {experiments} experiments of {folder} at {address}\n{days}"
 
-    def stamp() -> object:
-        files = sorted(path for path in folder.rglob("*") if path.suffix in ENDINGS)
-        found = []
-        for path in files:
-            with contextlib.suppress(OSError):
-                seen = path.stat()
-                found.append((str(path), seen.st_mtime_ns, seen.st_size))
-        return found
 
-    def read() -> list[Experiment]:
-        documents = read_documents([folder])
-        by_name = {each.name: each for each in (*documents.experiments, *expanded(documents))}
-        return list(by_name.values())
+def _game_days(folder: Path, store: Store, policy: PolicySpec | None) -> GameDays:
+    """Return the game days in *folder*; raises `InvalidFile` when anything in it is wrong."""
+    import os
+    from datetime import UTC, datetime
 
-    return Definitions(stamp, read)
+    from luff.cli.files import read_documents
+    from luff.gameday_files import GameDays
+    from luff.policy import parse_hours
+    from luff.schedule import read_definitions
+    from luff.store.occurrences import Occurrences
+
+    hours = None if policy is None or policy.hours is None else parse_hours(policy.hours)
+    metric = bool(os.environ.get(PROMETHEUS))
+    made = GameDays([folder], lambda: read_documents([folder]), hours=hours, metric=metric)
+    read_definitions(made, Occurrences.of(store), datetime.now(UTC))
+    return made
+
+
+def _metric(client: httpx.AsyncClient) -> Callable[[str], Awaitable[float | None]] | None:
+    """Return what asks the Prometheus of the environment, ``None`` when there is none."""
+    import os
+
+    from luff.surroundings import prometheus
+
+    url = os.environ.get(PROMETHEUS)
+    return prometheus(url, client) if url else None
 
 
 def _shown(host: str) -> str:

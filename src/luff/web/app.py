@@ -6,10 +6,11 @@ from pathlib import Path
 
 from fastapi import APIRouter, FastAPI, Response
 from fastapi.staticfiles import StaticFiles
+from starlette.concurrency import run_in_threadpool
 
 from luff import __version__
 from luff.metrics import CONTENT_TYPE
-from luff.web import api, problems
+from luff.web import api, calendar_api, problems
 from luff.web.asking import Serving, Viewer
 from luff.web.pages import problem_page
 from luff.web.pages import router as pages_router
@@ -30,16 +31,24 @@ async def healthz() -> dict[str, str]:
 
 @health.get("/readyz", responses=problems.documented("closing"))
 async def readyz(service: Serving) -> dict[str, str]:
-    """Return that runs can be started: the store answers, and the mesh was seen lately."""
+    """Return that runs can be started: the store answers, and the mesh and the calendar were looked at lately."""
     why = await service.unready()
     if why is not None:
         raise Problem("closing", why)
     return {"status": "ready"}
 
 
-@health.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+@health.get(
+    "/metrics",
+    response_class=Response,
+    responses={**problems.documented("store"), 200: {"content": {"text/plain": {}}}},
+)
 async def metrics(service: Serving, _: Viewer) -> Response:
     """Return metrics for Prometheus."""
+    calendar = service.calendar
+    service.metrics.calendar(
+        calendar.scheduler.last_tick, await run_in_threadpool(calendar.counts), calendar.game_days.all
+    )
     return Response(service.metrics.text(), media_type=CONTENT_TYPE)
 
 
@@ -56,6 +65,7 @@ def create_app(service: Service) -> FastAPI:
     app.state.service = service
     problems.install(app, page=problem_page)
     app.include_router(api.router)
+    app.include_router(calendar_api.router)
     app.include_router(health)
     app.include_router(pages_router)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")

@@ -8,9 +8,11 @@ error must not stop a game day.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from luff.errors import LuffError
+from luff.gameday_files import GameDays
 from luff.model import Experiment
 from luff.web.problems import Problem
 
@@ -20,38 +22,31 @@ LOOK_EVERY_S = 2.0
 
 
 class Definitions:
-    """
-    This is what may be run.
+    """This is what may be run: the experiments in the files of *game_days*, of which there is one reading for all."""
 
-    *stamp* says cheaply whether the files have changed; *read* reads them, and
-    raises a `LuffError` for what is wrong.
-    """
-
-    def __init__(self, stamp: Callable[[], object], read: Callable[[], Sequence[Experiment]]) -> None:
-        self._stamp = stamp
-        self._read = read
-        self._seen: object = None
+    def __init__(self, game_days: GameDays) -> None:
+        self.game_days = game_days
         self._looked_s = -1e9
+        self._read = 0
         self._experiments: Mapping[str, Experiment] = {}
-        self.problem: LuffError | None = None
+
+    @property
+    def problem(self) -> LuffError | None:
+        """Return why the newest files are not used, or ``None``."""
+        return self.game_days.problem
 
     def load(self) -> None:
         """Read the files; raises when they are not valid."""
-        self._seen = self._stamp()
-        self._experiments = {each.name: each for each in self._read()}
-        self._looked_s = time.monotonic()
+        self.game_days.load(datetime.now(UTC))
 
     def all(self) -> Mapping[str, Experiment]:
         """Return the experiments by name, as the files have them now. Blocks on the disk."""
         if time.monotonic() - self._looked_s > LOOK_EVERY_S:
             self._looked_s = time.monotonic()
-            stamp = self._stamp()
-            if stamp != self._seen:
-                try:
-                    self.load()
-                    self.problem = None
-                except LuffError as error:
-                    self._seen, self.problem = stamp, error
+            self.game_days.refresh(datetime.now(UTC))
+        if self._read != self.game_days.version:
+            self._read = self.game_days.version
+            self._experiments = {each.name: each for each in self.game_days.every_experiment()}
         return self._experiments
 
     def get(self, name: str) -> Experiment:

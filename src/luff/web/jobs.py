@@ -180,6 +180,7 @@ class Jobs:
         self._jobs: OrderedDict[str, Job] = OrderedDict()
         self._queue: list[Job] = []
         self._tasks: dict[asyncio.Task[None], Job] = {}
+        self._moved = asyncio.Event()
         self.closing: RunAborted | None = None
 
     def __iter__(self) -> Any:
@@ -190,11 +191,21 @@ class Jobs:
         found = self._jobs.get(id_)
         return found or next((job for job in self._jobs.values() if job.run == id_), None)
 
+    @property
+    def full(self) -> bool:
+        """Return whether no more may wait now."""
+        return len(self._queue) >= QUEUE_MOST
+
+    async def until(self, holds: Callable[[], bool]) -> None:
+        """Wait until *holds*, which is looked at whenever a job has left the queue or has ended."""
+        while not holds():
+            await self._moved.wait()
+
     def check_open(self) -> None:
         """Raise `Problem` when no more may wait now."""
         if self.closing is not None:
             raise Problem("closing", "the server is leaving; it starts no more runs")
-        if len(self._queue) >= QUEUE_MOST:
+        if self.full:
             raise Problem("queue_full", f"{QUEUE_MOST} runs wait already", headers={"retry-after": "30"})
 
     async def submit(self, experiment: Experiment, request: RunRequest) -> Job:
@@ -209,12 +220,12 @@ class Jobs:
 
     def stop(self, job: Job, who: str) -> None:
         """Stop *job* wherever it is; its routes are restored by the run itself."""
-        self._stop(job, RunAborted("operator", f"stopped by {who}"))
+        self.abort(job, RunAborted("operator", f"stopped by {who}"))
 
     def stop_all(self, why: RunAborted) -> None:
         """Stop everything that waits or runs."""
         for job in self:
-            self._stop(job, why)
+            self.abort(job, why)
 
     async def close(self, why: RunAborted, *, within_s: float) -> bool:
         """Start no more, stop all, and return whether every run has ended in time."""
@@ -224,7 +235,8 @@ class Jobs:
             await asyncio.wait(self._tasks, timeout=within_s)
         return not self._tasks
 
-    def _stop(self, job: Job, why: RunAborted) -> None:
+    def abort(self, job: Job, why: RunAborted) -> None:
+        """Stop *job* for *why*; one that has ended, or is being stopped, stays as it is."""
         if job.state is State.ENDED or job.stopped is not None:
             return
         job.stopped = why
@@ -232,6 +244,7 @@ class Jobs:
         if job in self._queue:
             self._queue.remove(job)
             self._finish(job, why_not=f"it was not started: {why.message}")
+            self._move()
         elif job.stop is not None:
             job.stop(why)
 
@@ -255,6 +268,12 @@ class Jobs:
             task = asyncio.create_task(self._carry_out(job))
             self._tasks[task] = job
             task.add_done_callback(self._done)
+            self._move()
+
+    def _move(self) -> None:
+        # Each waiter waits on the event as it was; the next one gets a new one.
+        self._moved.set()
+        self._moved = asyncio.Event()
 
     def _done(self, task: asyncio.Task[None]) -> None:
         job = self._tasks.pop(task)
@@ -262,6 +281,7 @@ class Jobs:
             error = None if task.cancelled() else task.exception()
             _log.error("run of %s ended without an outcome", job.experiment.name, exc_info=error)
             self._finish(job, why_not="luff made a mistake; see the server's log, and look with `luff status`")
+        self._move()
         self._start_more()
 
     async def _carry_out(self, job: Job) -> None:

@@ -14,6 +14,7 @@ from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
+from pydantic import AwareDatetime
 from starlette.concurrency import run_in_threadpool
 
 from luff import __version__
@@ -26,6 +27,8 @@ from luff.web import finding, reports
 from luff.web.access import COOKIE, SESSION_S, Person, check_csrf, check_role
 from luff.web.api import start_run
 from luff.web.asking import Serving, person_or_none
+from luff.web.calendar_shapes import problem_text
+from luff.web.calendar_view import calendar_view
 from luff.web.problems import Problem
 from luff.web.service import Service
 from luff.web.shapes import fault_list, of_experiment, of_job, of_row
@@ -106,6 +109,7 @@ async def _page(
         "ago": lambda then: ago(then, now),
         "left": lambda until: left(until, now),
         "faults": fault_list(service.faults.seen),
+        "definitions_problem": problem_text(service.definitions.problem),
         "here": {job.run: job.id for job in service.jobs if job.run is not None},
     }
     text = await run_in_threadpool(_templates.get_template(template).render, **common, **values)
@@ -172,8 +176,7 @@ async def experiments(request: Request, service: Serving, person: Looking) -> Re
         return [(of_experiment(each), newest(service.store, each.name, kind)) for each in service.experiments()]
 
     rows = await run_in_threadpool(read)
-    problem = service.definitions.problem
-    return await _page(request, service, person, "experiments.html.j2", rows=rows, problem=problem)
+    return await _page(request, service, person, "experiments.html.j2", rows=rows)
 
 
 @router.get("/runs")
@@ -219,6 +222,41 @@ async def trend(request: Request, service: Serving, person: Looking, experiment:
         limits_ms = latency_limits_ms(await run_in_threadpool(service.store.outcome, points[-1].run))
     view = trend_view(points, datetime.now(UTC), limits_ms)
     return await _page(request, service, person, "trend.html.j2", experiment=experiment, known=known, **view)
+
+
+@router.get("/calendar")
+async def calendar(request: Request, service: Serving, person: Looking) -> Response:
+    """Show game days: what is held, what is to come and needs whom, and what became of the rest."""
+    may_change = person.role.covers(Role.OPERATOR)
+    view = await run_in_threadpool(calendar_view, service.calendar, person, may_change=may_change)
+    return await _page(request, service, person, "calendar.html.j2", **view)
+
+
+@router.post("/calendar/approve")
+async def approve(
+    service: Serving,
+    person: Changing,
+    game_day: Annotated[str, Form(max_length=63)],
+    scheduled_for: Annotated[AwareDatetime, Form()],
+    who: Annotated[str, Form(max_length=200)] = "",
+) -> Response:
+    """Agree to a game day, and lead back to the calendar."""
+
+    async def audit(note: str) -> None:
+        await service.audit(person, "gameday.approve", game_day, note)
+
+    await service.calendar.approve(game_day, scheduled_for, person, who or None, audit)
+    return RedirectResponse("/calendar", status_code=303)
+
+
+@router.post("/calendar/stop")
+async def stop_game_day(
+    service: Serving, person: Changing, occurrence: Annotated[str, Form(pattern="^[0-9a-f]{16}$")]
+) -> Response:
+    """Stop what a game day runs, and lead back to the calendar."""
+    found = await service.calendar.stop_occurrence(occurrence, person)
+    await service.audit_after(person, "occurrence.stop", occurrence, found.schedule)
+    return RedirectResponse("/calendar", status_code=303)
 
 
 @router.get("/banner")

@@ -45,6 +45,7 @@ CODES: Mapping[str, tuple[int, str]] = MappingProxyType(
         "cross_site": (403, "The request comes from another site"),
         "csrf": (403, "The form's token is missing or old"),
         "host_not_allowed": (403, "The policy does not allow this traffic"),
+        "not_an_approver": (403, "Only who the game day names may approve it"),
         "policy": (403, "The policy does not allow this run"),
         "not_found": (404, "There is no such thing"),
         "method_not_allowed": (405, "This cannot be done here"),

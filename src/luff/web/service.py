@@ -2,33 +2,37 @@
 The server's life, without HTTP: what it holds, how it begins and how it ends.
 
 It begins by taking out what a dead one left, and ends by stopping all that
-runs; both with a bound. A scheduler will be a `Clockwork` beside the jobs.
+runs; both with a bound. The calendar begins last and ends first.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Protocol
 
+from luff.clock import Clock
 from luff.errors import LuffError, RunAborted, StoreError
+from luff.lever import SYSTEM_NAMESPACE, levers
 from luff.lifecycle import Phase
 from luff.lock import LEASE_S
 from luff.metrics import Metrics
-from luff.model import Experiment
+from luff.model import Experiment, GameDay
 from luff.run import Options, World
 from luff.store import RunFilter, Store
+from luff.surroundings import Surroundings
 from luff.web.access import Door, Person
+from luff.web.calendar import Calendar
 from luff.web.definitions import Definitions
 from luff.web.faults import Faults
+from luff.web.holding import Holder
 from luff.web.jobs import Jobs
 from luff.web.problems import Problem
 from luff.web.rails import Rails
 
-__all__ = ["Clockwork", "Service"]
+__all__ = ["Service"]
 
 CLOSE_WITHIN_S = 60.0
 STALE_S = 30.0
@@ -39,16 +43,6 @@ LEASE_MARGIN_S = 3.0
 _log = logging.getLogger("luff.web")
 
 
-class Clockwork(Protocol):
-    """This is what will fire experiments by the calendar. The server needs to know no more of it than this."""
-
-    async def run(self) -> None:
-        """Tick until cancelled."""
-
-    def trouble(self) -> str | None:
-        """Return why the clock cannot be relied on, or ``None``: then the server is not ready."""
-
-
 @dataclass
 class Service:
     """
@@ -56,7 +50,9 @@ class Service:
 
     *local_user* is who asks where no token is needed, *open_* whether that may
     be; *needs_reaper* says that its guard ends when it does, so that no run may
-    begin unless a reaper is at work.
+    begin unless a reaper is at work. *metric* asks Prometheus before
+    a game day begins; *calendar_clock* is the calendar's own where it is not
+    the world's.
     """
 
     world: World
@@ -66,7 +62,8 @@ class Service:
     local_user: str
     open_: bool
     needs_reaper: bool
-    schedule: Clockwork | None = None
+    metric: Callable[[str], Awaitable[float | None]] | None = None
+    calendar_clock: Clock | None = None
     metrics: Metrics = field(default_factory=Metrics)
     ready: bool = False
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
@@ -86,6 +83,13 @@ class Service:
             ),
             ended=self.metrics.ended,
         )
+        self.calendar = Calendar(
+            self.store,
+            self.definitions.game_days,
+            Holder(self.jobs, self.store, self.definitions.game_days, allowed=self.check_allowed).hold,
+            surroundings=Surroundings(lever=self._pulled, metric=self.metric),
+            clock=self.calendar_clock or self.world.clock,
+        )
 
     def namespaces(self) -> list[str]:
         """Return the namespaces that the definitions are about."""
@@ -103,15 +107,17 @@ class Service:
         left = await self._restore_leftovers()
         await self.faults.look()
         self._tasks = [asyncio.create_task(self.faults.keep_looking())]
-        if self.schedule is not None:
-            self._tasks.append(asyncio.create_task(self.schedule.run()))
+        await self.calendar.start()
         self.ready = True
         return left
 
     async def close(self, why: RunAborted) -> bool:
         """Start no more runs, stop and restore all, and return whether that was done in time."""
         self.ready = False
+        # First, so that what a game day runs is seen to end with the server, not to fail.
+        self.calendar.begin_stopping()
         ended = await self.jobs.close(why, within_s=CLOSE_WITHIN_S)
+        await self.calendar.stop()
         await self.faults.settle(within_s=CLOSE_WITHIN_S)
         for task in self._tasks:
             task.cancel()
@@ -121,6 +127,7 @@ class Service:
     def begin_closing(self, why: RunAborted) -> None:
         """Start no more runs and stop all, without waiting: who watches sees them end."""
         self.ready = False
+        self.calendar.begin_stopping()
         self.jobs.closing = why
         self.jobs.stop_all(why)
 
@@ -135,7 +142,7 @@ class Service:
             await asyncio.to_thread(self.store.access.any_tokens)
         except StoreError as error:
             return error.message
-        return None if self.schedule is None else self.schedule.trouble()
+        return self.calendar.trouble()
 
     async def audit(self, person: Person, action: str, object_: str, note: str | None = None) -> None:
         """Write down what *person* does; raises `StoreError`, and then it must not be done."""
@@ -201,4 +208,15 @@ class Service:
         self.jobs.check_open()
         if not self.ready:
             raise Problem("closing", "the server is starting, or leaving")
+        self.check_allowed(experiment)
+
+    def check_allowed(self, experiment: Experiment) -> None:
+        """Raise `Problem` when the rails do not let *experiment* run now."""
         self.rails.check(experiment, self.experiments(), now=datetime.now(UTC))
+
+    async def _pulled(self, game_day: GameDay) -> str | None:
+        """Return which lever stops *game_day*, in words."""
+        experiments = self.definitions.game_days.experiments(game_day)
+        namespaces = sorted({self.rails.namespace_of(each) for each in experiments})
+        pulled = await levers(self.world.mesh, [SYSTEM_NAMESPACE, *namespaces])
+        return str(pulled[0]) if pulled else None
