@@ -14,6 +14,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,40 @@ spec:
     - {id: answers, errors: {atMost: 0.4%}}
 """
 
+DAYS = """\
+apiVersion: luff.dev/v1alpha1
+kind: Suite
+metadata: {{name: core}}
+spec: {{experiments: [reviews-survives-failing-ratings]}}
+---
+apiVersion: luff.dev/v1alpha1
+kind: GameDay
+metadata: {{name: soon}}
+spec:
+  schedule: {{cron: "{minute} {hour} * * *", window: 10m}}
+  suites: [core]
+  people: {{owner: team-bookinfo, approvers: [operator, platform-oncall], approvals: 1, approveBy: 0s}}
+---
+apiVersion: luff.dev/v1alpha1
+kind: GameDay
+metadata: {{name: monthly}}
+spec:
+  schedule: {{cron: "0 10 * * TUE#1", timeZone: Europe/Berlin, window: 2h}}
+  suites: [core]
+  people: {{owner: team-bookinfo, approvers: [platform-oncall], approvals: 1}}
+---
+apiVersion: luff.dev/v1alpha1
+kind: GameDay
+metadata: {{name: with-canary}}
+spec:
+  schedule: {{cron: "0 9 * * *", window: 1h}}
+  suites: [core]
+  skipWhen: [canaryProgressing]
+"""
+SOON_S = 100.0
+"""When the first game day fires: time for a browser to approve it."""
+SHOTS = os.environ.get("LUFF_TEST_SCREENSHOTS")
+
 pytestmark = pytest.mark.slow
 
 
@@ -51,6 +86,7 @@ class Served:
     process: subprocess.Popen[str]
     secrets: dict[str, str]
     environment: dict[str, str]
+    definitions: Path
 
     def get(self, path: str, role: str = "viewer") -> Any:
         """Return what the API says."""
@@ -92,7 +128,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
             assert process.poll() is None, (tmp_path / "log").read_text()
             assert time.monotonic() < until_s, (tmp_path / "log").read_text()
             time.sleep(0.1)
-        yield Served(found[0], process, secrets, environment)
+        yield Served(found[0], process, secrets, environment, definitions)
     finally:
         if process.poll() is None:
             process.terminate()
@@ -189,6 +225,73 @@ def test_sign_in_start_a_run_watch_it_end_stop_another_and_leave(served: Served,
     listed = served.luff("runs", "list", "-o", "json")
     newest = json.loads(listed.stdout)[0]
     assert (newest["verdict"], newest["phase"]) == ("aborted", "clean")
+
+
+def photograph(page: Page, name: str) -> None:
+    """Keep how the page looks in light, in dark and on a telephone, where ``LUFF_TEST_SCREENSHOTS`` names a folder."""
+    if SHOTS is None:
+        return
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]  # a Literal that a loop loses
+        page.screenshot(path=str(Path(SHOTS) / f"{name}-{scheme}.png"), full_page=True)
+    page.set_viewport_size({"width": 400, "height": 800})
+    page.screenshot(path=str(Path(SHOTS) / f"{name}-narrow.png"), full_page=True)
+    page.set_viewport_size({"width": 1200, "height": 900})
+    page.emulate_media(color_scheme="light")
+
+
+@pytest.mark.timeout(400)
+def test_approve_a_game_day_see_it_held_and_its_result(served: Served, page: Page) -> None:
+    at = datetime.now(UTC) + timedelta(seconds=SOON_S)
+    path = served.definitions / "days.yaml"
+    path.write_text(DAYS.format(minute=at.minute, hour=at.hour))
+    sign_in(page, served, "operator")
+    page.get_by_role("link", name="Calendar", exact=True).click()
+    # The folder is looked at every few seconds.
+    expect(page.get_by_role("heading", level=1)).to_have_text("Game days")
+    until_s = time.monotonic() + WITHIN_S
+    while page.get_by_role("button", name="Approve soon").count() == 0:
+        assert time.monotonic() < until_s
+        page.reload()
+    photograph(page, "calendar-to-approve")
+    expect(page.get_by_role("button", name="Approve monthly")).to_have_count(0)
+    page.get_by_role("button", name="Approve soon").first.click()
+    expect(page.locator(".coming")).to_contain_text("approved by operator")
+
+    expect(page.locator("#happening")).to_contain_text("soon is being held", timeout=200_000)
+    expect(page.locator("#happening a.run-link").first).to_be_visible()
+    expect(page.locator("#banner")).to_contain_text("A fault is live", timeout=WITHIN_S * 1000)
+    photograph(page, "calendar-held")
+    row = page.locator("table.occurrences tbody tr").first
+    expect(row).to_contain_text("soon", timeout=150_000)
+    photograph(page, "calendar-over")
+    [occurrence] = served.get("/api/v1/occurrences")["items"]
+    row.locator("a.run-link").click()
+    expect(page.locator("article.run .banner")).to_be_visible()
+    assert page.url.endswith(occurrence["runs"][0])
+    for name, where in (
+        ("overview", "/"),
+        ("experiments", "/experiments"),
+        ("runs", "/runs"),
+        ("run", f"/runs/{occurrence['runs'][0]}"),
+        ("trend", f"/trends/{QUICK}"),
+        ("problem", "/nothing"),
+    ):
+        if name != "problem" or SHOTS:
+            page.goto(served.address + where)
+            photograph(page, name)
+    path.write_text("kind: [")
+    until_s = time.monotonic() + WITHIN_S
+    while page.locator(".definitions").count() == 0:
+        assert time.monotonic() < until_s
+        page.goto(served.address + "/calendar")
+    photograph(page, "calendar-mistake")
+    page.set_viewport_size({"width": 400, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+
+    audited = [(each["actor"], each["action"]) for each in served.get("/api/v1/audit", "admin")["items"]]
+    assert audited[:2] == [("game day soon", "run.start"), ("operator", "gameday.approve")]
+    assert occurrence["state"] in ("passed", "failed")
 
 
 def test_it_listens_to_others_only_with_a_token(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ async def on_the_calendar(
         yield server
 
 
-Stage = Callable[[str, Callable[[Server], Awaitable[None]]], None]
+Stage = Callable[..., None]
 
 
 @pytest.fixture
@@ -198,8 +198,7 @@ def test_a_lever_that_is_on_is_its_reason(hold: Stage) -> None:
     hold(documents(), story)
 
 
-def test_the_hours_of_the_policy_bound_its_runs_too(hold: Stage) -> None:
-    """The calendar's hours are those of its own clock; the rails go by the machine's, and refuse each run."""
+def test_the_policy_bounds_its_runs_too(hold: Stage) -> None:
 
     async def story(server: Server) -> None:
         await ring(server, TEN)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from luff.gameday_files import GameDays
     from luff.model import GameDay
 
-__all__ = ["schedule"]
+__all__ = ["definitions_options", "instant", "read_game_days", "schedule"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -36,7 +36,8 @@ def schedule() -> None:
     """Look at game days: when they are held, and when not and why."""
 
 
-def _definitions(command: F) -> F:
+def definitions_options(command: F) -> F:
+    """Add ``--definitions`` and ``--policy``."""
     command = option(
         "--policy", type=click.Path(path_type=Path), help="A Policy; what is outside its hours is not held."
     )(command)
@@ -55,14 +56,14 @@ _output = click.option(
 
 
 @schedule.command("list")
-@_definitions
+@definitions_options
 @_output
 def list_(definitions: Path, policy: Path | None, output: str) -> None:
     """List the game days in words, each with its next firing."""
     from luff.gameday import in_words
 
     now = datetime.now(UTC)
-    read = _read(definitions, policy, now)
+    read = read_game_days(definitions, policy, now)
     rows = [(each, in_words(each.spec.schedule), _first(read, each, now)) for each in read.all.values()]
     if output == "json":
         found = [
@@ -85,10 +86,12 @@ def list_(definitions: Path, policy: Path | None, output: str) -> None:
         click.echo(f"  holds {', '.join(each.spec.suites)} ({experiments} experiment{'s' if experiments != 1 else ''})")
         click.echo(f"  {_rules(each)}")
         click.echo("  never again" if coming is None else f"  next: {_line(coming)}")
+    for warning in read.warnings:
+        click.echo(f"warning: {warning}", err=True)
 
 
 @schedule.command("next")
-@_definitions
+@definitions_options
 @option(
     "--limit", type=click.IntRange(1, NEXT_MOST), default=NEXT_USUAL, show_default=True, help="How many, soonest first."
 )
@@ -96,7 +99,7 @@ def list_(definitions: Path, policy: Path | None, output: str) -> None:
 def next_(definitions: Path, policy: Path | None, limit: int, output: str) -> None:
     """Show the next firings of all game days, with the ones that will be skipped and why."""
     now = datetime.now(UTC)
-    read = _read(definitions, policy, now)
+    read = read_game_days(definitions, policy, now)
     span = timedelta(days=1)
     found: list[Planned] = []
     while len(found) < limit and span < YEARS_MOST * YEAR:
@@ -106,20 +109,20 @@ def next_(definitions: Path, policy: Path | None, limit: int, output: str) -> No
 
 
 @schedule.command()
-@_definitions
+@definitions_options
 @click.option("--from", "since", metavar="TIME", help="From when, such as 2026-12-01 or 2026-12-01T09:00+01:00; now.")
 @click.option("--to", "until", metavar="TIME", help=f"Until when; {SIMULATED_DAYS} days later.")
 @_output
 def simulate(definitions: Path, policy: Path | None, since: str | None, until: str | None, output: str) -> None:
     """Show every firing between two instants, with the ones that would be skipped and why. Without a zone they are UTC."""
     now = datetime.now(UTC)
-    begin = now if since is None else _instant("--from", since)
-    end = begin + timedelta(days=SIMULATED_DAYS) if until is None else _instant("--to", until)
+    begin = now if since is None else instant("--from", since)
+    end = begin + timedelta(days=SIMULATED_DAYS) if until is None else instant("--to", until)
     if end <= begin:
         raise UsageError(f"--to {end:%Y-%m-%d %H:%M %Z} is not later than --from {begin:%Y-%m-%d %H:%M %Z}")
     if end - begin > YEARS_MOST * YEAR:
         raise UsageError(f"--from and --to are more than {YEARS_MOST} years apart")
-    read = _read(definitions, policy, now)
+    read = read_game_days(definitions, policy, now)
     # A firing at --from itself belongs to the span.
     found = read.planned(begin - timedelta(microseconds=1), end, limit=FIRINGS_MOST + 1)
     if len(found) > FIRINGS_MOST:
@@ -161,7 +164,8 @@ def history(store: str | None, name: str | None, limit: int, output: str) -> Non
         click.echo("nothing has fired yet", err=True)
 
 
-def _read(folder: Path, policy: Path | None, now: datetime) -> GameDays:
+def read_game_days(folder: Path, policy: Path | None, now: datetime) -> GameDays:
+    """Return the game days in *folder*; raises when anything is wrong, or when there is none."""
     from luff.cli.files import read_documents, read_policy
     from luff.gameday_files import GameDays
     from luff.policy import parse_hours
@@ -181,10 +185,11 @@ def _first(read: GameDays, game_day: GameDay, now: datetime) -> Planned | None:
     return next(read.planned_of(game_day, now, now + 50 * YEAR), None)
 
 
-def _instant(flag: str, text: str) -> datetime:
+def instant(flag: str, text: str, zone: tzinfo = UTC) -> datetime:
+    """Return the time that *text* says, in UTC; without a zone it is by the clocks of *zone*."""
     try:
         at = datetime.fromisoformat(text.strip())
-        found = (at.replace(tzinfo=UTC) if at.tzinfo is None else at).astimezone(UTC)
+        found = (at.replace(tzinfo=zone) if at.tzinfo is None else at).astimezone(UTC)
     except (ValueError, OverflowError):
         raise UsageError(
             f"{flag} {text[:40]!r} is no date or time", next_step="such as 2026-12-01 or 2026-12-01T09:00+01:00"
