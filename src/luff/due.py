@@ -93,10 +93,12 @@ class Lines:
         line = self._lines.get(name)
         return None if line is None else line.next
 
-    def firing_by(self, until: datetime) -> list[GameDay]:
-        """Return the game days that fire before or at *until*, so that nobody has to look at those that do not."""
-        lines = list(self._lines.values())
-        return [line.game_day for line in lines if (coming := line.next) is not None and coming.at <= until]
+    def soonest(self, until: datetime, limit: int | None = None) -> list[GameDay]:
+        """Return the game days that fire until *until*, of which the first *limit* firings are; the others need no look."""
+        firing = [(coming.at, line) for line in list(self._lines.values()) if (coming := line.next) is not None]
+        due = [(at, line) for at, line in firing if at <= until]
+        chosen = due if limit is None else heapq.nsmallest(limit, due, key=lambda each: each[0])
+        return [line.game_day for _, line in chosen]
 
     def fired(self, now: datetime, against: Against) -> list[New]:
         """Return what becomes of everything that has fired by *now* and is not settled."""

@@ -174,10 +174,17 @@ class GameDays:
         return planned(game_day, after, until, lambda at: self.ruled_out(game_day, at))
 
     def planned(
-        self, after: datetime, until: datetime, *, limit: int | None = None, of: Iterable[GameDay] | None = None
+        self,
+        after: datetime,
+        until: datetime,
+        *,
+        limit: int | None = None,
+        of: Iterable[GameDay] | None = None,
+        each_most: int | None = None,
     ) -> list[Planned]:
-        """Return the first *limit* firings of all game days, or those in *of*, between two instants, in order."""
-        spans = [self.planned_of(each, after, until) for each in (self.all.values() if of is None else of)]
+        """Return the first *limit* firings of all game days, or those in *of*, between two instants, in order; *each_most* of each."""
+        game_days = self.all.values() if of is None else of
+        spans = [itertools.islice(self.planned_of(each, after, until), each_most) for each in game_days]
         in_order = heapq.merge(*spans, key=lambda each: (each.at, each.game_day.metadata.name))
         return list(in_order if limit is None else itertools.islice(in_order, limit))
 

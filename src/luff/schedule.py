@@ -181,9 +181,16 @@ class Scheduler:
             return None
         return as_planned(game_day, firing, lambda at: self.definitions.ruled_out(game_day, at))
 
-    def upcoming(self, now: datetime, until: datetime, *, limit: int | None = None) -> list[Planned]:
-        """Return the first *limit* firings to come until *until*, with why each will not be held as far as the calendar knows."""
-        return self.definitions.planned(now, until, limit=limit, of=self._lines.firing_by(until))
+    def upcoming(
+        self, now: datetime, until: datetime, *, limit: int | None = None, each_most: int | None = None
+    ) -> list[Planned]:
+        """
+        Return the first *limit* firings to come until *until*, with why each will not be held as far as the calendar knows.
+
+        Of one game day there are at most *each_most*.
+        """
+        of = self._lines.soonest(until, limit)
+        return self.definitions.planned(now, until, limit=limit, of=of, each_most=each_most)
 
     @property
     def next_due(self) -> datetime | None:

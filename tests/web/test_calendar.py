@@ -384,7 +384,7 @@ def test_an_approver_finds_the_button_on_the_calendar(hold: Stage, store: Store)
             assert "Approve as" not in page.text
             assert refused.status_code == 403
             assert approved.headers["location"] == "/calendar"
-            assert "Approved: it will be held" in after.text
+            assert "It will be held" in after.text
             assert "approved by operator" in after.text
 
     hold(documents(more=APPROVED), story)

@@ -165,7 +165,7 @@ class Access:
 
         With an *idempotency_key* that this actor has used before it is that request, whatever it asked for.
         """
-        hashed = None if idempotency_key is None else _sha256(f"{actor}\n{idempotency_key}")
+        hashed = None if idempotency_key is None else _key_sha256(actor, idempotency_key)
         with self._database.write() as connection:
             before = None if hashed is None else _request(connection, t.run_request.c.key_sha256 == hashed)
             if before is not None:
@@ -174,6 +174,11 @@ class Access:
             row = {"id": made.id, "experiment": key(experiment), "actor": key(actor), "requested_at": made.requested_at}
             connection.execute(insert(t.run_request).values(key_sha256=hashed, **row))
             return made, True
+
+    def requested(self, *, actor: str, idempotency_key: str) -> RunRequest | None:
+        """Return the request that *actor* has made with this key, or ``None``."""
+        with self._database.read() as connection:
+            return _request(connection, t.run_request.c.key_sha256 == _key_sha256(actor, idempotency_key))
 
     def withdraw_request(self, request: str) -> None:
         """Forget *request*, which was refused: its key may be used again."""
@@ -193,6 +198,10 @@ class Access:
 
 def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _key_sha256(actor: str, idempotency_key: str) -> str:
+    return _sha256(f"{actor}\n{idempotency_key}")
 
 
 def _token(row: Row[Any]) -> Token:

@@ -1,7 +1,7 @@
 """
 Who is asking, and whether they may.
 
-A program shows its token with each request. A person shows it once, at
+A program shows its token with each request, as a bearer's or as a password. A person shows it once, at
 `/sign-in`, and has a session from then on: a cookie that scripts cannot read
 and other sites cannot send, and a second secret in every form. Where there is
 no token at all, which only a server on loopback allows, who reaches it is the
@@ -10,6 +10,7 @@ machine's own user.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import secrets
@@ -71,7 +72,7 @@ class Door:
         address = request.client.host if request.client else None
         scheme, _, shown = request.headers.get("authorization", "").partition(" ")
         if shown or scheme:
-            found = self._access.by_secret(shown.strip()) if scheme.lower() == "bearer" else None
+            found = self._access.by_secret(_secret(scheme.lower(), shown.strip()))
             if found is None:
                 raise Problem("wrong_token", "the token is unknown, or was revoked")
             return Person(found.name, found.role, found.id, address)
@@ -117,6 +118,18 @@ class Door:
             self._sessions.pop(hashed, None)
             return None
         return session
+
+
+def _secret(scheme: str, shown: str) -> str:
+    """Return the token in an Authorization header; who can say it only in a URL, as Flagger, sends it as a password."""
+    if scheme == "bearer":
+        return shown
+    if scheme != "basic":
+        return ""
+    try:
+        return base64.b64decode(shown, validate=True).decode().partition(":")[2]
+    except ValueError:
+        return ""
 
 
 def check_csrf(request: Request, person: Person, field: str | None) -> None:

@@ -10,8 +10,9 @@ from starlette.concurrency import run_in_threadpool
 
 from luff import __version__
 from luff.metrics import CONTENT_TYPE
-from luff.web import api, calendar_api, problems
+from luff.web import api, calendar_api, gates_api, problems
 from luff.web.asking import Serving, Viewer
+from luff.web.gates import Gates
 from luff.web.pages import problem_page
 from luff.web.pages import router as pages_router
 from luff.web.problems import Problem
@@ -63,9 +64,11 @@ def create_app(service: Service) -> FastAPI:
         redoc_url=None,
     )
     app.state.service = service
+    app.state.gates = Gates(service, api.start_run)
     problems.install(app, page=problem_page)
     app.include_router(api.router)
     app.include_router(calendar_api.router)
+    app.include_router(gates_api.router)
     app.include_router(health)
     app.include_router(pages_router)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")

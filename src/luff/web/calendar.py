@@ -101,11 +101,13 @@ class Calendar:
         known = iter(self._with_approvals([planned for _, planned in found if planned is not None]))
         return [(game_day, None if planned is None else next(known)) for game_day, planned in found]
 
-    def coming(self, until: datetime, *, schedule: str | None = None, limit: int) -> list[Coming]:
-        """Return the first *limit* firings until *until*; blocks on the store."""
+    def coming(
+        self, until: datetime, *, schedule: str | None = None, limit: int, each_most: int | None = None
+    ) -> list[Coming]:
+        """Return the first *limit* firings until *until*, *each_most* of one game day; blocks on the store."""
         now = self.now()
         if schedule is None:
-            return self._with_approvals(self.scheduler.upcoming(now, until, limit=limit))
+            return self._with_approvals(self.scheduler.upcoming(now, until, limit=limit, each_most=each_most))
         game_day = self.game_days.all.get(schedule)
         of = [] if game_day is None else [game_day]
         return self._with_approvals(self.game_days.planned(now, until, limit=limit, of=of))

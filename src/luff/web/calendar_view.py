@@ -18,7 +18,8 @@ from luff.web.calendar import Calendar, Coming
 __all__ = ["calendar_view"]
 
 COMING_DAYS = 366
-COMING_SHOWN = 12
+COMING_SHOWN = 8
+COMING_OF_EACH = 3
 PAST_SHOWN = 50
 GAME_DAYS_SHOWN = 100
 RUNS_SHOWN = 12
@@ -32,9 +33,8 @@ class ComingRow:
     *offers* are those as whom the reader may approve it now.
     """
 
+    id: str
     name: str
-    words: str
-    at: datetime
     day: str
     hour: str
     in_: str
@@ -67,7 +67,7 @@ def calendar_view(calendar: Calendar, person: Person, *, may_change: bool) -> di
     """Return what the page shows to *person*; blocks on the store."""
     now = calendar.now()
     game_days = calendar.game_days.all
-    coming = calendar.coming(now + timedelta(days=COMING_DAYS), limit=COMING_SHOWN)
+    coming = calendar.coming(now + timedelta(days=COMING_DAYS), limit=COMING_SHOWN, each_most=COMING_OF_EACH)
     past = calendar.past(None, now, limit=PAST_SHOWN)
     open_ = calendar.open(PAST_SHOWN)
     return {
@@ -90,9 +90,8 @@ def _coming(coming: Coming, person: Person, now: datetime, *, may_change: bool) 
     if planned.skipped is not None:
         state, said = "skipped", f"will be skipped: {planned.skipped.said}"
     return ComingRow(
+        id=planned.id,
         name=planned.game_day.metadata.name,
-        words=in_words(planned.game_day.spec.schedule),
-        at=planned.at,
         day=f"{local:%a %-d %b %Y}",
         hour=f"{local:%H:%M %Z}",
         in_=left(planned.at, now),
@@ -108,7 +107,7 @@ def _coming(coming: Coming, person: Person, now: datetime, *, may_change: bool) 
 def _approval_words(coming: Coming, now: datetime, zone: ZoneInfo) -> tuple[str, str]:
     assert coming.until is not None
     if not coming.missing:
-        return "held", "approved: it will be held"
+        return "held", "it will be held"
     by = f"{coming.until.astimezone(zone):%a %-d %b %H:%M %Z}"
     count = f"{len(coming.agreed)} of {coming.needed} approval{'' if coming.needed == 1 else 's'}"
     if now > coming.until:
