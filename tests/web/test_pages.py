@@ -15,7 +15,7 @@ from tests.factories import failed, passed
 from tests.web.conftest import Server
 
 Play = Callable[..., None]
-PAGES = ("/", "/experiments", "/runs", "/trends/quick", "/banner")
+PAGES = ("/", "/experiments", "/runs", "/trends/quick", "/calendar", "/banner")
 
 
 def csrf_in(text: str) -> str:

@@ -102,10 +102,15 @@ class Calendar:
         return [(game_day, None if planned is None else next(known)) for game_day, planned in found]
 
     def coming(
-        self, until: datetime, *, schedule: str | None = None, limit: int, each_most: int | None = None
+        self,
+        now: datetime,
+        until: datetime,
+        *,
+        schedule: str | None = None,
+        limit: int,
+        each_most: int | None = None,
     ) -> list[Coming]:
-        """Return the first *limit* firings until *until*, *each_most* of one game day; blocks on the store."""
-        now = self.now()
+        """Return the first *limit* firings from *now* until *until*, *each_most* of one game day; blocks on the store."""
         if schedule is None:
             return self._with_approvals(self.scheduler.upcoming(now, until, limit=limit, each_most=each_most))
         game_day = self.game_days.all.get(schedule)

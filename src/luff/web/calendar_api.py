@@ -74,7 +74,7 @@ async def list_occurrences(
 
     def read() -> OccurrenceList:
         rows = calendar.past(since, until, schedule=schedule, limit=limit)
-        coming = calendar.coming(end, schedule=schedule, limit=limit) if end > now else []
+        coming = calendar.coming(now, end, schedule=schedule, limit=limit) if end > now else []
         return OccurrenceList(
             items=[of_occurrence(row) for row in rows],
             coming=[of_coming(each) for each in coming if since is None or each.planned.at >= since],

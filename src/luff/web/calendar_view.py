@@ -63,11 +63,10 @@ class PastRow:
     more: int
 
 
-def calendar_view(calendar: Calendar, person: Person, *, may_change: bool) -> dict[str, Any]:
+def calendar_view(calendar: Calendar, person: Person, now: datetime, *, may_change: bool) -> dict[str, Any]:
     """Return what the page shows to *person*; blocks on the store."""
-    now = calendar.now()
     game_days = calendar.game_days.all
-    coming = calendar.coming(now + timedelta(days=COMING_DAYS), limit=COMING_SHOWN, each_most=COMING_OF_EACH)
+    coming = calendar.coming(now, now + timedelta(days=COMING_DAYS), limit=COMING_SHOWN, each_most=COMING_OF_EACH)
     past = calendar.past(None, now, limit=PAST_SHOWN)
     open_ = calendar.open(PAST_SHOWN)
     return {

@@ -228,7 +228,8 @@ async def trend(request: Request, service: Serving, person: Looking, experiment:
 async def calendar(request: Request, service: Serving, person: Looking) -> Response:
     """Show game days: what is held, what is to come and needs whom, and what became of the rest."""
     may_change = person.role.covers(Role.OPERATOR)
-    view = await run_in_threadpool(calendar_view, service.calendar, person, may_change=may_change)
+    now = service.calendar.now()
+    view = await run_in_threadpool(calendar_view, service.calendar, person, now, may_change=may_change)
     return await _page(request, service, person, "calendar.html.j2", **view)
 
 
