@@ -26,7 +26,7 @@ from luff.testing import Cluster
 from luff.traffic import Address, Driver, Transport
 from luff.web.listening import Listener, bound_socket
 from tests.factories import failed, passed, run_id
-from tests.web.conftest import serving, virtual_service
+from tests.web.conftest import IDENTITY, serving, virtual_service
 
 RUNS = 300
 RATE_HZ = 20.0
@@ -49,7 +49,7 @@ asyncio.run(main())
 LOOK = """
 import sys, time, urllib.request
 address, rate = sys.argv[1], float(sys.argv[2])
-pages = ["/", "/runs", "/calendar", "/banner", "/trends/bench", "/runs/" + sys.argv[3]]
+pages = ["/", "/runs", "/calendar", "/banner", "/trends/quick", "/runs/" + sys.argv[3]]
 began, number = time.monotonic(), 0
 while True:
     request = urllib.request.Request(address + pages[number % len(pages)], headers={"accept": "text/html"})
@@ -108,7 +108,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, Store.open(f"sqlite:///{folder}/luff.db") as store:
         for number in range(RUNS):
             make = failed if number % 9 == 0 else passed
-            store.record(make(run=run_id(number), experiment="bench"))
+            store.record(make(run=run_id(number), experiment="quick").model_copy(update={"mesh": IDENTITY}))
         answers = subprocess.Popen([sys.executable, "-c", ANSWER], stdout=subprocess.PIPE, text=True)
         assert answers.stdout is not None
         try:

@@ -116,7 +116,7 @@ async def _serve(
     from luff.cli.places import needs_reaper
     from luff.cli.restore import who_am_i
     from luff.cli.world import open_world
-    from luff.web import Definitions, Rails, Service, create_app
+    from luff.web import Definitions, Rails, Service, create_app, warm_up
     from luff.web.listening import Listener, bound_socket
 
     socket = bound_socket(host, port)
@@ -138,7 +138,9 @@ async def _serve(
             left = await service.start()
             if left:
                 click.echo(f"restored what {left} earlier run(s) had left", err=True)
-            server = Listener(create_app(service), socket, grace_s=GRACE_S)
+            app = create_app(service)
+            await warm_up(app)
+            server = Listener(app, socket, grace_s=GRACE_S)
 
             def leave(number: int) -> None:
                 ended_by.append(number)

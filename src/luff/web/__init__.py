@@ -12,9 +12,9 @@ What must stay true:
 
 from __future__ import annotations
 
-from luff.web.app import create_app
+from luff.web.app import create_app, warm_up
 from luff.web.definitions import Definitions
 from luff.web.rails import Rails
 from luff.web.service import Service
 
-__all__ = ["Definitions", "Rails", "Service", "create_app"]
+__all__ = ["Definitions", "Rails", "Service", "create_app", "warm_up"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import httpx
 from fastapi import APIRouter, FastAPI, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
@@ -13,13 +14,13 @@ from luff.metrics import CONTENT_TYPE
 from luff.web import api, calendar_api, gates_api, problems
 from luff.web.asking import Serving, Viewer
 from luff.web.gates import Gates
-from luff.web.pages import problem_page
+from luff.web.pages import prepare, problem_page
 from luff.web.pages import router as pages_router
 from luff.web.problems import Problem
 from luff.web.security import LOOPBACK_NAMES, Protection
 from luff.web.service import Service
 
-__all__ = ["create_app"]
+__all__ = ["create_app", "warm_up"]
 
 health = APIRouter(responses=problems.documented())
 
@@ -53,6 +54,14 @@ async def metrics(service: Serving, _: Viewer) -> Response:
     return Response(service.metrics.text(), media_type=CONTENT_TYPE)
 
 
+async def warm_up(app: FastAPI) -> None:
+    """Ask *app* once, so that the first who looks does not hold up a run with what is made at the first request."""
+    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        for path in ("/healthz", "/"):
+            await client.get(path, headers={"accept": "text/html"})
+
+
 def create_app(service: Service) -> FastAPI:
     """Return the application over *service*, which somebody else starts and closes."""
     app = FastAPI(
@@ -65,6 +74,7 @@ def create_app(service: Service) -> FastAPI:
     )
     app.state.service = service
     app.state.gates = Gates(service, api.start_run)
+    prepare()
     problems.install(app, page=problem_page)
     app.include_router(api.router)
     app.include_router(calendar_api.router)

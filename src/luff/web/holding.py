@@ -145,7 +145,10 @@ def _against(part: _Part, game_day: GameDay, today: date) -> str | None:
     name, job = part.experiment.name, part.job
     outcome = None if job is None else job.outcome
     if outcome is None:
-        return f"{name} did not run: {part.why_not or (job and job.why_not) or 'nobody knows why'}"
+        why = part.why_not or (job and job.why_not) or "nobody knows why"
+        if job is not None and job.run is not None:
+            return f"{name} has no outcome, and a fault may still be live, run {job.run}: {why}"
+        return f"{name} did not run: {why}"
     if is_unrestored(outcome):
         return f"{name}: a fault may still be live, run {outcome.run}"
     expected = game_day.spec.expected.get(name, Verdict.PASSED)

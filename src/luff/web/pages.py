@@ -34,7 +34,7 @@ from luff.web.service import Service
 from luff.web.shapes import fault_list, of_experiment, of_job, of_row
 from luff.web.views import grid, newest, trend_view
 
-__all__ = ["problem_page", "router"]
+__all__ = ["prepare", "problem_page", "router"]
 
 PAGE = 50
 TREND_RUNS = 200
@@ -61,6 +61,12 @@ def _environment() -> Environment:
 
 
 _templates = _environment()
+
+
+def prepare() -> None:
+    """Compile every page, before there is a run that the first look at each would hold up."""
+    for name in _templates.list_templates(extensions=["j2"]):
+        _templates.get_template(name)
 
 
 async def _person(request: Request, service: Serving) -> Person:
