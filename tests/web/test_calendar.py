@@ -206,7 +206,7 @@ def test_the_policy_bounds_its_runs_too(hold: Stage) -> None:
         [row] = (await listed(server))["items"]
 
         assert row["state"] == "failed"
-        assert "quick did not run: the policy allows elsewhere, not shop" in row["said"]
+        assert "quick did not run: the policy allows the namespaces elsewhere, not shop" in row["said"]
 
     hold(documents(), story, policy=PolicySpec(namespaces=("elsewhere",)))
 

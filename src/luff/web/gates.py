@@ -180,7 +180,9 @@ class Gates:
             return
         job = service.jobs.get(asked.id)
         outcome = None if job is None else job.outcome
-        if job is not None and job.state is not State.ENDED:
+        # A request is written down before it has a job: until then it is only seen by who asks for it.
+        asked_for_now = job is None and asking.name in self._running
+        if asked_for_now or (job is not None and job.state is not State.ENDED):
             seen.waiting.append(name)
         elif outcome is None and asked.run is None:
             seen.missing[name] = (job and job.why_not) or "the server ended before it was over"
