@@ -1,55 +1,90 @@
-"""How often the sequential test is wrong, over many seeded runs, and how many requests it needs. Printed, never asserted."""
+"""
+How often a verdict is wrong, over many seeded runs, and how many requests it takes.
+
+Every run is judged as while traffic runs: requests as rows in due order, read
+look by look by the Judge. Printed, never asserted.
+"""
 
 from __future__ import annotations
 
-import math
 import random
 import time
 
-from luff import stats
+from luff.checks import PlannedCheck, plan_checks
+from luff.model import Experiment
+from luff.samples import Evidence, Samples
+from luff.tallies import Judge, sequential_verdict
+from luff.words import Arm, Phase
 
 RUNS = 20_000
-CAP = 5_000
-THRESHOLD = 0.01
-RATES = (0.0, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.3, 1.0)
+CAP = 2_000
+LOOK = 4
+"""Requests of the fault arm between two looks: at 40/s, ten looks a second."""
+MS = 1_000_000
+RATES = (0.0, 0.001, 0.003, 0.01, 0.02, 0.05, 0.3, 1.0)
+"""The first and the last two are seldom undecided, so they are cheap; those between are where mistakes are made."""
 CONTROL_ERRORS = 0.05
 
 
-def positions(rng: random.Random, rate: float, requests: int) -> list[int]:
-    """Return the places of independent violations at *rate* among *requests*."""
-    found: list[int] = []
-    at = 0
-    while rate:
-        at += 1 + (math.floor(math.log(rng.random()) / math.log1p(-rate)) if rate < 1 else 0)
-        if at > requests:
+def a_check() -> PlannedCheck:
+    """Return a claim that at most 1 % of requests are slower than a second."""
+    experiment = Experiment.model_validate(
+        {
+            "metadata": {"name": "cart", "namespace": "shop"},
+            "spec": {
+                "target": {"host": "inventory"},
+                "fault": {"delay": {"duration": "3s"}},
+                "traffic": {"requests": [{"url": "http://checkout/cart/42"}], "duration": "100s"},
+                "expect": [{"id": "in-time", "kind": "latency", "quantile": 0.99, "limit_s": 1.0}],
+            },
+        }
+    )
+    return plan_checks(experiment, rate_hz=20.0, timeout_s=11.0)[0]
+
+
+def one_run(check: PlannedCheck, rng: random.Random, rate: float) -> tuple[str | None, int]:
+    """Return what a run is judged to be at a true *rate* of violations, and after how many requests."""
+    samples, evidence = Samples(), Evidence("lab-log", "request", settled_through=CAP)
+    judge = Judge((check,))
+    while len(samples) < CAP:
+        for _ in range(LOOK):
+            number = samples.open(Arm.FAULT, Phase.FAULT, 0, len(samples) * 50 * MS)
+            latency_ns = 3000 * MS if rng.random() < rate else 10 * MS
+            samples.close(number, done_ns=samples.due_ns[number] + latency_ns, status=200)
+            evidence.attempts.append(1)
+        if judge.feed(samples, evidence):
             break
-        found.append(at)
-    return found
+    return sequential_verdict(check, judge.tallies[check.id], alpha_fail=check.alpha_fail), len(samples)
+
+
+def stopped_for_nothing(check: PlannedCheck, rng: random.Random) -> bool:
+    """Return whether the tripwire on control stops a run at the rate of errors that was declared as normal."""
+    samples, judge = Samples(), Judge((check,), control_errors_most=CONTROL_ERRORS)
+    for place in range(CAP):
+        number = samples.open(Arm.CONTROL, Phase.FAULT, 0, place * MS)
+        samples.close(number, done_ns=place * MS + MS, status=500 if rng.random() < CONTROL_ERRORS else 200)
+    judge.feed_all(samples, Evidence("lab-log", "request", settled_through=CAP))
+    return judge.breached
 
 
 def main() -> None:
     """Print a row for each true rate of violations."""
-    rng = random.Random(7)
-    print(f"a claim of at most {THRESHOLD:.0%}, {RUNS:,} runs of up to {CAP:,} requests each")
-    print(f"{'true rate':>10} {'mean n':>8} {'passed':>9} {'failed':>9} {'undecided':>10}")
-    began_s = time.monotonic()
+    check, began_s = a_check(), time.monotonic()
+    print(
+        f"a claim of at most {check.threshold:.0%}, {RUNS:,} runs of up to {CAP:,} requests each, judged as they come"
+    )
+    print(f"{'true rate':>10} {'mean n':>8} {'most n':>8} {'passed':>9} {'failed':>9} {'undecided':>10}")
     for rate in RATES:
-        sizes = passed = failed = 0
-        for _ in range(RUNS):
-            decided = stats.decide_sequentially(
-                positions(rng, rate, CAP), CAP, THRESHOLD, alpha_pass=0.05, alpha_fail=stats.ALPHA_FAIL
-            )
-            sizes += CAP if decided is None else decided[1]
-            passed += decided is not None and decided[0] == "passed"
-            failed += decided is not None and decided[0] == "failed"
-        undecided = RUNS - passed - failed
+        rng = random.Random(7)
+        found = [one_run(check, rng, rate) for _ in range(RUNS)]
+        sizes, said = [size for _, size in found], [verdict for verdict, _ in found]
+        shares = [said.count(verdict) / RUNS for verdict in ("passed", "failed", None)]
         print(
-            f"{rate:>10.2%} {sizes / RUNS:>8.0f} {passed / RUNS:>9.3%} {failed / RUNS:>9.3%} {undecided / RUNS:>10.3%}"
+            f"{rate:>10.2%} {sum(sizes) / RUNS:>8.0f} {max(sizes):>8} {shares[0]:>9.3%} {shares[1]:>9.3%} {shares[2]:>10.3%}",
+            flush=True,
         )
-    tripped = 0
-    for _ in range(RUNS):
-        places = positions(rng, CONTROL_ERRORS, CAP)
-        tripped += any(n <= stats.fails_until(k, CONTROL_ERRORS, 0.001) for k, n in enumerate(places, start=1))
+    rng = random.Random(7)
+    tripped = sum(stopped_for_nothing(check, rng) for _ in range(RUNS))
     print(f"the tripwire at its own rate of {CONTROL_ERRORS:.0%}: {tripped / RUNS:.3%} of runs stopped for nothing")
     print(f"{time.monotonic() - began_s:.0f} s")
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import jsonschema
 
-from luff import __version__
+from luff import __version__, stats
 from luff.lifecycle import Phase as RoutePhase
 from luff.model import Arm, Experiment, Object, Phase, Verdict
 from luff.outcome import (
@@ -36,6 +36,7 @@ from luff.outcome import (
 )
 from luff.samples import Failure, Flag, Samples
 from luff.schema import schema_for
+from luff.tallies import Tally
 
 __all__ = [
     "EVERY_VERDICT",
@@ -389,3 +390,25 @@ def large_virtual_service(routes: int, targeted: int) -> Object:
         "metadata": {"name": "large", "namespace": "shop", "uid": "u", "resourceVersion": "1"},
         "spec": {"hosts": ["target"], "http": http},
     }
+
+
+def first_decision(
+    positions: Sequence[int], requests: int, threshold: float, *, alpha_fail: float = 0.005
+) -> tuple[str, int, int] | None:
+    """Return what a tally of *requests* with violations at *positions* (from 1) decides first, after how many, with how many violations."""
+    tally, passed, failed = Tally(threshold), math.log(20), -math.log(alpha_fail)
+    for position in [*positions, requests + 1]:
+        k = len(tally.positions)
+        begins = tally.n
+        tally.add_all((), position - 1 - tally.n)
+        tally.weigh()
+        if tally.log_e_fail >= failed:
+            return "failed", stats.FAIL_FLOOR, k
+        if tally.log_e_pass >= passed:
+            return "passed", max(begins, stats.passes_from(k, threshold, 0.05)), k
+        if position <= requests:
+            tally.add_all((0,), 1)
+            tally.weigh()
+            if tally.log_e_fail >= failed:
+                return "failed", tally.n, k + 1
+    return None

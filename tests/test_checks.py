@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luff import stats
-from luff.checks import PlannedCheck, can_fail, late_most_s, plan_checks, violates
+from luff.checks import PlannedCheck, late_most_s, plan_checks, speaks_unexposed, violations
 from luff.model import Experiment
+from luff.results import can_fail
 from luff.samples import Failure, Samples
 from luff.words import Arm, Phase
 
@@ -52,7 +53,8 @@ def _violates(
     samples = Samples()
     number = samples.open(Arm.FAULT, Phase.FAULT, 0, 5 * MS)
     samples.close(number, done_ns=(5 + latency_ms) * MS, **({"status": 200, "holds": 1} | row))
-    return violates(_check({**EXPECTATIONS[kind], **(change or {})}), samples, number, attempts, baseline_ms * MS)
+    check = _check({**EXPECTATIONS[kind], **(change or {})})
+    return violations(check, samples, [number], [attempts], baseline_ms * MS) == [0]
 
 
 JUDGED = [kind for kind in EXPECTATIONS if kind not in ("recovery", "attempts")]
@@ -146,8 +148,38 @@ def test_equal_answers_share_a_bit() -> None:
 
 
 @pytest.mark.parametrize("kind", EXPECTATIONS)
-def test_samples_that_violate_everything_are_seen(kind: str) -> None:
-    assert can_fail(_check(EXPECTATIONS[kind]))
+@pytest.mark.parametrize("arm", ["fault", "control"])
+@pytest.mark.parametrize("stop_early", [True, False])
+def test_a_run_that_violates_everything_is_failed(kind: str, arm: str, *, stop_early: bool) -> None:
+    if kind != "recovery":
+        assert can_fail(_check({**EXPECTATIONS[kind], "arm": arm}, stopEarly=stop_early)) is (
+            (kind, arm) != ("attempts", "control")
+        )
+
+
+def test_a_run_that_never_recovers_is_failed() -> None:
+    assert can_fail(_check(EXPECTATIONS["recovery"]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "row", "speaks"),
+    [
+        ("errors", {"status": 429}, True),
+        ("latency", {"status": 200}, True),
+        ("noWorseThan", {"status": 200}, True),
+        ("fallback", {"status": 200}, False),
+        ("answer", {"status": 404}, False),
+        ("answer", {"status": 500}, True),
+        ("fallback", {"status": 0, "failure": Failure.DEADLINE}, True),
+        ("fallback", {"status": 0, "failure": Failure.RESET}, True),
+    ],
+)
+def test_without_the_fault_an_error_counts_and_a_whole_answer_instead_of_a_fallback_does_not(
+    kind: str, row: dict[str, Any], *, speaks: bool
+) -> None:
+    samples = Samples()
+    samples.close(samples.open(Arm.FAULT, Phase.FAULT, 0, 0), done_ns=MS, **row)
+    assert speaks_unexposed(_check(EXPECTATIONS[kind]), samples, 0) is speaks
 
 
 @pytest.mark.parametrize("status", ["404", "4xx", "5XX"])
@@ -201,5 +233,5 @@ def test_latency_violations_are_those_above_the_limit(latencies_ms: list[int], l
     for latency_ms in latencies_ms:
         number = samples.open(Arm.FAULT, Phase.FAULT, 0, 0)
         samples.close(number, done_ns=latency_ms * MS, status=200)
-    found = sum(violates(check, samples, number, 1, 0) for number in range(len(samples)))
+    found = len(violations(check, samples, range(len(samples)), [], 0))
     assert found == sum(latency_ms > limit_ms for latency_ms in latencies_ms)

@@ -14,6 +14,7 @@ from scipy import special
 from scipy import stats as scipy_stats
 
 from luff import stats
+from tests.factories import first_decision
 
 LAW = settings(max_examples=150, deadline=None)
 CAP = 2000
@@ -183,45 +184,6 @@ def test_evidence_is_fair_at_the_threshold(process: Callable[[int, int, float], 
             assert threshold * math.exp(up) + (1 - threshold) * math.exp(down) == pytest.approx(1.0, rel=1e-6)
 
 
-@LAW
-@given(
-    pattern=st.lists(st.booleans(), max_size=400),
-    threshold=st.sampled_from([0.05, 0.1, 0.3]),
-    alpha_fail=st.sampled_from([0.005, 0.05]),
-)
-def test_decisions_are_those_of_looking_after_every_request(
-    pattern: list[bool], threshold: float, alpha_fail: float
-) -> None:
-    positions = [place for place, violates in enumerate(pattern, start=1) if violates]
-    expected, strongest, k = None, -math.inf, 0
-    for n, violates in enumerate(pattern, start=1):
-        k += violates
-        against = stats.log_e_fail(k, n, threshold)
-        if n >= stats.FAIL_FLOOR:
-            strongest = max(strongest, against)
-        if expected is None and stats.log_e_pass(k, n, threshold) >= math.log(20):
-            expected = ("passed", n, k)
-        if expected is None and n >= stats.FAIL_FLOOR and against >= -math.log(alpha_fail):
-            expected = ("failed", n, k)
-    found = stats.decide_sequentially(positions, len(pattern), threshold, alpha_pass=0.05, alpha_fail=alpha_fail)
-    assert found == expected
-    if positions and len(pattern) >= stats.FAIL_FLOOR:
-        # Without a violation in the first requests the floor itself is no moment of evidence.
-        most = stats.most_log_e_fail(positions, len(pattern), threshold)
-        assert most == pytest.approx(strongest) or (strongest < 0 and most <= 0)
-
-
-def test_nothing_is_failed_below_the_floor() -> None:
-    below = stats.FAIL_FLOOR - 1
-    assert stats.decide_sequentially(range(1, below + 1), below, 0.01, alpha_pass=0.05, alpha_fail=0.005) is None
-    assert stats.decide_sequentially(range(1, below + 2), below + 1, 0.01, alpha_pass=0.05, alpha_fail=0.005) == (
-        "failed",
-        stats.FAIL_FLOOR,
-        stats.FAIL_FLOOR,
-    )
-    assert stats.most_log_e_fail(range(1, below + 1), below, 0.01) == 0.0
-
-
 def _positions(rng: random.Random, rate: float, requests: int) -> Iterator[int]:
     """Yield the places of independent violations at *rate*."""
     at = 0
@@ -237,9 +199,7 @@ def _simulate(rate: float, *, seed: int = 7) -> tuple[float, float, float]:
     rng = random.Random(seed)
     sizes, passed, failed = 0, 0, 0
     for _ in range(RUNS):
-        decided = stats.decide_sequentially(
-            list(_positions(rng, rate, CAP)), CAP, 0.01, alpha_pass=0.05, alpha_fail=0.005
-        )
+        decided = first_decision(list(_positions(rng, rate, CAP)), CAP, 0.01)
         sizes += CAP if decided is None else decided[1]
         passed += decided is not None and decided[0] == "passed"
         failed += decided is not None and decided[0] == "failed"
@@ -273,23 +233,6 @@ def test_simulated_runs_end_as_worked_out(rate: float, size: float, passes: floa
         assert passed <= 0.05
     if rate <= 0.01:
         assert failed <= 0.005
-
-
-@LAW
-@given(violations=st.integers(1, 300), threshold=st.sampled_from([0.01, 0.05, 0.2]))
-def test_the_boundary_of_failing_is_where_the_evidence_ends(violations: int, threshold: float) -> None:
-    until = stats.fails_until(violations, threshold, 0.001)
-    assert stats.log_e_fail(violations, max(violations, until + 1), threshold) < math.log(1000)
-    assert until == 0 or stats.log_e_fail(violations, until, threshold) >= math.log(1000)
-
-
-def test_the_tripwire_on_control_is_seldom_wrong() -> None:
-    rng = random.Random(11)
-    tripped = 0
-    for _ in range(RUNS):
-        positions = list(_positions(rng, 0.05, CAP))
-        tripped += any(place <= stats.fails_until(count, 0.05, 0.001) for count, place in enumerate(positions, start=1))
-    assert tripped / RUNS <= 0.004
 
 
 @pytest.mark.parametrize(

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import random
+from array import array
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from luff import stats
 from luff.checks import PlannedCheck, plan_checks
 from luff.model import Experiment
+from luff.recovery import Recovery, recovery_of
 from luff.samples import Evidence, Failure, Flag, Samples
-from luff.tallies import Judge, comparison_size, recovery_time_ns, recovery_watched
+from luff.tallies import READ_MOST, WEIGHED_MOST, Judge, Tally, comparison_size, sequential_verdict
 from luff.words import Arm, Phase
+from tests.factories import first_decision
 
 MS = 1_000_000
 S = 1000 * MS
@@ -121,7 +127,7 @@ def test_completion_order_would_pass_a_broken_service_and_due_order_does_not(slo
         rows = _broken(rng, slow)
         by_completion = [done - due > S for due, done in sorted(rows, key=lambda row: row[1])]
         places = [place for place, violates in enumerate(by_completion, start=1) if violates]
-        decided = stats.decide_sequentially(places, len(rows), 0.01, alpha_pass=0.05, alpha_fail=0.005)
+        decided = first_decision(places, len(rows), 0.01)
         passed_by_completion += decided is not None and decided[0] == "passed"
         # Ours reads while it happens: after each half second only what is decided by then.
         samples = Samples()
@@ -136,7 +142,7 @@ def test_completion_order_would_pass_a_broken_service_and_due_order_does_not(slo
             if judge.feed(samples, _evidence(samples)):
                 break
         tally = judge.tallies[check.id]
-        ours = stats.decide_sequentially(tally.positions, tally.n, 0.01, alpha_pass=0.05, alpha_fail=0.005)
+        ours = first_decision(tally.positions, tally.n, 0.01)
         passed_by_due += ours is not None and ours[0] == "passed"
     assert passed_by_completion == 20
     assert passed_by_due == 0
@@ -156,7 +162,7 @@ def test_what_the_generator_did_itself_is_judged_by_nobody(failure: Failure) -> 
 
 def test_only_requests_that_took_the_twin_are_judged() -> None:
     samples = Samples()
-    _add(samples, 100, latency_ms=5000)
+    _add(samples, 100)
     evidence = _evidence(samples)
     evidence.attempts[3] = 0
     judge = Judge(_checks(LATENCY))
@@ -165,6 +171,145 @@ def test_only_requests_that_took_the_twin_are_judged() -> None:
     # Where nobody can tell which ones did, all are.
     judge = _fed(_checks(LATENCY), samples, per="aggregate")
     assert judge.tallies["check-0"].n == 100
+
+
+@pytest.mark.parametrize(
+    ("row", "counted"),
+    [
+        ({"status": 503}, True),
+        ({"failure": Failure.DEADLINE, "status": 0, "latency_ms": 11_000}, True),
+        ({"failure": Failure.RESET, "status": 0}, True),
+        ({"failure": Failure.POOL, "status": 0}, False),
+        ({"failure": Failure.RESOLVE, "status": 0}, False),
+        ({"failure": Failure.CUT, "status": 0}, False),
+        ({"status": 200}, False),
+        ({"status": 404}, False),
+    ],
+)
+def test_an_error_counts_wherever_it_comes_from_and_what_the_generator_did_never(
+    row: dict[str, Any], *, counted: bool
+) -> None:
+    samples = Samples()
+    _add(samples, 30)
+    _add(samples, 5, **row)
+    evidence = _evidence(samples)
+    evidence.attempts[30:] = array("H", [0] * 5)
+    judge = Judge(_checks({"kind": "errors", "at_most_percent": 1.0}))
+    judge.feed(samples, evidence)
+    tally = judge.tallies["check-0"]
+    assert (tally.n, tally.positions) == ((35, [31, 32, 33, 34, 35]) if counted else (30, []))
+
+
+def test_a_whole_answer_in_place_of_a_fallback_is_fine_where_no_fault_was_met() -> None:
+    samples = Samples()
+    _add(samples, 100)
+    _add(samples, 50, holds=0)
+    evidence = _evidence(samples)
+    evidence.attempts[100:] = array("H", [0] * 50)
+    judge = Judge(_checks(FALLBACK))
+    judge.feed(samples, evidence)
+    assert (judge.tallies["check-0"].n, judge.tallies["check-0"].positions) == (100, [])
+
+
+STREAM = st.lists(st.sampled_from(["holds", "violates", "unexposed error", "left out"]), max_size=400)
+
+
+@settings(max_examples=150, deadline=None)
+@given(stream=STREAM, threshold=st.sampled_from([0.05, 0.1, 0.3, 0.5]), every=st.integers(1, 50))
+def test_the_evidence_kept_is_the_strongest_of_every_moment(stream: list[str], threshold: float, every: int) -> None:
+    tally, most_pass, most_fail = Tally(threshold), 0.0, 0.0
+    k = n = left_out = unexposed = 0
+    for place, kind in enumerate(stream, start=1):
+        if kind in ("holds", "violates"):
+            tally.add_all((0,) if kind == "violates" else (), 1)
+        else:
+            tally.add_unexposed(counts=kind == "unexposed error")
+        if place % every == 0:
+            tally.weigh()
+        k += kind in ("violates", "unexposed error")
+        n += kind != "left out"
+        unexposed += kind == "unexposed error"
+        left_out += kind == "left out"
+        most_pass = max(most_pass, stats.log_e_pass(k, n, threshold))
+        among = [(k - unexposed, n - unexposed), (k, n + left_out)]
+        found = [
+            math.exp(stats.log_e_fail(*each, threshold))
+            if each[1] >= stats.FAIL_FLOOR and n >= stats.FAIL_FLOOR
+            else 0.0
+            for each in among
+        ]
+        most_fail = max(most_fail, math.log(sum(found) / 2)) if sum(found) else most_fail
+    tally.weigh()
+    for kept, most, worth in (
+        (tally.log_e_pass, most_pass, math.log(20)),
+        (tally.log_e_fail, most_fail, -math.log(0.005)),
+    ):
+        assert (kept >= worth) is (most >= worth - 1e-9) or kept == pytest.approx(most, abs=1e-6)
+        if worth <= most < 40:
+            assert kept == pytest.approx(most, abs=1e-6)
+
+
+def test_usual_errors_where_nothing_fires_do_not_blame_the_few_that_met_the_fault() -> None:
+    # A breaker lets one request in 20 through; half a percent of everything fails, as it always does.
+    failed = 0
+    for seed in range(200):
+        rng, samples, attempts = random.Random(seed), Samples(), array("H")
+        for _ in range(3000):
+            attempts.append(rng.random() < 0.05)
+            _add(samples, status=500 if rng.random() < 0.005 else 200)
+        judge = Judge(_checks({"kind": "errors", "at_most_percent": 1.0}))
+        judge.feed_all(samples, _evidence(samples, attempts=attempts))
+        check = judge.checks[0]
+        failed += sequential_verdict(check, judge.tallies[check.id], alpha_fail=check.alpha_fail) == "failed"
+    assert failed <= 2
+
+
+def test_what_meets_the_fault_and_fails_is_not_excused_by_what_never_met_it() -> None:
+    samples = Samples()
+    for _ in range(60):
+        _add(samples, status=500)
+        _add(samples, 99)
+    evidence = _evidence(samples)
+    for number in range(len(samples)):
+        evidence.attempts[number] = samples.status[number] == 500
+    judge = Judge(_checks({"kind": "errors", "at_most_percent": 2.0}))
+    judge.feed_all(samples, evidence)
+    assert sequential_verdict(judge.checks[0], judge.tallies["check-0"], alpha_fail=0.005) == "failed"
+
+
+def test_a_look_reads_and_weighs_no_more_than_its_most_and_the_rest_comes_later() -> None:
+    rng, samples = random.Random(3), Samples()
+    for _ in range(3 * READ_MOST):
+        _add(samples, latency_ms=2000 if rng.random() < 0.55 else 10)
+    judge = Judge(_checks({**LATENCY, "quantile": 0.5}, {"kind": "errors", "at_most_percent": 1.0}))
+    evidence, looks = _evidence(samples), 0
+    read = weighed = 0
+    while looks == 0 or judge.behind:
+        judge.feed(samples, evidence)
+        looks += 1
+        now = sum(tally.weighed for tally in judge.tallies.values())
+        assert judge.read - read <= READ_MOST
+        assert now - weighed <= 2 * WEIGHED_MOST
+        read, weighed = judge.read, now
+    whole = Judge(judge.checks)
+    whole.feed_all(samples, evidence)
+    assert read == len(samples)
+    assert looks > 3
+    assert [t.positions for t in whole.tallies.values()] == [t.positions for t in judge.tallies.values()]
+    for ours, all_at_once in zip(judge.tallies.values(), whole.tallies.values(), strict=True):
+        assert ours.log_e_fail == pytest.approx(all_at_once.log_e_fail)
+
+
+def test_evidence_of_a_service_near_its_threshold_is_hardly_ever_computed() -> None:
+    rng, samples = random.Random(3), Samples()
+    _add(samples, 20_000)
+    for number in range(len(samples)):
+        samples.status[number] = 500 if rng.random() < 0.5 else 200
+    judge = Judge(_checks({"kind": "errors", "at_most_percent": 50.0}))
+    judge.feed_all(samples, _evidence(samples))
+    tally = judge.tallies["check-0"]
+    assert len(tally.positions) > 9000
+    assert tally.weighed < 200
 
 
 @pytest.mark.parametrize("phase", [Phase.WARMUP, Phase.RECOVERY])
@@ -239,7 +384,7 @@ def test_a_service_without_a_timeout_is_failed_within_30_requests() -> None:
 
 def test_a_failure_that_would_not_stand_among_many_checks_is_waited_for() -> None:
     one, many = _checks(LATENCY), _checks(LATENCY, *[{"kind": "recovery", "within_s": 5.0}] * 300)
-    counted = next(n for n in range(1, 7) if stats.fails_until(n, 0.01, 0.005) >= 20 + n)
+    counted = next(n for n in range(1, 7) if stats.log_e_fail(n, 20 + n, 0.01) >= -math.log(0.005))
     samples = Samples()
     _add(samples, 20)
     _add(samples, counted, latency_ms=2000)
@@ -367,7 +512,7 @@ def test_recovery_is_three_windows_in_a_row(what: str, windows: list[Window], af
     _add(samples, phase=Phase.RECOVERY, at_ms=removed_ms - 100, latency_ms=5000)
     for index, window in enumerate(windows):
         window(samples, removed_ms + 1000 * index)
-    found = recovery_time_ns(samples, removed_ns=removed_ms * MS, within_s=5.9)
+    found = recovery_of(samples, removed_ns=removed_ms * MS, within_s=5.9).time_ns
     assert found == (None if after_s is None else after_s * S)
     judge = Judge(_checks({"kind": "recovery", "within_s": 5.9}))
     assert judge.recovered(samples, removed_ns=removed_ms * MS) is (after_s is not None)
@@ -378,20 +523,20 @@ def test_recovery_has_to_come_within_its_time() -> None:
     samples = Samples()
     for index, window in enumerate([_slow, _slow, *[_like_before] * 4]):
         window(samples, 1000 * index)
-    assert recovery_time_ns(samples, removed_ns=0, within_s=5.0) == 2 * S
-    assert recovery_time_ns(samples, removed_ns=0, within_s=4.9) is None
+    assert recovery_of(samples, removed_ns=0, within_s=5.0).time_ns == 2 * S
+    assert recovery_of(samples, removed_ns=0, within_s=4.9).time_ns is None
 
 
 def test_recovery_is_watched_when_nothing_unseen_could_have_been_it() -> None:
     samples = Samples()
-    assert not recovery_watched(samples, removed_ns=0, within_s=3)
+    assert not recovery_of(samples, removed_ns=0, within_s=3).watched
     for index in range(3):
         _slow(samples, 1000 * index)
-    assert recovery_watched(samples, removed_ns=0, within_s=4.9)
-    assert not recovery_watched(samples, removed_ns=0, within_s=5)
+    assert recovery_of(samples, removed_ns=0, within_s=4.9).watched
+    assert not recovery_of(samples, removed_ns=0, within_s=5).watched
     # Three seconds before the traffic began.
-    assert not recovery_watched(samples, removed_ns=-3 * S, within_s=3)
-    assert recovery_watched(samples, removed_ns=-2 * S, within_s=4)
+    assert not recovery_of(samples, removed_ns=-3 * S, within_s=3).watched
+    assert recovery_of(samples, removed_ns=-2 * S, within_s=4).watched
 
 
 @pytest.mark.parametrize("window", [_hanging, _cut, _one_arm(Arm.FAULT), _one_arm(Arm.CONTROL)])
@@ -399,8 +544,26 @@ def test_what_is_not_known_is_no_recovery_and_no_failure(window: Window) -> None
     samples = Samples()
     for index in range(4):
         window(samples, 1000 * index)
-    assert recovery_time_ns(samples, removed_ns=0, within_s=3) is None
-    assert not recovery_watched(samples, removed_ns=0, within_s=3)
+    assert recovery_of(samples, removed_ns=0, within_s=3).time_ns is None
+    assert not recovery_of(samples, removed_ns=0, within_s=3).watched
+
+
+def test_a_look_at_recovery_takes_in_only_what_is_new_and_ends_where_one_look_would() -> None:
+    samples, looks = Samples(), Recovery(0, 5.9)
+    _add(samples, 500, at_ms=-10_000)
+    for index, window in enumerate([_slow, _hanging, *[_like_before] * 4]):
+        looks.look(samples)
+        window(samples, 1000 * index)
+        if window is _hanging:
+            hanging = len(samples) - 1
+    looks.look(samples)
+    assert looks.time_ns is None or looks.time_ns == 2 * S
+    samples.close(hanging, done_ns=samples.due_ns[hanging] + 20 * MS, status=200)
+    looks.look(samples)
+    whole = recovery_of(samples, removed_ns=0, within_s=5.9)
+    assert (looks.time_ns, looks.watched, looks.windows) == (whole.time_ns, whole.watched, whole.windows)
+    assert whole.windows == (5, 1)
+    assert whole.time_ns == 1 * S
 
 
 def test_nobody_asked_for_recovery() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass, field, replace
 from typing import Any, get_args
@@ -485,7 +486,7 @@ def test_independent_violations_near_the_threshold_are_believed() -> None:
 def _marginal(checks: int) -> Story:
     """Return a run in which one check is disproved just so, and *checks* others cannot be."""
     others = tuple({**LATENCY, "limit_s": 5.0 + place} for place in range(checks))
-    counted = next(n for n in range(1, 20) if stats.fails_until(n, 0.01, stats.ALPHA_FAIL) >= 60 + n)
+    counted = next(n for n in range(1, 20) if stats.log_e_fail(n, 60 + n, 0.01) >= -math.log(stats.ALPHA_FAIL))
     return _warm(Story((LATENCY, *others))).add(60).add(counted, latency_ms=2000)
 
 
@@ -515,7 +516,7 @@ def test_a_p_value_falls_as_violations_rise(method: str) -> None:
         check = plan_checks(story.experiment, rate_hz=20.0, timeout_s=11.0)[0]
         assert check.method == method
         counting = Judge((check,))
-        counting.feed(story.samples, story.evidence)
+        counting.feed_all(story.samples, story.evidence)
         found.append(p_value(check, counting))
     assert found == sorted(found, reverse=True)
     if method == "windows":
@@ -529,7 +530,7 @@ def test_a_fixed_samples_p_value_is_the_binomials() -> None:
     story = _good(stopEarly=False).add(10, latency_ms=3000)
     check = plan_checks(story.experiment, rate_hz=20.0, timeout_s=11.0)[0]
     counting = Judge((check,))
-    counting.feed(story.samples, story.evidence)
+    counting.feed_all(story.samples, story.evidence)
     assert p_value(check, counting) == pytest.approx(float(binom.sf(9, 410, 0.01)), rel=1e-6)
 
 

@@ -10,22 +10,24 @@ from dataclasses import dataclass
 from typing import Literal
 
 from luff import stats
-from luff.checks import PlannedCheck, can_fail
+from luff.checks import PlannedCheck, speaks_unexposed, violations
 from luff.explain import sentence_for
 from luff.model import (
     AnswerExpectation,
     AttemptsExpectation,
+    ErrorsExpectation,
     FallbackExpectation,
     LatencyExpectation,
     NoWorseThanExpectation,
     RecoveryExpectation,
 )
 from luff.outcome import CheckResult
-from luff.samples import Evidence, Failure, Samples
-from luff.tallies import Judge, Tally, recovery_time_ns, recovery_watched, sequential_verdict
+from luff.recovery import WINDOW_NS, Recovery, recovery_of
+from luff.samples import ARMS, Evidence, Failure, Samples
+from luff.tallies import Judge, Tally, sequential_verdict
 from luff.words import Arm, Phase, Verdict
 
-__all__ = ["CHECK_RULES", "p_value", "result_of"]
+__all__ = ["CHECK_RULES", "can_fail", "p_value", "result_of"]
 
 DEPENDENT_FROM = 2.0
 """A design effect above this makes every sample size claim twice too good."""
@@ -39,7 +41,6 @@ class _Counted:
     tally: Tally
     other: Tally
     verdict: Literal["passed", "failed"] | None
-    recovery_ns: int | None
     attempts_known: bool
     baseline_known: bool
 
@@ -48,16 +49,16 @@ CheckRule = tuple[str, Callable[[_Counted], bool], Verdict, str | None]
 
 CHECK_RULES: tuple[CheckRule, ...] = (
     (
-        "samples that violate everything would not fail it",
-        lambda c: not can_fail(c.check),
-        Verdict.INCONCLUSIVE,
-        "not_discriminating",
-    ),
-    (
         "the attempts on that edge cannot be counted",
         lambda c: not c.attempts_known,
         Verdict.INCONCLUSIVE,
         "fault_not_observed",
+    ),
+    (
+        "samples that violate everything would not fail it",
+        lambda c: not can_fail(c.check),
+        Verdict.INCONCLUSIVE,
+        "not_discriminating",
     ),
     (
         "there was no warm-up to compare with",
@@ -106,39 +107,46 @@ def _holds_anyway(counted: _Counted) -> bool:
 
 
 def _count_verdict(
-    check: PlannedCheck, tally: Tally, other: Tally, recovery_ns: int | None, *, watched: bool
+    check: PlannedCheck, tally: Tally, other: Tally, recovery: Recovery | None
 ) -> Literal["passed", "failed"] | None:
     if check.threshold >= 1.0:
         return None
     if check.method == "windows":
-        return "passed" if recovery_ns is not None else "failed" if watched else None
+        if recovery is None:
+            return None
+        return "passed" if recovery.time_ns is not None else "failed" if recovery.watched else None
     k, n = len(tally.positions), tally.n
     if check.method == "comparison":
         return _compared(check, tally, other)
     if check.method == "fixed":
         if n and stats.upper_bound(k, n, alpha=check.alpha_pass) <= check.threshold:
             return "passed"
-        failed = n >= stats.FAIL_FLOOR and stats.lower_bound(k, n, alpha=check.alpha_fail) > check.threshold
-        return "failed" if failed else None
+        return "failed" if _least(tally, check.alpha_fail) > check.threshold else None
     return sequential_verdict(check, tally, alpha_fail=check.alpha_fail)
+
+
+def _least(tally: Tally, alpha: float) -> float:
+    """Return the lower bound on the rate, of those that took the twin or of everybody, whichever says more; 0 below the floor."""
+    among = tally.populations()
+    return max(stats.lower_bound(k, n, alpha=alpha / len(among)) if n >= stats.FAIL_FLOOR else 0.0 for k, n in among)
 
 
 def _compared(check: PlannedCheck, tally: Tally, other: Tally) -> Literal["passed", "failed"] | None:
     """Compare two shares by one-sided bounds on each, at half the error: valid for any pair of rates."""
     if not tally.n or not other.n:
         return None
-    k, m = len(tally.positions), len(other.positions)
-    worst = stats.upper_bound(k, tally.n, alpha=check.alpha_pass / 2) - stats.lower_bound(
-        m, other.n, alpha=check.alpha_pass / 2
-    )
-    if worst <= check.threshold:
+    if _excess_most(tally, other, check.alpha_pass) <= check.threshold:
         return "passed"
-    return "failed" if _shown_worse(check, tally, other, check.alpha_fail) else None
+    return "failed" if _excess_least(tally, other, check.alpha_fail) > check.threshold else None
 
 
-def _shown_worse(check: PlannedCheck, tally: Tally, other: Tally, alpha: float) -> bool:
-    least = stats.lower_bound(len(tally.positions), tally.n, alpha=alpha / 2)
-    return least - stats.upper_bound(len(other.positions), other.n, alpha=alpha / 2) > check.threshold
+def _excess_most(tally: Tally, other: Tally, alpha: float) -> float:
+    most = stats.upper_bound(len(tally.positions), tally.n, alpha=alpha / 2)
+    return most - stats.lower_bound(len(other.positions), other.n, alpha=alpha / 2)
+
+
+def _excess_least(tally: Tally, other: Tally, alpha: float) -> float:
+    return _least(tally, alpha / 2) - stats.upper_bound(len(other.positions), other.n, alpha=alpha / 2)
 
 
 _ALPHA_LEAST = 1e-9
@@ -150,18 +158,19 @@ def p_value(check: PlannedCheck, judge: Judge) -> float:
     if check.method == "windows":
         # No sample stands for anything here: either it was back in time or it was not.
         return 0.0
-    k, n = len(tally.positions), tally.n
-    if not k:
+    if not tally.positions:
         return 1.0
     if check.method == "sequential":
-        return math.exp(-max(0.0, stats.most_log_e_fail(tally.positions, n, check.threshold)))
+        return math.exp(-tally.log_e_fail)
     if check.method == "fixed":
-        return math.exp(stats.log_incomplete_beta(check.threshold, k, n - k + 1))
+        among = tally.populations()
+        logs = [stats.log_incomplete_beta(check.threshold, k, n - k + 1) for k, n in among if k]
+        return min(1.0, len(among) * math.exp(min(logs, default=0.0)))
     other = judge.controls.get(check.id, Tally())
     low, high = math.log(_ALPHA_LEAST), 0.0
     for _ in range(30):
         middle = (low + high) / 2
-        if _shown_worse(check, tally, other, math.exp(middle)):
+        if _excess_least(tally, other, math.exp(middle)) > check.threshold:
             high = middle
         else:
             low = middle
@@ -171,27 +180,26 @@ def p_value(check: PlannedCheck, judge: Judge) -> float:
 def result_of(
     check: PlannedCheck, judge: Judge, samples: Samples, evidence: Evidence, *, removed_ns: int | None
 ) -> CheckResult:
+    """Return *check* as its numbers decide it. *removed_ns* is when the fault was gone, ``None`` when it never was there."""
     tally = judge.tallies.get(check.id, Tally())
     other = judge.controls.get(check.id, Tally())
-    recovery_ns, watched = None, False
+    recovery = None
     if isinstance(check.expectation, RecoveryExpectation) and removed_ns is not None:
-        within_s = check.expectation.within_s
-        recovery_ns = recovery_time_ns(samples, removed_ns=removed_ns, within_s=within_s)
-        watched = recovery_watched(samples, removed_ns=removed_ns, within_s=within_s)
-    decided = _count_verdict(check, tally, other, recovery_ns, watched=watched)
+        recovery = recovery_of(samples, removed_ns=removed_ns, within_s=check.expectation.within_s)
+    decided = _count_verdict(check, tally, other, recovery)
     # Only what takes the twin is counted by attempts, and control does not.
     countable = evidence.per == "request" and check.arm is Arm.FAULT
     known = countable or not isinstance(check.expectation, AttemptsExpectation)
     warm = not isinstance(check.expectation, NoWorseThanExpectation) or _has_baseline(check.expectation, samples)
-    counted = _Counted(check, tally, other, decided, recovery_ns, known, warm)
-    rule, verdict, reason = next((text, v, r) for text, holds, v, r in CHECK_RULES if holds(counted))
-    k, n = len(tally.positions), tally.n
+    rule, verdict, reason = next(
+        (text, v, r) for text, holds, v, r in CHECK_RULES if holds(_Counted(check, tally, other, decided, known, warm))
+    )
     failed = verdict is Verdict.FAILED
+    k, n = _shown(check, tally, recovery, failed=failed)
     alpha = check.alpha_fail if failed else check.alpha_pass
-    binomial = check.method in ("sequential", "fixed") and n > 0 and check.threshold < 1.0
-    bound = (stats.lower_bound if failed else stats.upper_bound)(k, n, alpha=alpha) if binomial else None
-    log_e = _log_e(check, tally, failed=failed) if binomial and check.method == "sequential" else None
-    measured, unit = _measured(check, samples, evidence, tally, recovery_ns)
+    claims = n > 0 and check.threshold < 1.0 and check.method != "windows"
+    log_e = _log_e(tally, verdict) if claims and check.method == "sequential" else None
+    measured, unit = _measured(check, samples, evidence, (k, n), recovery)
     return CheckResult(
         id=check.id,
         kind=check.kind,
@@ -203,10 +211,10 @@ def result_of(
         n=n,
         violations=k,
         threshold=None if check.method == "windows" else round(check.threshold, 6),
-        bound=None if bound is None else round(bound, 6),
+        bound=_rounded(_bound(check, tally, other, alpha, failed=failed)) if claims else None,
         e_value=None if log_e is None else float(f"{math.exp(min(log_e, 300.0)):.4g}"),
         alpha=round(alpha, 6),
-        mde=_rounded(stats.smallest_visible_excess(check.threshold, n, alpha=alpha)) if binomial else None,
+        mde=_rounded(_visible(check, tally, other, alpha)) if claims else None,
         measured=measured,
         unit=unit,
         rule=rule,
@@ -216,17 +224,87 @@ def result_of(
     )
 
 
-def _log_e(check: PlannedCheck, tally: Tally, *, failed: bool) -> float:
-    """Return ln of the evidence that decided, which later requests may have weakened but not undone."""
+def _shown(check: PlannedCheck, tally: Tally, recovery: Recovery | None, *, failed: bool) -> tuple[int, int]:
+    """Return violations and requests as the result shows them: those among whom it was disproved, else those judged."""
+    if check.method == "windows":
+        known, bad = (0, 0) if recovery is None else recovery.windows
+        return bad, known
     if failed:
-        return stats.most_log_e_fail(tally.positions, tally.n, check.threshold)
-    decided = stats.decide_sequentially(
-        tally.positions, tally.n, check.threshold, alpha_pass=check.alpha_pass, alpha_fail=check.alpha_fail
-    )
-    at_end = stats.log_e_pass(len(tally.positions), tally.n, check.threshold)
-    if decided is None or decided[0] == "failed":
-        return at_end
-    return max(at_end, stats.log_e_pass(decided[2], decided[1], check.threshold))
+        return max(tally.populations(), key=lambda each: stats.lower_bound(*each, alpha=check.alpha_fail))
+    return len(tally.positions), tally.n
+
+
+def _bound(check: PlannedCheck, tally: Tally, other: Tally, alpha: float, *, failed: bool) -> float | None:
+    """Return the bound that decided, on the rate of violations; of a comparison, on by how much the rate is higher."""
+    if check.method == "comparison":
+        if not other.n:
+            return None
+        return (_excess_least if failed else _excess_most)(tally, other, alpha)
+    k, n = _shown(check, tally, None, failed=failed)
+    return (stats.lower_bound if failed else stats.upper_bound)(k, n, alpha=alpha)
+
+
+def _visible(check: PlannedCheck, tally: Tally, other: Tally, alpha: float) -> float | None:
+    if check.method != "comparison":
+        return stats.smallest_visible_excess(check.threshold, tally.n, alpha=alpha)
+    usual = len(other.positions) / other.n if other.n else 0.0
+    return stats.smallest_visible_difference(max(usual, check.threshold), min(tally.n, other.n), alpha=alpha / 2)
+
+
+def _log_e(tally: Tally, verdict: Verdict) -> float:
+    """Return ln of the evidence that decided, which later requests may have weakened but not undone."""
+    assert tally.threshold is not None
+    if verdict is Verdict.FAILED:
+        return max(tally.log_e_fail, stats.log_e_fail(len(tally.positions), tally.n, tally.threshold))
+    at_end = stats.log_e_pass(len(tally.positions), tally.n, tally.threshold)
+    return max(at_end, tally.log_e_pass) if verdict is Verdict.PASSED else at_end
+
+
+def can_fail(check: PlannedCheck) -> bool:
+    """
+    Return whether a run in which everything violates *check* fails it, by the same counting as any other.
+
+    What holds whatever happens proves nothing when it holds.
+    """
+    samples, evidence = _mutant(check)
+    counting = Judge((check,))
+    counting.feed_all(samples, evidence)
+    recovery = None
+    if isinstance(check.expectation, RecoveryExpectation):
+        recovery = recovery_of(samples, removed_ns=0, within_s=check.expectation.within_s)
+    tally, other = counting.tallies.get(check.id, Tally()), counting.controls.get(check.id, Tally())
+    return _count_verdict(check, tally, other, recovery) == "failed"
+
+
+_MUTANT_SIZE = 2000
+_AT_ONCE_NS, _NEVER_NS = 1_000_000, 1 << 60
+
+
+def _mutant(check: PlannedCheck) -> tuple[Samples, Evidence]:
+    """Return a run that is well in all but what *check* looks at, which is as bad as can be."""
+    samples, evidence = Samples(), Evidence("mutant", "request", settled_through=1 << 60)
+    expectation = check.expectation
+    listed = expectation.status[0] if isinstance(expectation, ErrorsExpectation) else "500"
+    status = int(listed.lower().replace("xx", "00"))
+
+    def add(arm: Arm, phase: Phase, count: int, every_ns: int) -> None:
+        bad = arm is check.arm and phase is not Phase.WARMUP
+        for place in range(count):
+            number = samples.open(arm, phase, 0, place * every_ns)
+            done_ns = place * every_ns + (_NEVER_NS if bad else _AT_ONCE_NS)
+            samples.close(number, done_ns=done_ns, status=status if bad else 200, holds=0 if bad else -1 & 0xFFFFFFFF)
+            evidence.attempts.append(0 if arm is Arm.CONTROL else _ATTEMPTS if bad else 1)
+
+    for arm in ARMS:
+        add(arm, Phase.WARMUP, 20, 0)
+        add(arm, Phase.FAULT, _MUTANT_SIZE, 0)
+    if isinstance(expectation, RecoveryExpectation):
+        for arm in ARMS:
+            add(arm, Phase.RECOVERY, 2 * math.ceil(expectation.within_s) + 4, WINDOW_NS // 2)
+    return samples, evidence
+
+
+_ATTEMPTS = 1 << 15
 
 
 def _has_baseline(expectation: NoWorseThanExpectation, samples: Samples) -> bool:
@@ -241,35 +319,41 @@ def _rounded(value: float | None) -> float | None:
 
 
 def _measured(
-    check: PlannedCheck, samples: Samples, evidence: Evidence, tally: Tally, recovery_ns: int | None
+    check: PlannedCheck, samples: Samples, evidence: Evidence, shown: tuple[int, int], recovery: Recovery | None
 ) -> tuple[float | None, str | None]:
     if check.method == "windows":
-        return (None, None) if recovery_ns is None else (recovery_ns / 1e9, "s")
-    if not tally.n:
+        time_ns = None if recovery is None else recovery.time_ns
+        return (None, None) if time_ns is None else (time_ns / 1e9, "s")
+    k, n = shown
+    if not n:
         return None, None
     if isinstance(check.expectation, LatencyExpectation):
-        latencies = sorted(_latencies_ms(samples, evidence, check.arm))
+        latencies = sorted(_latencies_ms(check, samples, evidence))
         found = stats.quantile(latencies, check.expectation.quantile) if latencies else math.inf
         return (None, None) if math.isinf(found) else (round(found, 3), "ms")
     if isinstance(check.expectation, AttemptsExpectation):
         counts = sorted(float(a) for a in evidence.attempts if a)
         return (counts[-1], "attempts") if counts else (None, None)
-    share = 100 * len(tally.positions) / tally.n
+    share = 100 * k / n
     good = isinstance(check.expectation, AnswerExpectation | FallbackExpectation)
     return round(100 - share if good else share, 3), "%"
 
 
-def _latencies_ms(samples: Samples, evidence: Evidence, arm: Arm) -> list[float]:
+def _latencies_ms(check: PlannedCheck, samples: Samples, evidence: Evidence) -> list[float]:
     """
     Return the latencies of judged requests.
 
     One given up at its deadline took at least that long; one that was refused
     or broken off, however soon, has no time in which it was answered.
     """
-    timed = (Failure.NONE, Failure.DEADLINE)
-    return [
-        (samples.done_ns[n] - samples.due_ns[n]) / 1e6 if samples.failure[n] in timed else math.inf
-        for n in samples.rows(arm=arm, phase=Phase.FAULT)
-        if samples.judged(n)
-        and (arm is Arm.CONTROL or evidence.per == "aggregate" or (n < len(evidence.attempts) and evidence.attempts[n]))
-    ]
+    failure, due, done = samples.failure, samples.due_ns, samples.done_ns
+    rows = [n for n in samples.judged_rows(check.arm, begin=0, end=len(samples)) if done[n] >= 0]
+    if check.arm is Arm.FAULT and evidence.per == "request":
+        attempts, known = evidence.attempts, len(evidence.attempts)
+        absent = [n for n in rows if n >= known or not attempts[n]]
+        if absent:
+            bad = {absent[place] for place in violations(check, samples, absent, attempts, 0)}
+            dropped = {n for n in absent if n not in bad or not speaks_unexposed(check, samples, n)}
+            rows = [n for n in rows if n not in dropped]
+    deadline = int(Failure.DEADLINE)
+    return [(done[n] - due[n]) / 1e6 if not failure[n] or failure[n] == deadline else math.inf for n in rows]

@@ -62,6 +62,8 @@ from luff.watch import watched
 
 __all__ = ["Options", "Progress", "World", "plan_only", "run_experiment"]
 
+BEHIND_EVERY_S = 0.01
+"""How soon the judge looks again when one look did not reach the end: the loop has other work in between."""
 RECOVERY_TAIL_S = 1.0
 EVIDENCE_WITHIN_S = 2.0
 """How long evidence is waited for after the last request that needs it is over."""
@@ -343,7 +345,7 @@ async def _drive(run: Run, plan: Plan, driver: Driver) -> None:
     driving = asyncio.create_task(driver.drive(due, phase=Part.FAULT, until=enough))
     try:
         while not driving.done():
-            await asyncio.wait([driving], timeout=POLL_EVERY_S)
+            await asyncio.wait([driving], timeout=BEHIND_EVERY_S if run.judge.behind else POLL_EVERY_S)
             await run.source.poll(run.record.samples)
             decided = run.judge.feed(run.record.samples, run.source.evidence)
             # Restore first, then report: when the judge sees a breach, bystanders are being hurt right now.

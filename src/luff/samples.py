@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
+from itertools import compress
 from typing import Literal
 
 from luff.model import Arm, Carrier, Phase
@@ -213,15 +214,46 @@ class Samples:
     def __iter__(self) -> Iterator[Sample]:
         return (self[number] for number in range(len(self)))
 
-    def rows(self, *, arm: Arm | None = None, phase: Phase | None = None) -> Iterator[int]:
-        """Yield the numbers of the requests of *arm* and *phase*, in order of due time."""
-        want_arm = None if arm is None else ARMS.index(arm)
-        want_phase = None if phase is None else PHASES.index(phase)
-        for number in range(len(self)):
-            if (want_arm is None or self.arm[number] == want_arm) and (
-                want_phase is None or self.phase[number] == want_phase
-            ):
-                yield number
+    def rows(
+        self, *, arm: Arm | None = None, phase: Phase | None = None, begin: int = 0, end: int | None = None
+    ) -> Iterator[int]:
+        """Yield the numbers of the requests of *arm* and *phase*, in order of due time, from *begin* up to before *end*."""
+        part, chosen = slice(begin, end), range(len(self))[begin:end]
+        mask = _all_of(
+            *((_where(self.arm[part], ARMS.index(arm)),) if arm is not None else ()),
+            *((_where(self.phase[part], PHASES.index(phase)),) if phase is not None else ()),
+            length=len(chosen),
+        )
+        return compress(chosen, mask)
+
+    def judged_rows(self, arm: Arm, *, begin: int, end: int) -> list[int]:
+        """Return the numbers of *arm*'s requests under the fault from *begin* up to before *end*, without what the generator spoilt."""
+        part = slice(begin, end)
+        mask = _all_of(
+            _where(self.arm[part], ARMS.index(arm)),
+            _where(self.phase[part], PHASES.index(Phase.FAULT)),
+            self.failure[part].tobytes().translate(_THEIRS),
+            self.flags[part].tobytes().translate(_ONCE),
+            length=end - begin,
+        )
+        return list(compress(range(begin, end), mask))
+
+
+_THEIRS = bytes(number < Failure.POOL for number in range(256))
+_ONCE = bytes(not number & Flag.REPEATED for number in range(256))
+
+
+def _where(column: array[int], value: int) -> bytes:
+    """Return a byte for each entry of a column of bytes: 1 where it is *value*, else 0."""
+    return column.tobytes().translate(bytes(number == value for number in range(256)))
+
+
+def _all_of(*masks: bytes, length: int) -> bytes:
+    # As one large number: a loop over a million rows in Python takes a hundred times as long.
+    both = int.from_bytes(b"\x01" * length)
+    for mask in masks:
+        both &= int.from_bytes(mask)
+    return both.to_bytes(length)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Literal
 
 __all__ = [
-    "ALPHA_FAIL", "FAIL_FLOOR", "Decision", "decide_sequentially", "design_effect", "fewest_requests", "guard_log_e", "holm", "log_e_fail",
-    "log_e_pass", "log_incomplete_beta", "lower_bound", "most_log_e_fail", "most_violations", "quantile", "smallest_visible_excess",
-    "upper_bound", "within_dose",
+    "ALPHA_FAIL", "FAIL_FLOOR", "design_effect", "fewest_requests", "guard_log_e", "holm", "log_e_fail", "log_e_pass",
+    "log_incomplete_beta", "lower_bound", "most_log_e", "most_violations", "passes_from", "quantile",
+    "smallest_visible_difference", "smallest_visible_excess", "upper_bound", "within_dose",
 ]  # fmt: skip
 
 ALPHA_FAIL = 0.005
@@ -130,7 +129,21 @@ guard_log_e = log_e_fail
 """The tripwire on the control arm: the same process against the declared rate, and it never accepts."""
 
 
-@lru_cache(maxsize=4096)
+def most_log_e(violations: int, requests: int, threshold: float) -> float:
+    """
+    Return ln of what no process of either kind can go beyond, whatever rates it mixes: the largest likelihood ratio.
+
+    It costs a hundredth of the evidence itself, which is worth computing only
+    where this is large. Evidence to pass is nothing above the threshold, and
+    evidence to fail nothing below it.
+    """
+    if not requests:
+        return 0.0
+    k, good = violations, requests - violations
+    ratio = k * math.log(k / (requests * threshold)) if k else 0.0
+    return ratio + (good * math.log(good / (requests * (1.0 - threshold))) if good else 0.0)
+
+
 def passes_from(violations: int, threshold: float, alpha: float) -> int:
     """Return the fewest requests at which *violations* of them are evidence enough to pass."""
     wanted = -math.log(alpha)
@@ -147,68 +160,6 @@ def passes_from(violations: int, threshold: float, alpha: float) -> int:
     return high
 
 
-@lru_cache(maxsize=4096)
-def fails_until(violations: int, threshold: float, alpha: float) -> int:
-    """Return the most requests at which *violations* of them are still evidence enough to fail; 0 when never."""
-    wanted = -math.log(alpha)
-    if violations == 0 or log_e_fail(violations, violations, threshold) < wanted:
-        return 0
-    low, high = violations, max(violations + 1, math.ceil(violations / threshold) + 1)
-    while low < high:
-        middle = (low + high + 1) // 2
-        if log_e_fail(violations, middle, threshold) >= wanted:
-            low = middle
-        else:
-            high = middle - 1
-    return low
-
-
-_LOOKS_MOST = 500
-"""How many violations are looked at for the strongest moment: after more, the evidence at the end has no need of it."""
-
-
-def most_log_e_fail(positions: Sequence[int], requests: int, threshold: float) -> float:
-    """
-    Return ln of the strongest evidence that there ever was against *threshold*, among *requests* in due order.
-
-    By Ville's inequality its inverse is a p-value. Evidence grows with
-    violations alone, so only the moments just after one are looked at.
-    """
-    strongest = log_e_fail(len(positions), requests, threshold) if requests >= FAIL_FLOOR else 0.0
-    for count, position in enumerate(positions[:_LOOKS_MOST], start=1):
-        if requests >= FAIL_FLOOR:
-            at = max(position, FAIL_FLOOR)
-            among = count if at == position else sum(each <= at for each in positions[:FAIL_FLOOR])
-            strongest = max(strongest, log_e_fail(among, at, threshold))
-    return strongest
-
-
-Decision = tuple[Literal["passed", "failed"], int, int]
-"""What was decided, after how many requests, with how many violations among them."""
-
-
-def decide_sequentially(
-    positions: Sequence[int], requests: int, threshold: float, *, alpha_pass: float, alpha_fail: float
-) -> Decision | None:
-    """
-    Return the first decision of the two e-processes, or ``None`` while there is none.
-
-    *positions* are the places (from 1) of the violations among *requests*, in
-    due order. The cost grows with the violations, not with the requests.
-    """
-    for count in range(len(positions) + 1):
-        begins = positions[count - 1] if count else 0
-        ends = positions[count] - 1 if count < len(positions) else requests
-        if count:
-            failing = max(begins, FAIL_FLOOR)
-            if failing <= min(ends, fails_until(count, threshold, alpha_fail)):
-                return "failed", failing, count
-        passing = max(begins, passes_from(count, threshold, alpha_pass))
-        if passing <= ends:
-            return "passed", passing, count
-    return None
-
-
 def fewest_requests(threshold: float, *, alpha: float, method: Literal["sequential", "fixed"]) -> int:
     """Return the fewest requests without any violation that could pass a claim of at most *threshold* violations."""
     if method == "sequential":
@@ -218,15 +169,19 @@ def fewest_requests(threshold: float, *, alpha: float, method: Literal["sequenti
 
 def most_violations(requests: int, threshold: float, *, alpha: float, method: Literal["sequential", "fixed"]) -> int:
     """Return how many violations among *requests* could still pass; -1 when not even none could."""
-    count = -1
-    while count + 1 <= requests and _could_pass(count + 1, requests, threshold, alpha, method):
-        count += 1
-    return count
+    low, high = -1, min(requests, math.floor(threshold * requests))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if _could_pass(middle, requests, threshold, alpha, method):
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def _could_pass(violations: int, requests: int, threshold: float, alpha: float, method: str) -> bool:
     if method == "sequential":
-        return passes_from(violations, threshold, alpha) <= requests
+        return log_e_pass(violations, requests, threshold) >= -math.log(alpha)
     return upper_bound(violations, requests, alpha=alpha) <= threshold
 
 
@@ -236,6 +191,14 @@ def smallest_visible_excess(threshold: float, requests: int, *, alpha: float) ->
         return None
     z = _normal_quantile(1.0 - alpha) + _normal_quantile(0.8)
     return z * math.sqrt(threshold * (1.0 - threshold) / requests)
+
+
+def smallest_visible_difference(rate: float, requests: int, *, alpha: float) -> float | None:
+    """Return the difference between two arms at about *rate*, each of *requests*, that would have shown four times in five."""
+    if not requests:
+        return None
+    z = _normal_quantile(1.0 - alpha) + _normal_quantile(0.8)
+    return z * math.sqrt(2.0 * rate * (1.0 - rate) / requests)
 
 
 def _normal_quantile(share: float) -> float:

@@ -1,41 +1,155 @@
 """
 Counting while traffic runs: samples are read in order of *due* time, each once, up to the oldest undecided one.
 
-Fast answers come back first, so judging by completion would pass broken services.
+Fast answers come back first, so judging by completion would pass broken
+services. And a look must never hold the event loop for long, since on that
+loop hang the lever, the lock and Ctrl-C: each has its most rows to read and
+its most evidence to weigh, and leaves the rest to the next.
 """
 
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from luff import stats
-from luff.checks import PlannedCheck, violates
+from luff.checks import PlannedCheck, speaks_unexposed, violations
 from luff.model import FallbackExpectation, RecoveryExpectation
-from luff.samples import ARMS, PENDING, PHASES, Evidence, Failure, Flag, Samples
+from luff.recovery import Recovery
+from luff.samples import ARMS, PENDING, Evidence, Failure, Samples
 from luff.words import Arm, Phase
 
-__all__ = ["Judge", "Tally", "comparison_size", "recovery_time_ns", "recovery_watched", "sequential_verdict"]
+__all__ = ["READ_MOST", "WEIGHED_MOST", "Judge", "Tally", "comparison_size", "sequential_verdict"]
 
 BREACH_ALPHA = 0.001
 """The tripwire on control is wrong once in a thousand runs at most."""
-_FAULT_PHASE = PHASES.index(Phase.FAULT)
-_CONTROL = ARMS.index(Arm.CONTROL)
-RECOVERY_WINDOW_NS = 1_000_000_000
-RECOVERY_WINDOWS = 3
-RECOVERY_ERRORS = 0.02
-RECOVERY_FACTOR = 1.5
-RECOVERY_SLACK_NS = 20_000_000
+READ_MOST = 2000
+"""Requests read in one look."""
+WEIGHED_MOST = 40
+"""Times that evidence is computed in one look, each some 50 µs."""
+_PASS_WORTH = math.log(2)
+"""No claim is made at a confidence below 50 %, so less evidence than this decides nothing."""
+_FAIL_WORTH = 3.0
+"""Less evidence than this fails nothing at `stats.ALPHA_FAIL`."""
+_ENOUGH = 40.0
+"""More evidence than this changes no verdict and no order among p-values that matters."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """This is one check's count so far: *n* judged requests, and where among them the violations stand (from 1)."""
+    """
+    This is one check's count so far: *n* judged requests, and where among them the violations stand (from 1).
 
+    Requests of the fault arm that never took the twin stand apart. Those that
+    violate count, for an error is an error wherever it comes from; those that
+    hold prove nothing and are *left_out*. So passing asks for the claim among
+    *n*, which is never kinder than the truth; and failing asks for the opposite
+    among those that took the twin or among everybody, so that errors which are
+    as usual where nothing fires cannot be held against the few that did.
+
+    With *threshold*, `weigh` keeps the strongest evidence (ln) that there ever
+    was for passing and for failing: what `luff.stats` has processes for.
+    """
+
+    threshold: float | None = None
     n: int = 0
     positions: list[int] = field(default_factory=list)
+    left_out: int = 0
+    unexposed: int = 0
+    log_e_pass: float = 0.0
+    log_e_fail: float = 0.0
+    weighed: int = 0
+    """How often evidence was computed, which is what weighing costs."""
+    _apart: list[tuple[int, int]] | None = None
+    """*left_out* and *unexposed* at each violation; ``None`` while everybody took the twin."""
+    _at_floor: tuple[int, int, int, int] | None = None
+    _seen: int = 0
+
+    def add_all(self, places: Sequence[int], count: int) -> None:
+        """Add *count* requests that took the twin, of which those at *places* (from 0) are violations."""
+        before = self.n
+        self.positions += [before + 1 + place for place in places]
+        if self._apart is not None:
+            self._apart += [(self.left_out, self.unexposed)] * len(places)
+        self.n += count
+        if before < stats.FAIL_FLOOR <= self.n:
+            among = bisect_right(self.positions, stats.FAIL_FLOOR)
+            self._at_floor = among, stats.FAIL_FLOOR, self.left_out, self.unexposed
+
+    def add_unexposed(self, *, counts: bool) -> None:
+        """Add a request that never took the twin; it *counts* when it is a violation that speaks for itself."""
+        if self._apart is None:
+            self._apart = [(0, 0)] * len(self.positions)
+        if counts:
+            self.unexposed += 1
+            self.add_all((0,), 1)
+        else:
+            self.left_out += 1
+
+    def populations(self) -> list[tuple[int, int]]:
+        """Return violations and requests of those that took the twin and, where that is not everybody, of all."""
+        return _populations(len(self.positions), self.n, self.left_out, self.unexposed)
+
+    @property
+    def behind(self) -> bool:
+        """Return whether there are violations whose evidence was not looked at yet."""
+        return self.threshold is not None and self._seen < len(self.positions)
+
+    def weigh(self, most: float = math.inf) -> None:
+        """
+        Look at the evidence of every moment since the last look, computing it at most *most* times.
+
+        Evidence to fail grows with violations alone and evidence to pass with
+        good requests alone, so only the moments just after a violation and just
+        before one are looked at, and the end.
+        """
+        if self.threshold is None:
+            return
+        until = self.weighed + most
+        if self._at_floor is not None:
+            self._weigh_fail(*self._at_floor)
+            self._at_floor = None
+        for index in range(self._seen, len(self.positions)):
+            if self.log_e_fail >= _ENOUGH:
+                # It has failed for good, and nothing that comes makes a difference.
+                self._seen = len(self.positions)
+                return
+            if self.weighed >= until:
+                return
+            position = self.positions[index]
+            self._weigh_pass(index, position - 1)
+            if position >= stats.FAIL_FLOOR:
+                self._weigh_fail(index + 1, position, *(self._apart[index] if self._apart is not None else (0, 0)))
+            self._seen = index + 1
+        self._weigh_pass(len(self.positions), self.n)
+
+    def _weigh_pass(self, k: int, n: int) -> None:
+        assert self.threshold is not None
+        if k >= self.threshold * n or self.log_e_pass >= _ENOUGH:
+            return
+        if stats.most_log_e(k, n, self.threshold) > max(_PASS_WORTH, self.log_e_pass):
+            self.weighed += 1
+            self.log_e_pass = max(self.log_e_pass, stats.log_e_pass(k, n, self.threshold))
+
+    def _weigh_fail(self, k: int, n: int, left_out: int, unexposed: int) -> None:
+        assert self.threshold is not None
+        among = [each for each in _populations(k, n, left_out, unexposed) if each[0] > self.threshold * each[1]]
+        if any(stats.most_log_e(*each, self.threshold) > max(_FAIL_WORTH, self.log_e_fail) for each in among):
+            self.weighed += len(among)
+            shares = 1 if not left_out and not unexposed else 2
+            found = [stats.log_e_fail(*each, self.threshold) for each in among if each[1] >= stats.FAIL_FLOOR]
+            # The mean of two such processes is one, and holds at any stopping time as they do.
+            mean = math.log(sum(map(math.exp, (min(each, 600.0) for each in found))) / shares) if found else 0.0
+            self.log_e_fail = max(self.log_e_fail, mean)
+
+
+def _populations(k: int, n: int, left_out: int, unexposed: int) -> list[tuple[int, int]]:
+    if not left_out and not unexposed:
+        return [(k, n)]
+    return [(k - unexposed, n - unexposed), (k, n + left_out)]
 
 
 @dataclass(slots=True)
@@ -45,6 +159,7 @@ class Judge:
 
     `feed` returns whether every check has decided. *breached* turns true when
     the control arm errs more often than declared; it never stops watching.
+    *behind* says that a look left something for the next.
     """
 
     checks: tuple[PlannedCheck, ...]
@@ -52,10 +167,13 @@ class Judge:
     tallies: dict[str, Tally] = field(default_factory=dict)
     controls: dict[str, Tally] = field(default_factory=dict)
     breached: bool = False
-    _at: int = 0
+    behind: bool = False
+    read: int = 0
+    """How many rows were read so far."""
     _control_n: int = 0
     _control_errors: int = 0
-    _baseline_ns: dict[int, int] = field(default_factory=dict)
+    _baseline_ns: dict[Arm, int] = field(default_factory=dict)
+    _recoveries: dict[str, Recovery] = field(default_factory=dict)
 
     @property
     def recovery_most_s(self) -> float:
@@ -65,66 +183,87 @@ class Judge:
         )
 
     def feed(self, samples: Samples, evidence: Evidence) -> bool:
-        """Read on as far as everything is known, and return whether every check of this phase has decided."""
-        end = len(samples)
-        if evidence.per == "request":
-            end = min(end, evidence.settled_through)
-        number, per_arm = self._at, self._counted_by()
-        phases, failures, done_ns, arms = samples.phase, samples.failure, samples.done_ns, samples.arm
-        flags, repeated = samples.flags, int(Flag.REPEATED)
-        while number < end and done_ns[number] != PENDING:
-            if phases[number] == _FAULT_PHASE and failures[number] < Failure.POOL and not flags[number] & repeated:
-                self._take(samples, evidence, number, per_arm[arms[number]])
-            number += 1
-        self._at = number
+        """Read on as far as everything is known, at most `READ_MOST` rows, and return whether every check of this phase has decided."""
+        known = self._known(samples, evidence, self.read + READ_MOST + 1)
+        end = min(known, self.read + READ_MOST)
+        self._read(samples, evidence, end)
+        left = WEIGHED_MOST
+        for tally in self.tallies.values():
+            before = tally.weighed
+            tally.weigh(left)
+            left = max(0, left - (tally.weighed - before))
+        self.behind = known > end or any(tally.behind for tally in self.tallies.values())
         return bool(self.checks) and all(self._decided(check) for check in self.checks)
 
-    def _counted_by(self) -> list[list[tuple[PlannedCheck, bool]]]:
-        """Return for each arm the checks that count its requests, and whether as the claim's own and not as what it is compared with."""
-        per_arm: list[list[tuple[PlannedCheck, bool]]] = [[] for _ in ARMS]
-        for check in self.checks:
-            compared = check.method == "comparison" or isinstance(check.expectation, FallbackExpectation)
-            for place, arm in enumerate(ARMS):
-                if check.method != "windows" and (compared or arm is check.arm):
-                    per_arm[place].append((check, arm is check.arm))
-        return per_arm
+    def feed_all(self, samples: Samples, evidence: Evidence) -> None:
+        """Read as far as everything is known, however long that takes: for when no loop has to turn."""
+        end = self._known(samples, evidence, len(samples))
+        while self.read < end:
+            self._read(samples, evidence, min(end, self.read + 50 * READ_MOST))
+        for tally in self.tallies.values():
+            tally.weigh()
+        self.behind = False
 
-    def _take(
-        self, samples: Samples, evidence: Evidence, number: int, counted_by: list[tuple[PlannedCheck, bool]]
-    ) -> None:
-        arm = samples.arm[number]
-        attempts = evidence.attempts[number] if number < len(evidence.attempts) else 0
-        if arm == _CONTROL:
-            self._watch_control(samples, number)
-        exposed = attempts > 0 or arm == _CONTROL or evidence.per == "aggregate"
-        baseline_ns = self._baseline_ns[arm] if arm in self._baseline_ns else self._baseline(samples, arm)
-        for check, own in counted_by:
-            if own and not exposed:
+    def _known(self, samples: Samples, evidence: Evidence, most: int) -> int:
+        """Return up to where everything is decided and its evidence is in; *most* is as far as anybody asks."""
+        end = min(len(samples), most)
+        if evidence.per == "request":
+            end = min(end, evidence.settled_through)
+        try:
+            return samples.done_ns.index(PENDING, self.read, max(self.read, end))
+        except ValueError:
+            return max(self.read, end)
+
+    def _read(self, samples: Samples, evidence: Evidence, end: int) -> None:
+        begin, self.read = self.read, end
+        for arm in ARMS:
+            rows = samples.judged_rows(arm, begin=begin, end=end)
+            if not rows:
                 continue
-            into = self.tallies if own else self.controls
-            tally = into.get(check.id)
-            if tally is None:
-                tally = into[check.id] = Tally()
-            tally.n += 1
-            if violates(check, samples, number, attempts, baseline_ns):
-                tally.positions.append(tally.n)
+            if arm is Arm.CONTROL:
+                self._watch_control(samples, rows)
+            absent = _absent(rows, arm, evidence)
+            for check in self.checks:
+                compared = check.method == "comparison" or isinstance(check.expectation, FallbackExpectation)
+                if check.method != "windows" and (compared or arm is check.arm):
+                    own = arm is check.arm
+                    bad = violations(check, samples, rows, evidence.attempts, self._baseline(samples, arm, rows[0]))
+                    _count(self._tally(check, own=own), check, samples, rows, bad, absent if own else frozenset())
 
-    def _baseline(self, samples: Samples, arm: int) -> int:
-        warm = sorted(
-            samples.done_ns[n] - samples.due_ns[n]
-            for n in samples.rows(arm=ARMS[arm], phase=Phase.WARMUP)
-            if samples.judged(n) and samples.failure[n] == Failure.NONE
-        )
-        self._baseline_ns[arm] = int(stats.quantile(warm, 0.95)) if warm else 0
+    def _tally(self, check: PlannedCheck, *, own: bool) -> Tally:
+        into = self.tallies if own else self.controls
+        if check.id not in into:
+            into[check.id] = Tally(
+                check.threshold if own and check.method == "sequential" and check.threshold < 1 else None
+            )
+        return into[check.id]
+
+    def _baseline(self, samples: Samples, arm: Arm, before: int) -> int:
+        """Return the p95 of the warm-up of *arm*, which ends before row *before*, in nanoseconds; 0 without any."""
+        if arm not in self._baseline_ns:
+            warm = sorted(
+                samples.done_ns[n] - samples.due_ns[n]
+                for n in samples.rows(arm=arm, phase=Phase.WARMUP, end=before)
+                if samples.judged(n) and samples.failure[n] == Failure.NONE
+            )
+            self._baseline_ns[arm] = int(stats.quantile(warm, 0.95)) if warm else 0
         return self._baseline_ns[arm]
 
-    def _watch_control(self, samples: Samples, number: int) -> None:
-        self._control_n += 1
-        if samples.failure[number] != Failure.NONE or samples.status[number] >= 500:
+    def _watch_control(self, samples: Samples, rows: Sequence[int]) -> None:
+        failure, status, most, wanted = (
+            samples.failure,
+            samples.status,
+            self.control_errors_most,
+            -math.log(BREACH_ALPHA),
+        )
+        errors = [place for place, n in enumerate(rows, start=1) if failure[n] or status[n] >= 500]
+        for place in () if self.breached else errors:
             self._control_errors += 1
-            if not self.breached:
-                log_e = stats.guard_log_e(self._control_errors, self._control_n, self.control_errors_most)
-                self.breached = log_e >= -math.log(BREACH_ALPHA)
+            k, n = self._control_errors, self._control_n + place
+            if k > most * n and stats.most_log_e(k, n, most) >= wanted and stats.guard_log_e(k, n, most) >= wanted:
+                self.breached = True
+                break
+        self._control_n += len(rows)
 
     def _decided(self, check: PlannedCheck) -> bool:
         if check.method == "windows":
@@ -141,91 +280,56 @@ class Judge:
         return sequential_verdict(check, tally, alpha_fail=check.alpha_fail / len(self.checks)) is not None
 
     def recovered(self, samples: Samples, *, removed_ns: int) -> bool:
-        """Return whether every recovery check has what it waits for."""
-        return all(
-            recovery_time_ns(samples, removed_ns=removed_ns, within_s=c.expectation.within_s) is not None
-            for c in self.checks
-            if isinstance(c.expectation, RecoveryExpectation)
-        )
+        """Return whether every recovery check has what it waits for. *removed_ns* is when the fault was gone, once and for all."""
+        for check in self.checks:
+            if isinstance(check.expectation, RecoveryExpectation):
+                within_s = check.expectation.within_s
+                watching = self._recoveries.setdefault(check.id, Recovery(removed_ns, within_s))
+                watching.look(samples)
+                if watching.time_ns is None:
+                    return False
+        return True
+
+
+def _absent(rows: Sequence[int], arm: Arm, evidence: Evidence) -> frozenset[int]:
+    """Return the places in *rows* of the requests that never took the twin, where that can be told."""
+    if arm is Arm.CONTROL or evidence.per == "aggregate":
+        return frozenset()
+    attempts, known = evidence.attempts, len(evidence.attempts)
+    if rows[-1] < known and all(map(attempts.__getitem__, rows)):
+        return frozenset()
+    return frozenset(place for place, number in enumerate(rows) if number >= known or not attempts[number])
+
+
+def _count(
+    tally: Tally, check: PlannedCheck, samples: Samples, rows: Sequence[int], bad: Sequence[int], absent: frozenset[int]
+) -> None:
+    if not absent:
+        tally.add_all(bad, len(rows))
+        return
+    violating = frozenset(bad)
+    for place, number in enumerate(rows):
+        if place in absent:
+            tally.add_unexposed(counts=place in violating and speaks_unexposed(check, samples, number))
+        else:
+            tally.add_all((0,) if place in violating else (), 1)
 
 
 def sequential_verdict(check: PlannedCheck, tally: Tally, *, alpha_fail: float) -> Literal["passed", "failed"] | None:
     """
     Return what the e-processes say of *tally* as it is now.
 
-    The first decision counts, with one care for services that get worse while
-    other checks are still undecided: a pass does not outlive evidence enough
-    to fail, nor a share of violations above the threshold.
+    A pass does not outlive evidence enough to fail, nor a share of violations
+    above the threshold: other checks may still be undecided while a service
+    gets worse.
     """
-    decided = stats.decide_sequentially(
-        tally.positions, tally.n, check.threshold, alpha_pass=check.alpha_pass, alpha_fail=alpha_fail
-    )
-    if decided is None or decided[0] == "failed":
-        return None if decided is None else "failed"
-    if stats.most_log_e_fail(tally.positions, tally.n, check.threshold) >= -math.log(alpha_fail):
+    if tally.log_e_fail >= -math.log(alpha_fail):
         return "failed"
-    return "passed" if len(tally.positions) <= check.threshold * tally.n else None
+    proved = tally.log_e_pass >= -math.log(check.alpha_pass)
+    return "passed" if proved and len(tally.positions) <= check.threshold * tally.n else None
 
 
 def comparison_size(check: PlannedCheck) -> int:
     """Return the requests per arm after which a comparison is made: four times what no violation at all would need."""
     fewest = stats.fewest_requests(max(check.threshold, 1e-3), alpha=check.alpha_pass / 2, method="fixed")
     return min(4 * fewest, check.sample_most)
-
-
-def recovery_time_ns(samples: Samples, *, removed_ns: int, within_s: float) -> int | None:
-    """Return how long after *removed_ns* three windows in a row began to be like control, or ``None``."""
-    return _three_in_a_row([bool(good) for good in _windows(samples, removed_ns, within_s)])
-
-
-def recovery_watched(samples: Samples, *, removed_ns: int, within_s: float) -> bool:
-    """Return whether it would be known if it had recovered: three windows in a row that nobody saw could be anything."""
-    return _three_in_a_row([good is not False for good in _windows(samples, removed_ns, within_s)]) is None
-
-
-def _three_in_a_row(windows: Sequence[bool]) -> int | None:
-    good = 0
-    for index, like_control in enumerate(windows):
-        good = good + 1 if like_control else 0
-        if good == RECOVERY_WINDOWS:
-            return (index + 1 - RECOVERY_WINDOWS) * RECOVERY_WINDOW_NS
-    return None
-
-
-def _windows(samples: Samples, removed_ns: int, within_s: float) -> list[bool | None]:
-    """
-    Return for each window whether it is like control; ``None`` where that is not known.
-
-    A window is known when it is over and everything in it is answered or given
-    up: a request that still hangs is what a service that does not recover
-    looks like.
-    """
-    count = math.floor(within_s)
-    rows: list[dict[int, list[int | None]]] = [{} for _ in range(count)]
-    unknown: set[int] = set()
-    newest = -1
-    for number in samples.rows(phase=Phase.RECOVERY):
-        since_ns = samples.due_ns[number] - removed_ns
-        if since_ns < 0:
-            continue
-        index = newest = since_ns // RECOVERY_WINDOW_NS
-        failure = Failure(samples.failure[number])
-        if not samples.decided(number) or failure is Failure.CUT:
-            unknown.add(index)
-        elif index < count and samples.judged(number):
-            failed = failure is not Failure.NONE or samples.status[number] >= 500
-            latency = None if failed else samples.done_ns[number] - samples.due_ns[number]
-            rows[index].setdefault(samples.arm[number], []).append(latency)
-    return [
-        None if index in unknown or index >= newest or len(window) < len(ARMS) else _like_control(window)
-        for index, window in enumerate(rows)
-    ]
-
-
-def _like_control(window: dict[int, list[int | None]]) -> bool:
-    fault, control = window[ARMS.index(Arm.FAULT)], window[ARMS.index(Arm.CONTROL)]
-    errors = sum(x is None for x in fault) / len(fault) - sum(x is None for x in control) / len(control)
-    fast, normal = sorted(x for x in fault if x is not None), sorted(x for x in control if x is not None)
-    if errors > RECOVERY_ERRORS or not fast or not normal:
-        return False
-    return stats.quantile(fast, 0.5) <= RECOVERY_FACTOR * stats.quantile(normal, 0.5) + RECOVERY_SLACK_NS

@@ -8,6 +8,7 @@ From a run's facts to its verdict, by a table of rules: the first that holds dec
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -28,9 +29,9 @@ from luff.explain import GiveUp, give_up
 from luff.model import ControlTripwire, Experiment
 from luff.outcome import CheckResult, Generator, Next, Who
 from luff.results import p_value, result_of
-from luff.samples import Evidence, Failure, Samples
+from luff.samples import PENDING, Evidence, Samples
 from luff.tallies import Judge
-from luff.words import Arm, Phase, Verdict
+from luff.words import Arm, Verdict
 
 __all__ = [
     "NEXT",
@@ -218,7 +219,7 @@ def judge(
     final = Judge(tuple(checks), control_errors_most=control_errors_most(experiment))
     settled = evidence.settled_through
     evidence.settled_through = len(samples)
-    final.feed(samples, evidence)
+    final.feed_all(samples, evidence)
     evidence.settled_through = settled
     results = _after_holm(
         tuple(result_of(check, final, samples, evidence, removed_ns=situation.removed_ns) for check in checks),
@@ -264,13 +265,10 @@ def _after_holm(results: tuple[CheckResult, ...], p_values: tuple[float, ...]) -
 
 def _exposed(samples: Samples, evidence: Evidence) -> tuple[int, int]:
     """Return how many requests of the fault arm were sent and took the twin."""
-    sent = exposed = 0
-    for number in samples.rows(arm=Arm.FAULT, phase=Phase.FAULT):
-        if not samples.judged(number):
-            continue
-        sent += 1
-        if number < len(evidence.attempts) and evidence.attempts[number]:
-            exposed += 1
+    done, attempts = samples.done_ns, evidence.attempts
+    rows = [n for n in samples.judged_rows(Arm.FAULT, begin=0, end=len(samples)) if done[n] != PENDING]
+    sent = len(rows)
+    exposed = sum(map(bool, map(attempts.__getitem__, rows[: bisect_left(rows, len(attempts))])))
     if evidence.per == "aggregate":
         exposed = min(sent, evidence.attempts_total)
     return sent, exposed
@@ -303,8 +301,9 @@ def _next(facts: _Facts, verdict: Verdict, reason: str | None) -> Next | None:
 
 def _control(samples: Samples) -> tuple[int, int]:
     """Return how many requests of the control arm were answered or given up while the fault was live, and how many failed."""
-    ended = [number for number in samples.rows(arm=Arm.CONTROL, phase=Phase.FAULT) if samples.judged(number)]
-    return len(ended), sum(samples.failure[n] != Failure.NONE or samples.status[n] >= 500 for n in ended)
+    done, failure, status = samples.done_ns, samples.failure, samples.status
+    ended = [n for n in samples.judged_rows(Arm.CONTROL, begin=0, end=len(samples)) if done[n] != PENDING]
+    return len(ended), sum(1 for n in ended if failure[n] or status[n] >= 500)
 
 
 def _explain(facts: _Facts, verdict: Verdict, reason: str | None, rule: str, seen: GiveUp | None) -> str:
