@@ -243,14 +243,19 @@ _THEIRS = bytes(number < Failure.POOL for number in range(256))
 _ONCE = bytes(not number & Flag.REPEATED for number in range(256))
 
 
+_IS = tuple(bytes(number == value for number in range(256)) for value in range(max(len(ARMS), len(PHASES))))
+
+
 def _where(column: array[int], value: int) -> bytes:
     """Return a byte for each entry of a column of bytes: 1 where it is *value*, else 0."""
-    return column.tobytes().translate(bytes(number == value for number in range(256)))
+    return column.tobytes().translate(_IS[value])
 
 
 def _all_of(*masks: bytes, length: int) -> bytes:
+    if not masks:
+        return b"\x01" * length
     # As one large number: a loop over a million rows in Python takes a hundred times as long.
-    both = int.from_bytes(b"\x01" * length)
+    both = -1
     for mask in masks:
         both &= int.from_bytes(mask)
     return both.to_bytes(length)
