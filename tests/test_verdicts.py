@@ -33,8 +33,20 @@ from luff.outcome import CheckResult, Generator, Who
 from luff.results import CHECK_RULES, p_value, result_of
 from luff.samples import Call, Evidence, Failure, Flag, Samples
 from luff.tallies import Judge
-from luff.verdicts import ERRORS, NEXT, RULES, Judgement, Situation, control_errors_most, ended_early, judge
+from luff.verdicts import (
+    ERRORS,
+    NEXT,
+    RULES,
+    Judgement,
+    Situation,
+    control_errors_most,
+    ended_early,
+    judge,
+    second_try,
+    worth_another_try,
+)
 from luff.words import Arm, Phase, Verdict
+from tests.factories import passed, stranded, valid
 
 MS = 1_000_000
 S = 1000 * MS
@@ -706,3 +718,34 @@ def test_a_check_can_be_judged_for_itself() -> None:
     nothing = result_of(check, Judge((check,)), story.samples, story.evidence, removed_ns=None)
     assert (nothing.rule, nothing.n, nothing.bound, nothing.e_value) == ("no request was judged", 0, None, None)
     assert nothing.explanation == "p99 ≤ 1 s: no request was judged"
+
+
+# A second try
+
+
+@pytest.mark.parametrize("reason", sorted(REASONS))
+def test_bad_luck_is_tried_again_once_and_nothing_else_is(reason: str) -> None:
+    first = passed().model_copy(update={"verdict": Verdict.INCONCLUSIVE, "reason": reason})
+    again = {"not_enough_samples", "generator_saturated", "control_unhealthy", "dependent_samples"}
+    assert worth_another_try(first) is (reason in again)
+    assert not worth_another_try(second_try(first, first))
+
+
+def test_what_ended_and_what_left_something_behind_is_not_tried_again() -> None:
+    doubtful = {"verdict": Verdict.INCONCLUSIVE, "reason": "not_enough_samples"}
+    assert not worth_another_try(passed())
+    assert not worth_another_try(stranded().model_copy(update=doubtful))
+    receipt = passed().restore
+    assert receipt is not None
+    for change in ({"data_plane": "stale"}, {"api": "unverified"}):
+        left = passed().model_copy(update={**doubtful, "restore": receipt.model_copy(update=change)})
+        assert not worth_another_try(left)
+
+
+def test_the_second_try_decides_and_names_the_first() -> None:
+    first = passed().model_copy(update={"verdict": Verdict.INCONCLUSIVE, "reason": "generator_saturated"})
+    found = valid(second_try(first, passed()))
+    assert found.verdict is Verdict.PASSED
+    assert found.first_try is not None
+    assert (found.first_try.run, found.first_try.reason) == (first.run, "generator_saturated")
+    assert f"the second try: run {first.run} was inconclusive, generator_saturated" in found.explanation

@@ -23,6 +23,7 @@ __all__ = [
     "Context",
     "Edge",
     "EvidenceSummary",
+    "FirstTry",
     "Generator",
     "LatencySummary",
     "MeshIdentity",
@@ -194,6 +195,15 @@ class Context(_Part):
     ci_url: str | None = None
 
 
+class FirstTry(_Part):
+    """This is the run before, which could not tell and was worth another try. It is in history as well."""
+
+    run: str
+    verdict: Verdict
+    reason: str | None
+    explanation: str
+
+
 class Outcome(_Part):
     """This is one run. *verdict* says what was learnt, *phase* where the routes are; neither decides the other."""
 
@@ -225,6 +235,7 @@ class Outcome(_Part):
     ended_at: str
     luff: str
     known_failure: dict[str, Any] | None = None
+    first_try: FirstTry | None = None
     expected: str | None = None
     default_expect: str | None = None
     """Where the experiment expects nothing itself, the defaults that were checked, as YAML to paste into its ``spec``."""

@@ -26,8 +26,9 @@ from luff.errors import (
     StoreError,
 )
 from luff.explain import GiveUp, give_up
+from luff.lifecycle import Phase
 from luff.model import ControlTripwire, Experiment
-from luff.outcome import CheckResult, Generator, Next, Who
+from luff.outcome import CheckResult, FirstTry, Generator, Next, Outcome, Who
 from luff.results import p_value, result_of
 from luff.samples import PENDING, Evidence, Samples
 from luff.tallies import Judge
@@ -42,6 +43,8 @@ __all__ = [
     "control_errors_most",
     "ended_early",
     "judge",
+    "second_try",
+    "worth_another_try",
 ]
 
 WARMUP_ERRORS_MOST = 0.05
@@ -204,6 +207,32 @@ NEXT: dict[str | None, Next] = {
     ),
 }
 """Who can act, whether trying again may help, and what to do, by reason."""
+
+
+TRIED_AGAIN = frozenset({"not_enough_samples", "generator_saturated", "control_unhealthy", "dependent_samples"})
+"""Reasons that another minute may do away with, without anybody changing anything."""
+
+
+def worth_another_try(outcome: Outcome) -> bool:
+    """Return whether *outcome* is tried again by itself, once: it was bad luck perhaps, and nothing was left behind."""
+    left = outcome.restore is not None and (outcome.restore.api, outcome.restore.data_plane) in _MAY_BE_LIVE
+    chance = outcome.verdict is Verdict.INCONCLUSIVE and outcome.reason in TRIED_AGAIN
+    return chance and outcome.first_try is None and outcome.phase is Phase.CLEAN and not left
+
+
+_MAY_BE_LIVE = {
+    ("verified", "stale"),
+    ("unverified", "stale"),
+    ("unverified", "unobserved"),
+    ("unverified", "verified"),
+}
+
+
+def second_try(first: Outcome, second: Outcome) -> Outcome:
+    """Return *second*, which decides, with the name of *first*, which it came after."""
+    tried = FirstTry(run=first.run, verdict=first.verdict, reason=first.reason, explanation=first.explanation)
+    said = f"{second.explanation} (the second try: run {first.run} was {first.verdict}, {first.reason})"
+    return second.model_copy(update={"first_try": tried, "explanation": said})
 
 
 def judge(

@@ -6,7 +6,7 @@ import asyncio
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,26 +80,32 @@ def _ran(
     clock_error: Exception | None = None,
     history: _History | None = None,
     each: Callable[[Outcome], None] = lambda _: None,
+    objects: Sequence[dict[str, Any]] = (),
+    text: str = EXPERIMENT,
+    status: int = 200,
 ) -> list[Outcome]:
-    """Run experiments on a mesh without a VirtualService, where each ends with an error; returns their outcomes."""
+    """Run experiments on a mesh of *objects* only, without which each ends with an error; returns their outcomes."""
 
     async def never() -> int:
         await asyncio.Event().wait()
         return 0
 
     async def work() -> list[Outcome]:
+        cluster = Cluster()
+        for object_ in objects:
+            cluster.add(object_)
         world = World(
-            mesh=SimMesh(Cluster()),
+            mesh=SimMesh(cluster),
             identity=MeshIdentity(kind="cluster", name="sim"),
             journal=MemoryJournal(),
             watcher=NoWatcher(),
             watcher_died=never,
             clock=_Clock(clock_error),
-            transport=lambda _: httpx.MockTransport(lambda _: httpx.Response(200)),
+            transport=lambda _: httpx.MockTransport(lambda _: httpx.Response(status)),
             source=lambda *_: ResponseHeader(),
             plane=None,
         )
-        experiments = [parse_documents([("e.yaml", EXPERIMENT.replace("NAME", name))]).experiments[0] for name in names]
+        experiments = [parse_documents([("e.yaml", text.replace("NAME", name))]).experiments[0] for name in names]
         done = Done()
         await Crew(world, history or _History(), SETTINGS, done, each).work(experiments)  # type: ignore[arg-type]  # it only records
         return [valid(outcome) for outcome in done.outcomes]
@@ -221,3 +227,32 @@ def test_a_trace_is_kept_elsewhere_when_the_state_folder_cannot_be_written(
         assert kept.read_text(encoding="utf-8") == "Traceback: \\udcff"
     finally:
         kept.unlink()
+
+
+STOCK = {
+    "apiVersion": "networking.istio.io/v1",
+    "kind": "VirtualService",
+    "metadata": {"name": "stock", "namespace": "shop"},
+    "spec": {"hosts": ["stock"], "http": [{"route": [{"destination": {"host": "stock"}}]}]},
+}
+
+
+def test_what_may_have_been_bad_luck_is_tried_once_more_and_both_tries_are_kept() -> None:
+    history = _History()
+    spaces: list[dict[str, Any]] = [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in ("shop", "luff-system")
+    ]
+    text = EXPERIMENT.replace("warmup: 0s", "warmup: 100ms")
+    found = _ran("sick", history=history, objects=[STOCK, *spaces], text=text, status=503)
+    assert [(outcome.verdict, outcome.reason) for outcome in found] == [(Verdict.INCONCLUSIVE, "control_unhealthy")]
+    first, second = history.kept
+    assert first.first_try is None
+    assert second.first_try is not None
+    assert (second.first_try.run, second.run) == (first.run, found[0].run)
+    assert first.run != second.run
+
+
+def test_an_error_is_not_tried_again() -> None:
+    history = _History()
+    assert [outcome.verdict for outcome in _ran("lost", history=history)] == [Verdict.ERROR]
+    assert len(history.kept) == 1

@@ -51,7 +51,7 @@ from luff.samples import Samples
 from luff.store import Store
 from luff.suite import next_up
 from luff.units import show_duration
-from luff.verdicts import Situation, ended_early
+from luff.verdicts import Situation, ended_early, second_try, worth_another_try
 
 __all__ = ["Crew", "Done", "RunSettings", "may_have_lost_the_race", "run_all"]
 
@@ -278,6 +278,15 @@ class Crew:
         return None
 
     async def _run_one(self, experiment: Experiment) -> Outcome:
+        first = await self._run_and_keep(experiment)
+        if self._over or not worth_another_try(first):
+            return first
+        if self.settings.voice.level >= 0:
+            _talk(f"{experiment.name}: {first.reason}, which may pass: trying once more")
+        return await self._run_and_keep(experiment, after=first)
+
+    async def _run_and_keep(self, experiment: Experiment, *, after: Outcome | None = None) -> Outcome:
+        """Run *experiment* and put its outcome into history; *after* is its first try, if this is the second."""
         until_s = time.monotonic() + (self.settings.wait_for_s or 0.0)
         while True:
             await self._wait_for(experiment, until_s=until_s)
@@ -288,6 +297,8 @@ class Crew:
             may_be_lost = may_have_lost_the_race(outcome)
             if not may_be_lost or time.monotonic() >= until_s or await self._holder(experiment) is None:
                 break
+        if after is not None:
+            outcome = second_try(after, outcome)
         self.done.samples[outcome.run] = samples
         try:
             await asyncio.to_thread(self.store.record, outcome, samples)

@@ -34,6 +34,7 @@ from luff.samples import Samples
 from luff.store import RunRequest, Store
 from luff.suite import next_up
 from luff.traffic import Driver
+from luff.verdicts import second_try, worth_another_try
 from luff.web.problems import Problem
 
 __all__ = ["Event", "Job", "Jobs", "State"]
@@ -298,17 +299,24 @@ class Jobs:
 
         world = replace(self._world, journal=_Noting(self._world.journal, became))
         options = replace(self._options, actor=job.actor)
-        sampling = asyncio.create_task(progress.sample())
-        try:
-            outcome, samples = await run_experiment(
-                job.experiment, world, options=options, progress=progress, on_start=on_start
-            )
-        finally:
-            sampling.cancel()
-            await asyncio.gather(sampling, return_exceptions=True)
-        if job.run is None:
-            became(outcome.run)
-        await self._record(job, outcome, samples)
+        first: Outcome | None = None
+        while True:
+            sampling = asyncio.create_task(progress.sample())
+            try:
+                outcome, samples = await run_experiment(
+                    job.experiment, world, options=options, progress=progress, on_start=on_start
+                )
+            finally:
+                sampling.cancel()
+                await asyncio.gather(sampling, return_exceptions=True)
+            if job.run is None:
+                became(outcome.run)
+            outcome = outcome if first is None else second_try(first, outcome)
+            await self._record(job, outcome, samples)
+            if job.stopped is not None or self.closing is not None or not worth_another_try(outcome):
+                break
+            first, job.run = outcome, None
+            job.tell("warning", message=f"{outcome.reason}, which may pass: trying once more")
         self._ended(outcome)
         self._finish(job, outcome=outcome)
 
