@@ -628,6 +628,18 @@ def test_a_pass_says_for_how_many_the_fault_was_live() -> None:
     assert _good(LATENCY, FALLBACK).judged().explanation.endswith("all 2 expectations held")
 
 
+def test_a_generator_that_ran_late_says_what_would_have_worked() -> None:
+    story = _warm(Story(generator=Generator(late_p99_ms=900.0, healthy=False))).add(400)
+    for number in range(40, 440):
+        # It sends 20 a second where 40 are due.
+        story.samples.sent_ns[number] = story.samples.due_ns[40] + (number - 40) * 50 * MS
+    found = story.judged()
+    assert found.reason == "generator_saturated"
+    assert "left 900 ms after its time or later, and these checks bear 100 ms" in found.explanation
+    assert found.next is not None
+    assert found.next.do.startswith("set traffic.rate to 20/s, ")
+
+
 def test_an_undecided_check_says_why() -> None:
     found = _good(LATENCY, {**LATENCY, "quantile": 0.999}).judged()
     assert found.explanation == (

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from luff import stats
 from luff.checks import PlannedCheck
+from luff.checks import late_most_s as late_most_s_of
 from luff.errors import (
     InternalError,
     LockHeld,
@@ -31,7 +32,9 @@ from luff.model import ControlTripwire, Experiment
 from luff.outcome import CheckResult, FirstTry, Generator, Next, Outcome, Who
 from luff.results import p_value, result_of
 from luff.samples import PENDING, Evidence, Samples
+from luff.saturation import Saturation, saturation_of
 from luff.tallies import Judge
+from luff.units import show_duration
 from luff.words import Arm, Verdict
 
 __all__ = [
@@ -95,6 +98,8 @@ class _Facts:
     checks: tuple[CheckResult, ...]
     control: int = 0
     control_errors: int = 0
+    late_most_s: float = 0.0
+    saturation: Saturation | None = None
 
     @property
     def exposure(self) -> float:
@@ -256,7 +261,10 @@ def judge(
     )
     sent, exposed = _exposed(samples, evidence)
     hurt = situation.isolation_breach or final.breached
-    facts = _Facts(experiment, situation, evidence, generator, sent, exposed, hurt, results, *_control(samples))
+    late_most_s = late_most_s_of(checks)
+    late = None if generator is None or generator.healthy else saturation_of(samples, late_most_s=late_most_s)
+    said = (*_control(samples), late_most_s, late)
+    facts = _Facts(experiment, situation, evidence, generator, sent, exposed, hurt, results, *said)
     rule, verdict, reason = next((text, v, r) for text, holds, v, r in RULES if holds(facts))
     if reason == "of the check":
         reason = _first_reason(facts)
@@ -325,6 +333,8 @@ def _next(facts: _Facts, verdict: Verdict, reason: str | None) -> Next | None:
             retryable=True,
             do="see in docs/restoring.md when a reaper takes twins out, and whether this run could renew its Lease in time",
         )
+    if reason == "generator_saturated" and facts.saturation is not None:
+        return NEXT[reason].model_copy(update={"do": facts.saturation.advice})
     return NEXT.get(reason, NEXT[None])
 
 
@@ -353,6 +363,11 @@ def _explain(facts: _Facts, verdict: Verdict, reason: str | None, rule: str, see
         return f"{facts.exposed} of {facts.sent} requests reached the fault{where}"
     if reason == "isolation_breach" and not facts.evidence.breaches:
         return f"bystanders were hurt: {facts.control_errors} of {facts.control} requests of the control arm failed"
+    if reason == "generator_saturated" and facts.generator is not None:
+        late_ms = facts.generator.late_p99_ms
+        if late_ms is not None and late_ms > facts.late_most_s * 1000:
+            most = show_duration(facts.late_most_s)
+            return f"{rule}: one request in a hundred left {show_duration(late_ms / 1000)} after its time or later, and these checks bear {most}"
     if verdict is Verdict.FAILED and reason is None:
         said = [c.explanation for c in facts.checks if c.verdict is Verdict.FAILED]
         return "; ".join([*said[:2], *([seen.sentence()] if seen else [])])

@@ -248,6 +248,18 @@ def test_requests_that_come_later_find_room(logs: Logs) -> None:
 # How far everything is known
 
 
+def test_where_attempts_are_counted_a_request_is_settled_once_no_more_can_come(logs: Logs) -> None:
+    logs.source.retries_for_s = 2.0
+    samples = _samples(Arm.FAULT)
+    logs.write(_line(SCOPE.headers(0)))
+    logs.now_s = ZERO + 2.0 + LINE_LATE_S
+    assert logs.poll(samples).evidence.settled_through == 0
+    logs.write(_line(SCOPE.headers(0)))
+    logs.now_s += 0.002
+    found = logs.poll(samples).evidence
+    assert (found.settled_through, found.attempts[0]) == (1, 2)
+
+
 def test_a_request_is_settled_when_it_is_proven(logs: Logs) -> None:
     samples = _samples()
     assert logs.poll(samples).evidence.settled_through == 0

@@ -118,6 +118,7 @@ def _source(plan: Plan, zero_unix_s: float, lab: LabState | None) -> Source:
         wait_s=plan.delay_s + plan.timeout_s,
         zero_unix_s=zero_unix_s,
         now_unix_s=time.time,
+        retries_for_s=plan.delay_s if any(check.kind == "attempts" for check in plan.checks) else None,
     )
     log.skip_to_end()
     return log

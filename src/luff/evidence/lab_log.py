@@ -63,7 +63,9 @@ class LabLog:
 
     *twins* are the names of the run's twins; *wait_s* is the longest that a
     call through a twin can take: the delay and the traffic's own timeout.
-    *zero_unix_s* is the Unix time of the samples' zero.
+    *zero_unix_s* is the Unix time of the samples' zero. *retries_for_s* is for
+    how long after its answer a request may still cause calls that count; ``None``
+    where one is as good as many, so that the first line settles it.
     """
 
     logs: Path
@@ -72,6 +74,7 @@ class LabLog:
     wait_s: float
     zero_unix_s: float
     now_unix_s: Any
+    retries_for_s: float | None = None
     evidence: Evidence = field(default_factory=lambda: Evidence("lab-log", "request"))
     _open: dict[Path, _Log] = field(default_factory=dict)
     _seen: dict[str, _Seen] = field(default_factory=dict)
@@ -177,11 +180,15 @@ class LabLog:
         while number < len(samples) and samples.decided(number):
             # Only while the fault is live is there anything to prove.
             faulted = samples.arm[number] == _FAULT_ARM and samples.phase[number] == _FAULT_PHASE
-            proven = not faulted or evidence.attempts[number]
+            proven = not faulted or (evidence.attempts[number] and self._counted(samples.done_ns[number], now_ns))
             if not proven and now_ns - samples.due_ns[number] < wait_ns:
                 break
             number += 1
         evidence.settled_through = number
+
+    def _counted(self, done_ns: int, now_ns: float) -> bool:
+        """Return whether every call that a request causes is in the logs, if anybody counts them: the first says little of the last."""
+        return self.retries_for_s is None or now_ns - done_ns >= (self.retries_for_s + LINE_LATE_S) * 1e9
 
 
 def _read(log: _Log) -> bytes:
