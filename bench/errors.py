@@ -19,10 +19,10 @@ from luff.words import Arm, Phase
 
 RUNS = 20_000
 CAP = 2_000
-LOOK = 10
-"""Requests of the fault arm between two looks: at 100/s, ten looks a second."""
+LOOK = 20
+"""Requests of the fault arm between two looks: at 200/s, ten looks a second."""
 MS = 1_000_000
-RATES = {0.0: 2_000, 0.001: RUNS, 0.003: 2_000, 0.01: RUNS, 0.02: 2_000, 0.05: RUNS, 0.3: RUNS, 1.0: RUNS}
+RATES = {1.0: RUNS, 0.3: RUNS, 0.05: RUNS, 0.02: 2_000, 0.01: RUNS, 0.003: 2_000, 0.001: RUNS, 0.0: 2_000}
 """True rates, and the runs for each. A pass is wrong from 1 % on, a fail up to 1 %."""
 CONTROL_ERRORS = 0.05
 

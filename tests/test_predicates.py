@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from luff import regex
 from luff.model import Answer, Experiment
 from luff.predicates import answers_of, holds, observer, status_in
 
@@ -136,3 +137,33 @@ def test_a_bit_is_what_its_answer_says(wanted: list[str], status: int) -> None:
     bits = observer(experiment)(status, {}, b"")
     for index, answer in enumerate(answers_of(experiment)):
         assert bool(bits >> index & 1) is holds(answer, status, {}, b"")
+
+
+@pytest.mark.skipif(not regex.EXACT, reason="RE2 is not installed, so such a pattern is refused")
+def test_a_pattern_that_backtracks_for_ever_elsewhere_is_searched_in_linear_time() -> None:
+    # Python's own engine would need 2 to the power of 200,000 steps for this one, and hold the run all that time.
+    wanted = Answer.model_validate({"body": {"matches": "(a+)+b"}})
+    assert not holds(wanted, 200, {}, b"a" * 200_000)
+    assert holds(wanted, 200, {}, b"a" * 200_000 + b"b")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "slow"),
+    [
+        ("in stock", False),
+        (r"^stock: \d+$", False),
+        (r"left\? [*+?{] \*\+", False),
+        ("colou?r", False),
+        ("a.*b", False),
+        ("(?:sold|out)", False),
+        ("a.*?b", False),
+        ("(a+)+b", True),
+        ("(a|aa)+b", True),
+        ("(a|a)*b*", True),
+        (".*.*x", True),
+        ("(a|aa){1,50}b+", True),
+        ("a?a?a?a?a?a?aaaaaa", True),
+    ],
+)
+def test_without_re2_what_could_backtrack_for_ever_is_told_apart(pattern: str, *, slow: bool) -> None:
+    assert (regex.why_slow(pattern) is not None) is slow

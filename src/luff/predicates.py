@@ -8,13 +8,13 @@ is stored of a response is the bits that held.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from luff.jsonpath import compile as compile_path
 from luff.model import Answer, AnswerExpectation, Experiment, FallbackExpectation, JsonMatch
 from luff.patches import same
+from luff.regex import search
 
 __all__ = ["BITS_MOST", "answers_of", "holds", "observer", "status_in"]
 
@@ -61,13 +61,13 @@ def holds(answer: Answer, status: int, headers: Mapping[str, str], body: bytes) 
         text = body.decode("utf-8", errors="replace")
         if answer.body.contains is not None and answer.body.contains not in text:
             return False
-        if answer.body.matches is not None and re.search(answer.body.matches, text) is None:
+        if answer.body.matches is not None and not search(answer.body.matches, text):
             return False
     return answer.json_ is None or _json_is(answer.json_, body)
 
 
 def _text_is(value: str, *, equals: str | None, matches: str | None) -> bool:
-    return (equals is None or value == equals) and (matches is None or re.search(matches, value) is not None)
+    return (equals is None or value == equals) and (matches is None or search(matches, value))
 
 
 def _json_is(wanted: JsonMatch, body: bytes) -> bool:
@@ -82,7 +82,7 @@ def _json_is(wanted: JsonMatch, body: bytes) -> bool:
     if not found:
         return False
     if wanted.matches is not None:
-        return all(re.search(wanted.matches, value if isinstance(value, str) else json.dumps(value)) for value in found)
+        return all(search(wanted.matches, value if isinstance(value, str) else json.dumps(value)) for value in found)
     if "equals" not in wanted.model_fields_set:
         return True
     return all(same(value, wanted.equals) for value in found)

@@ -9,7 +9,6 @@ would do instead. Nothing here knows a mesh; what depends on one is refused by
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from typing import Any
@@ -18,7 +17,7 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
-from luff import jsonpath
+from luff import jsonpath, regex
 from luff.hosts import is_ip
 from luff.model import (
     Answer,
@@ -358,8 +357,9 @@ def _matches(experiment: Experiment, spec: Fields, problems: Problems) -> None:
         answer = expectation.answer
         path: tuple[str | int, ...] = ("expect", index, "answer")
         for name, part in (("body", answer.body), ("json", answer.json_), ("header", answer.header)):
-            if part is not None and part.matches is not None and (why := _why_no_regex(part.matches)):
-                problems.add(place_at(spec, *path, name, "matches"), f"this is no regular expression: {why}")
+            if part is not None and part.matches is not None and (why := regex.why_unsearchable(part.matches)):
+                what = "no regular expression" if regex.why_invalid(part.matches) else "not searched for"
+                problems.add(place_at(spec, *path, name, "matches"), f"this is {what}: {why}")
         if answer.json_ is not None:
             try:
                 jsonpath.compile(answer.json_.path)
@@ -387,16 +387,6 @@ def _matches(experiment: Experiment, spec: Fields, problems: Problems) -> None:
                 "a fallback is expected on the fault arm",
                 "write answer instead",
             )
-
-
-def _why_no_regex(pattern: str) -> str | None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            re.compile(pattern)
-        except (re.error, RecursionError, OverflowError) as error:
-            return str(error)
-    return None
 
 
 def _others(experiment: Experiment, spec: Fields, problems: Problems) -> None:

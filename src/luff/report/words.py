@@ -152,17 +152,27 @@ def measured_words(check: CheckResult) -> str:
 
 
 def sample_words(check: CheckResult) -> str:
-    """Return the counts behind a check: ``n=1 198, 3 against``."""
+    """Return the counts behind a check: ``n=1 198, 3 against``; of a recovery, the seconds that were seen."""
+    if check.method == "windows":
+        return f"{check.n} s watched, {check.violations} unlike control" if check.n else "not watched"
     against = f", {show_count(check.violations)} against" if check.violations else ""
     return f"n={show_count(check.n)}{against}"
 
 
 def bound_words(check: CheckResult) -> str:
-    """Return how sure the numbers make it: ``at most 0.75 % against, 1 % allowed``; empty when there is no bound."""
+    """
+    Return how sure the numbers make it: ``at most 0.75 % against, 1 % allowed``; empty when there is no bound.
+
+    What did not fail says as well which excess would have shown four times in five.
+    """
     if check.bound is None or check.threshold is None:
         return ""
     side = "at least" if check.verdict == Verdict.FAILED else "at most"
-    return f"{side} {show_percent(check.bound * 100)} against, {show_percent(check.threshold * 100)} allowed"
+    what = "worse" if check.method == "comparison" else "against"
+    said = f"{side} {show_percent(check.bound * 100)} {what}, {show_percent(check.threshold * 100)} allowed"
+    if check.verdict == Verdict.FAILED or check.mde is None:
+        return said
+    return f"{said}, {show_percent(round((check.threshold + check.mde) * 100, 2))} would have shown"
 
 
 def place_words(check: CheckResult) -> str:
