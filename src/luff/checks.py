@@ -191,7 +191,11 @@ def speaks_unexposed(check: PlannedCheck, samples: Samples, number: int) -> bool
     """
     Return whether request *number*, a violation that never took the twin, counts against the service all the same.
 
-    No answer, and a 5xx, always do. But a whole answer in place of a fallback
-    is what a request that met no fault ought to get.
+    No answer, and a 5xx, always do, and what is listed as an error. But a
+    whole answer in place of a fallback is what a request that met no fault
+    ought to get; and a slow answer is as usual where nothing fires, so that it
+    would weigh more than it should among the few that met the fault.
     """
-    return check.bit is None or samples.failure[number] != Failure.NONE or samples.status[number] >= 500
+    if isinstance(check.expectation, ErrorsExpectation):
+        return True
+    return samples.failure[number] != Failure.NONE or samples.status[number] >= 500
