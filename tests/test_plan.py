@@ -86,6 +86,21 @@ REFUSALS: list[tuple[str, str, dict[str, Any], list[Object], list[str]]] = [
     ),
     ("no_http_routes", "", {}, [virtual_service("stock")], ["http routes"]),
     ("only_redirects", "", {}, [virtual_service("stock", {"redirect": {"uri": "/"}})], ["redirect"]),
+    (
+        "attempts_elsewhere",
+        "spec.expect=[{attempts: {of: till, atMost: 2}}];spec.subject=stock",
+        {},
+        [virtual_service("stock", route())],
+        ["till", "response-header", "stock", "--lab"],
+    ),
+    (
+        "attempts_not_per_request",
+        "spec.expect=[{attempts: {of: stock, atMost: 2}}]",
+        {},
+        [virtual_service("stock", route())],
+        ["attempts", "pod-metrics", "--lab"],
+    ),
+    ("evidence_unavailable", "spec.evidence={source: lab-log}", {}, [virtual_service("stock", route())], ["lab-log", "--lab"]),
     ("no_route_to_target", "spec.target={host: stock, subset: v9}", {}, [virtual_service("stock", route())], ["target"]),
     (
         "delegate_missing",
@@ -191,7 +206,13 @@ def test_what_was_not_written_is_inferred_and_listed() -> None:
     assert plan.caller is None
     assert plan.rate_hz == 20.0
     assert plan.timeout_s == 10.0
-    assert {name for name, _, _ in plan.inferred} == {"target", "subject", "traffic.rate", "traffic.timeout"}
+    assert {name for name, _, _ in plan.inferred} == {
+        "target",
+        "subject",
+        "traffic.rate",
+        "traffic.timeout",
+        "evidence.source",
+    }
 
 
 def test_what_is_over_a_bound_is_said_with_its_place() -> None:
@@ -352,12 +373,33 @@ def test_what_the_fault_cannot_exercise_is_said() -> None:
     assert "outlier detection" in said
 
 
-def test_what_cannot_be_seen_on_a_cluster_is_said_beforehand() -> None:
+def test_where_the_fault_will_be_seen_is_said_beforehand() -> None:
     thing = virtual_service("stock", route())
 
-    assert any("fault_not_observed" in said for said in planned("", thing).warnings)
-    assert not any("fault_not_observed" in said for said in planned("", thing, kind="lab").warnings)
-    assert not any("fault_not_observed" in said for said in planned("spec.subject=stock", thing).warnings)
+    indirect = planned("", thing)
+    assert indirect.proof.sources == ("pod-metrics", "prometheus", "latency-shift")
+    assert any("not know for each request" in said and "pod-metrics" in said for said in indirect.warnings)
+    for plan, source in (
+        (planned("", thing, kind="lab"), "lab-log"),
+        (planned("spec.subject=stock", thing), "response-header"),
+    ):
+        assert plan.proof.sources == (source,)
+        assert not any("for each request" in said for said in plan.warnings)
+    asked = planned("spec.evidence={source: latency-shift}", thing)
+    assert asked.proof.sources == ("latency-shift",)
+    assert any("hides it" in said for said in asked.warnings), "what the last resort cannot tell is said"
+
+
+def test_the_callers_pods_are_those_of_the_rule_or_of_the_judged_service() -> None:
+    two = [{"destination": {"host": host}, "weight": 50} for host in ("stock", "stock-v2.shop.svc.cluster.local")]
+    thing = virtual_service("stock", {"route": two})
+    selecting = {**service("cart"), "spec": {**service("cart")["spec"], "selector": {"app": "basket"}}}
+
+    assert planned("", thing).proof.labels == {"app": "cart"}
+    assert planned("", thing, services=(selecting, service("stock"))).proof.labels == {"app": "basket"}
+    named = planned("spec.target={host: stock, from: {app: till}}", thing)
+    assert (named.proof.labels, named.proof.namespace) == ({"app": "till"}, "shop")
+    assert {"stock", "stock-v2", "stock-v2.shop.svc.cluster.local"} <= named.proof.destinations
 
 
 def test_every_check_has_its_method_and_what_it_tolerates() -> None:
@@ -385,3 +427,12 @@ def test_how_late_the_generator_may_be_depends_on_what_is_claimed(expect: str, m
     plan = planned(f"spec.expect={expect}", virtual_service("stock", route()))
 
     assert late_most_s(plan.checks) == pytest.approx(most_s)
+
+
+def test_attempts_on_another_hop_are_counted_where_every_log_is_read() -> None:
+    thing = virtual_service("stock", route())
+    expect = "spec.expect=[{attempts: {of: till.shop, atMost: 2}}, {attempts: {of: stock, atMost: 2}}]"
+
+    assert planned(expect, thing, kind="lab").other_hops == ("till.shop",)
+    own = "spec.expect=[{attempts: {of: stock.shop, atMost: 2}}];spec.subject=stock"
+    assert planned(own, thing).other_hops == ()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,6 +15,7 @@ import pytest
 
 from luff.errors import RunAborted
 from luff.evidence import DataPlane, Sighting, Source
+from luff.evidence.lab_log import LINE_LATE_S, LabLog
 from luff.evidence.response_header import ResponseHeader
 from luff.exit_codes import exit_code
 from luff.lever import LEVER
@@ -20,9 +24,10 @@ from luff.lock import STOP_ANNOTATION, lease_ref
 from luff.mesh import Kind, Ref
 from luff.outcome import MeshIdentity, Outcome
 from luff.parse import parse_documents
+from luff.plan import Plan
 from luff.reaper import Reaper
 from luff.run import Options, World, run_experiment
-from luff.samples import Failure
+from luff.samples import Evidence, Failure, Samples
 from luff.scope import FLAGS_HEADER
 from luff.testing import (
     Cluster,
@@ -36,7 +41,7 @@ from luff.testing import (
     virtual_time,
 )
 from luff.traffic import TrafficError
-from luff.words import Object, Verdict
+from luff.words import Arm, Object, Verdict
 from tests.factories import valid
 
 EXPERIMENT = """\
@@ -80,6 +85,8 @@ class Setting:
         self.guard_died = asyncio.Event()
         self.traces: list[str] = []
         self.source: Source = ResponseHeader()
+        self.sources: Callable[[Plan, float], Source] = lambda _plan, _zero_s: self.source
+        self.clock = SimClock()
         self.answer: Callable[[httpx.Request], httpx.Response] = self._faulted
         [self.experiment] = parse_documents([("e.yaml", text.replace("WARMUP", warmup))]).experiments
 
@@ -118,9 +125,9 @@ class Setting:
                 journal=self.journal,
                 watcher=NoWatcher(),
                 watcher_died=watcher_died,
-                clock=SimClock(),
+                clock=self.clock,
                 transport=lambda _: httpx.MockTransport(lambda request: self.answer(request)),
-                source=lambda *_: self.source,
+                source=self.sources,
                 plane=self.plane,
                 keep_traceback=keep,
                 levers=self.levers,
@@ -931,3 +938,52 @@ def test_a_delegate_in_another_namespace_is_planned_anew_locked_and_put_back() -
     history = setting.cluster.history[leaf_ref]
     assert len(history) >= 3, "the leaf had twins, and has none any more"
     assert [route["name"] for route in setting.cluster.objects[leaf_ref]["spec"]["http"]] == ["all"]
+
+
+@dataclass
+class Watched:
+    """This is `LabLog` on an empty folder, with the wall clock set while it waits, and the youngest request that it gave up on."""
+
+    log: LabLog
+    clock: SimClock
+    jump_s: float
+    evidence: Evidence
+    youngest_s: float = math.inf
+    late_s: float = 0.0
+
+    async def begin(self) -> None:
+        self.clock.skew_s += self.jump_s
+
+    async def poll(self, samples: Samples) -> None:
+        before = self.evidence.settled_through
+        await self.log.poll(samples)
+        age_s = self.clock.monotonic_s() - self.log.zero_s
+        for number in range(before, self.evidence.settled_through):
+            if samples[number].arm is Arm.FAULT:
+                self.youngest_s = min(self.youngest_s, age_s - samples.due_ns[number] / 1e9)
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("jump_s", [3600.0, -3600.0])
+def test_a_date_that_is_set_while_a_run_waits_for_proof_neither_hurries_nor_holds_it_up(
+    tmp_path: Path, jump_s: float
+) -> None:
+    setting, wait_s = Setting(), 0.5
+    made: list[Watched] = []
+
+    def source(plan: Plan, zero_s: float) -> Source:
+        log = LabLog(tmp_path, plan.stamp.scope, plan.injection.names, wait_s, zero_s, setting.clock.monotonic_s)
+        made.append(Watched(log, setting.clock, jump_s, log.evidence))
+        return made[-1]
+
+    setting.sources = source
+
+    outcome = setting.run()
+
+    [watched] = made
+    assert (outcome.verdict, outcome.reason) == (Verdict.INCONCLUSIVE, "fault_not_observed")
+    assert wait_s + LINE_LATE_S <= watched.youngest_s < math.inf, (
+        "nothing is given up before its time, and all is in the end"
+    )

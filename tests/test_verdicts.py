@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from array import array
 from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
@@ -730,6 +731,16 @@ def test_a_check_can_be_judged_for_itself() -> None:
     nothing = result_of(check, Judge((check,)), story.samples, story.evidence, removed_ns=None)
     assert (nothing.rule, nothing.n, nothing.bound, nothing.e_value) == ("no request was judged", 0, None, None)
     assert nothing.explanation == "p99 ≤ 1 s: no request was judged"
+
+
+def test_attempts_on_another_hop_are_judged_by_what_was_counted_there() -> None:
+    story = _good({**ATTEMPTS, "of": "till"}).add(200, attempts=1, fired=1)
+    story.evidence.edges["till"] = array("H", [5] * len(story.samples))
+
+    found = _checked(story)
+
+    assert found.verdict is Verdict.FAILED
+    assert (found.measured, found.unit) == (5.0, "attempts")
 
 
 # A second try

@@ -43,6 +43,7 @@ __all__ = [
     "ControlTripwire",
     "Delay",
     "ErrorsExpectation",
+    "EvidenceSource",
     "EvidenceSpec",
     "Expectation",
     "Experiment",
@@ -476,11 +477,22 @@ Expectation: TypeAlias = (
 )
 
 
-class EvidenceSpec(Document):
-    """This is the proof that is asked for: at least *at_least_percent* of the requests took the twin."""
+EvidenceSource: TypeAlias = Literal["auto", "lab-log", "response-header", "pod-metrics", "prometheus", "latency-shift"]
+"""Where it is read that the fault fired. ``auto`` is the best that there is."""
 
-    source: Literal["auto"] = "auto"
+
+class EvidenceSpec(Document):
+    """
+    This is the proof that is asked for: at least *at_least_percent* of the requests took the twin.
+
+    *calls_per_request* is the most calls that one request causes on the broken
+    hop, tries again included: with it, sources that count calls can tell how many
+    requests those came from at least.
+    """
+
+    source: EvidenceSource = "auto"
     at_least_percent: Percent = 99.0
+    calls_per_request: Annotated[int, Field(ge=1, le=1000)] | None = None
 
 
 class ControlTripwire(Document):

@@ -95,13 +95,19 @@ class ScopeSummary(_Part):
 
 
 class EvidenceSummary(_Part):
-    """This is the proof that the fault fired. *exposure* is requests that took the twin / requests sent, 0 to 1."""
+    """
+    This is the proof that the fault fired. *exposure* is requests that took the twin / requests sent, 0 to 1.
+
+    With *per* ``aggregate`` calls were counted, and *observed* is the least
+    number of requests that they can have come from. *note* says what could not be read.
+    """
 
     source: str
     per: Literal["request", "aggregate"]
     expected: int
     observed: int
     exposure: float
+    note: str | None = None
 
 
 class LatencySummary(_Part):

@@ -20,9 +20,10 @@ from luff.claims import hosts_of, key_of, on_mesh
 from luff.errors import PlanRefused
 from luff.hosts import DOMAIN, matches, meanings, qualify
 from luff.mechanism import check_frozen, check_grpc, check_timeouts, retries_unseen
-from luff.model import DEFAULT_RATE_HZ, Experiment, Object, Target
+from luff.model import DEFAULT_RATE_HZ, AttemptsExpectation, Experiment, Object, Target
 from luff.others import Surroundings, find_others
 from luff.pacing import load_of
+from luff.proof import Proof, plan_proof
 from luff.routes import Injection, inject
 from luff.run_bounds import HELD_IN_LABS, HELD_ON_CLUSTERS, too_many_held
 from luff.scope import Scope
@@ -63,10 +64,12 @@ class Plan:
     This is what a run will do.
 
     *virtual_service* is the object as read; *subject* is judged; *caller* is
-    ``None`` when only the evidence will tell; *held* how many requests the
-    fault holds at once; *inferred* what was not written in the experiment, as
-    (field, value, why); *warnings* what a reader should know before going on;
-    *others* those of them that are about who else writes, or is in the way.
+    ``None`` when only the evidence will tell; *proof* where it is seen that
+    the fault fired; *held* how many requests the fault holds at once;
+    *inferred* what was not written in the experiment, as (field, value, why);
+    *warnings* what a reader should know before going on; *others* those of
+    them that are about who else writes, or is in the way; *other_hops* the
+    hosts, as they are written, whose attempts are counted beside the broken hop's.
     """
 
     experiment: Experiment
@@ -77,12 +80,14 @@ class Plan:
     subject: str
     caller: str | None
     dependency: str
+    proof: Proof
     rate_hz: float
     timeout_s: float
     held: float
     inferred: tuple[tuple[str, str, str], ...]
     warnings: tuple[str, ...]
     others: tuple[str, ...] = ()
+    other_hops: tuple[str, ...] = ()
 
     @property
     def delay_s(self) -> float:
@@ -122,6 +127,15 @@ def make_plan(experiment: Experiment, view: MeshView, stamp: Stamp, *, bounds: B
     )
     check_merged(found, injection)
     namespace = leaf["metadata"]["namespace"]
+    proof = plan_proof(
+        experiment,
+        kind=view.kind,
+        namespace=view.namespace,
+        services=view.services,
+        subject=subject,
+        dependency=dependency,
+        twins=injection.twins,
+    )
     inferred = [
         ("target", f"VirtualService {namespace}/{leaf['metadata']['name']}", _why_target(spec.target, found)),
         ("subject", subject, why_subject),
@@ -129,6 +143,9 @@ def make_plan(experiment: Experiment, view: MeshView, stamp: Stamp, *, bounds: B
     ]
     if spec.traffic.timeout_s is None:
         inferred.append(("traffic.timeout", show_duration(timeout_s), "max(10 s, 2 x delay + 5 s)"))
+    _check_attempts(experiment, view, dependency, proof)
+    if spec.evidence.source == "auto":
+        inferred.append(("evidence.source", proof.sources[0], proof.why))
     return Plan(
         experiment=experiment,
         stamp=stamp,
@@ -138,6 +155,8 @@ def make_plan(experiment: Experiment, view: MeshView, stamp: Stamp, *, bounds: B
         subject=subject,
         caller=_caller(spec.target),
         dependency=dependency,
+        other_hops=_other_hops(experiment, view.namespace, dependency),
+        proof=proof,
         rate_hz=rate_hz,
         timeout_s=timeout_s,
         held=held,
@@ -149,7 +168,7 @@ def make_plan(experiment: Experiment, view: MeshView, stamp: Stamp, *, bounds: B
             *retries_unseen(found),
             *_aborted(experiment),
             *_delegating(found),
-            *_unseen(view, subject, dependency),
+            *_unseen(proof),
         ),
         others=tuple(others),
     )
@@ -196,15 +215,33 @@ def _delegating(found: Found) -> list[str]:
     return []
 
 
-def _unseen(view: MeshView, subject: str, dependency: str) -> list[str]:
-    if view.kind == "lab" or subject == dependency:
-        return []
-    return [
-        (
-            f"on a cluster luff sees the fault only in answers of {dependency} itself, and the traffic goes to {subject}: "
-            "the run will end as inconclusive(fault_not_observed); try it with --lab, or send traffic to the hop itself"
+def _other_hops(experiment: Experiment, namespace: str, dependency: str) -> tuple[str, ...]:
+    hosts = [each.of for each in experiment.spec.expect if isinstance(each, AttemptsExpectation)]
+    return tuple(h for h in dict.fromkeys(hosts) if meanings(h, namespace)[0].split(".")[0] != dependency)
+
+
+def _check_attempts(experiment: Experiment, view: MeshView, dependency: str, proof: Proof) -> None:
+    """Refuse to count attempts on a hop where nobody would see them, or where nobody knows whose they are."""
+    asked = [each.id for each in experiment.spec.expect if isinstance(each, AttemptsExpectation)]
+    if asked and proof.sources[0] not in ("lab-log", "response-header"):
+        raise PlanRefused(
+            "attempts_not_per_request",
+            f"{asked[0]} is about the attempts of each request, and {proof.sources[0]} counts calls without telling whose they are",
+            next_step="run it with --lab, where every proxy's log is read, or leave it out here",
         )
-    ]
+    elsewhere = _other_hops(experiment, view.namespace, dependency)
+    if elsewhere and proof.sources != ("lab-log",):
+        raise PlanRefused(
+            "attempts_elsewhere",
+            f"the attempts on {elsewhere[0]} cannot be counted by {proof.sources[0]}, which sees the broken hop alone",
+            next_step=f"expect attempts of {dependency}, or run it with --lab, where every proxy's log is read",
+        )
+
+
+def _unseen(proof: Proof) -> list[str]:
+    if proof.sources[0] in ("lab-log", "response-header"):
+        return []
+    return ["luff will not know for each request whether the fault fired: " + proof.sentence]
 
 
 def _load(experiment: Experiment, timeout_s: float, bounds: Bounds) -> tuple[float, float, list[tuple[str, str, str]]]:

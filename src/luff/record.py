@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from luff import __version__
 from luff.default_claims import expect_block
+from luff.exposure import exposure
 from luff.inject import Live
 from luff.lifecycle import Phase
 from luff.model import Arm, Experiment, Verdict
@@ -185,21 +186,14 @@ class Record:
     def _evidence(self) -> EvidenceSummary | None:
         if self.evidence is None or not self._injected:
             return None
-        expected = observed = 0
-        for number in self.samples.rows(arm=Arm.FAULT, phase=Part.FAULT):
-            if self.samples.failure[number] == Failure.CUT or not self.samples.decided(number):
-                continue
-            expected += 1
-            if self.evidence.per == "request":
-                observed += number < len(self.evidence.attempts) and self.evidence.attempts[number] > 0
-        if self.evidence.per == "aggregate":
-            observed = min(expected, self.evidence.attempts_total)
+        met = exposure(self.samples, self.evidence, self.experiment)
         return EvidenceSummary(
             source=self.evidence.source,
             per=self.evidence.per,
-            expected=expected,
-            observed=observed,
-            exposure=round(observed / expected, 4) if expected else 0.0,
+            expected=met.sent,
+            observed=met.least,
+            exposure=round(met.least / met.sent, 4) if met.sent else 0.0,
+            note=self._redacted(self.evidence.note) or None,
         )
 
     def _arms(self) -> dict[str, ArmSummary]:

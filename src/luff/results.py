@@ -24,7 +24,7 @@ from luff.model import (
 from luff.outcome import CheckResult
 from luff.recovery import WINDOW_NS, Recovery, recovery_of
 from luff.samples import ARMS, Evidence, Failure, Samples
-from luff.tallies import Judge, Tally, sequential_verdict
+from luff.tallies import Judge, Tally, attempts_on, sequential_verdict
 from luff.words import Arm, Phase, Verdict
 
 __all__ = ["CHECK_RULES", "can_fail", "p_value", "result_of"]
@@ -332,8 +332,9 @@ def _measured(
         found = stats.quantile(latencies, check.expectation.quantile) if latencies else math.inf
         return (None, None) if math.isinf(found) else (round(found, 3), "ms")
     if isinstance(check.expectation, AttemptsExpectation):
-        counts = sorted(float(a) for a in evidence.attempts if a)
-        return (counts[-1], "attempts") if counts else (None, None)
+        counts, known = attempts_on(check, evidence), evidence.attempts
+        exposed = (counts[n] for n in range(min(len(counts), len(known))) if known[n])
+        return float(max(exposed, default=0)), "attempts"
     share = 100 * k / n
     good = isinstance(check.expectation, AnswerExpectation | FallbackExpectation)
     return round(100 - share if good else share, 3), "%"

@@ -102,6 +102,7 @@ async def _story(run: Run) -> None:
     async with _locked(run, plan), _traffic(run, plan) as driver:
         if not await warm_up(run, plan, driver):
             return
+        await _begin_evidence(run)
         async with injected(lambda: _plan_again(run, plan), run.hands, live=run.live) as live, watched(run):
             if await _settle(run, live):
                 await _drive(run, plan, driver)
@@ -297,14 +298,25 @@ async def _traffic(run: Run, plan: Plan) -> AsyncIterator[Driver]:
         late_most_s=late_most_s(plan.checks),
         clock=run.world.clock,
     )
-    run.source = run.world.source(plan, run.world.clock.now_s() - driver.now_ns() / 1e9)
+    run.source = run.world.source(plan, run.world.clock.monotonic_s() - driver.now_ns() / 1e9)
     run.record.evidence = run.source.evidence
+    run.plane = run.world.plane or run.world.probes(plan, transport)
     try:
         yield driver
     finally:
         await driver.stop()
         await transport.aclose()
+        await run.source.close()
         run.record.generator = driver.health().summary()
+
+
+async def _begin_evidence(run: Run) -> None:
+    """Make sure, before anything is touched, that there will be something to see the fault by."""
+    assert run.source is not None
+    await run.source.begin()
+    evidence = run.source.evidence
+    if evidence.note:
+        run.step("evidence", f"{evidence.source}: {evidence.note}")
 
 
 async def _settle(run: Run, live: Live) -> bool:
@@ -312,7 +324,7 @@ async def _settle(run: Run, live: Live) -> bool:
     assert live.injection is not None
     run.step(str(Phase.ARMED), f"{len(live.injection.twins)} twin(s) in {live.ref}")
     write_event(run, FAULT_INJECTED, f", until {iso(live.injection.expires_s)} at the latest")
-    settling = asyncio.create_task(await_live(run.world.plane, live.injection, clock=run.world.clock))
+    settling = asyncio.create_task(await_live(run.plane, live.injection, clock=run.world.clock))
     try:
         while not settling.done() and not run.situation.fault_removed:
             await asyncio.wait([settling], timeout=POLL_EVERY_S)
@@ -374,7 +386,7 @@ async def _see_it_gone(run: Run) -> None:
             write_event(run, FAULT_REMOVED, ": no twin is left in the object, as read back")
         give_ownership_back(run)
     try:
-        run.record.gone = await await_gone(run.world.plane, live.injection, clock=run.world.clock)
+        run.record.gone = await await_gone(run.plane, live.injection, clock=run.world.clock)
     except Exception as error:  # the routes are back: not being able to look loses nothing of what was learnt
         run.record.gone = Settled("unobserved", 0, 0.0)
         said = run.redacted(f"{type(error).__name__}: {error}")
@@ -435,7 +447,7 @@ async def _recover(run: Run, plan: Plan, driver: Driver) -> None:
 async def _last_evidence(run: Run, plan: Plan) -> None:
     """Read what is still to come: a call that a caller gave up on is logged when it ends."""
     assert run.source is not None
-    until_s = run.world.clock.monotonic_s() + plan.delay_s + EVIDENCE_WITHIN_S
+    until_s = run.world.clock.monotonic_s() + plan.delay_s + EVIDENCE_WITHIN_S + run.source.late_s
     samples = run.record.samples
     await run.source.poll(samples)
     while run.source.evidence.settled_through < len(samples) and run.world.clock.monotonic_s() < until_s:

@@ -304,6 +304,8 @@ class Evidence:
 
     source: str
     per: Literal["request", "aggregate"]
+    note: str = ""
+    """What is missing, or why a better source was not used."""
     attempts: array[int] = field(default_factory=lambda: array("H"))
     fired: array[int] = field(default_factory=lambda: array("B"))
     settled_through: int = 0
@@ -311,6 +313,8 @@ class Evidence:
     attempts_total: int = 0
     fired_total: int = 0
     breaches: int = 0
+    edges: dict[str, array[int]] = field(default_factory=dict)
+    """How often each request caused a call on other hops, by the host as it was asked for; as far as that is counted."""
     lost_at: Counter[str] = field(default_factory=Counter)
     arrived: Counter[Carrier] = field(default_factory=Counter)
     callers: Counter[str] = field(default_factory=Counter)

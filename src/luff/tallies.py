@@ -10,6 +10,7 @@ its most evidence to weigh, and leaves the rest to the next.
 from __future__ import annotations
 
 import math
+from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -17,12 +18,12 @@ from typing import Literal
 
 from luff import stats
 from luff.checks import PlannedCheck, speaks_unexposed, violations
-from luff.model import FallbackExpectation, RecoveryExpectation
+from luff.model import AttemptsExpectation, FallbackExpectation, RecoveryExpectation
 from luff.recovery import Recovery
 from luff.samples import ARMS, PENDING, Evidence, Failure, Samples
 from luff.words import Arm, Phase
 
-__all__ = ["READ_MOST", "WEIGHED_MOST", "Judge", "Tally", "comparison_size", "sequential_verdict"]
+__all__ = ["READ_MOST", "WEIGHED_MOST", "Judge", "Tally", "attempts_on", "comparison_size", "sequential_verdict"]
 
 BREACH_ALPHA = 0.001
 """The tripwire on control is wrong once in a thousand runs at most."""
@@ -227,7 +228,9 @@ class Judge:
                 compared = check.method == "comparison" or isinstance(check.expectation, FallbackExpectation)
                 if check.method != "windows" and (compared or arm is check.arm):
                     own = arm is check.arm
-                    bad = violations(check, samples, rows, evidence.attempts, self._baseline(samples, arm, rows[0]))
+                    bad = violations(
+                        check, samples, rows, attempts_on(check, evidence), self._baseline(samples, arm, rows[0])
+                    )
                     _count(self._tally(check, own=own), check, samples, rows, bad, absent if own else frozenset())
 
     def _tally(self, check: PlannedCheck, *, own: bool) -> Tally:
@@ -313,6 +316,13 @@ def _count(
             tally.add_unexposed(counts=place in violating and speaks_unexposed(check, samples, number))
         else:
             tally.add_all((0,) if place in violating else (), 1)
+
+
+def attempts_on(check: PlannedCheck, evidence: Evidence) -> array[int]:
+    """Return how often each request called the host that *check* is about; without one, that of the broken hop."""
+    if isinstance(check.expectation, AttemptsExpectation):
+        return evidence.edges.get(check.expectation.of, evidence.attempts)
+    return evidence.attempts
 
 
 def sequential_verdict(check: PlannedCheck, tally: Tally, *, alpha_fail: float) -> Literal["passed", "failed"] | None:

@@ -59,9 +59,9 @@ class World:
     """
     This is everything outside that a run needs, chosen by whoever starts it.
 
-    *source* makes the evidence source for a plan and the Unix time of the
-    samples' zero; *transport* the way out; *plane* is ``None`` where proxies
-    cannot be seen; *watcher_died* comes back when nobody guards any more;
+    *source* makes the evidence source for a plan and the samples' zero on the
+    monotonic clock; *transport* the way out; *plane* is ``None`` where proxies
+    cannot be seen; *probes* makes one of requests over that way out, where those can see; *watcher_died* comes back when nobody guards any more;
     *begin* is told of a run that is about to touch something; *keep_traceback*
     keeps the trace of a mistake of luff's own and says where; *levers* is the
     store's half of the levers, ``None`` where there is no store.
@@ -76,6 +76,7 @@ class World:
     transport: Callable[[Experiment], httpx.AsyncBaseTransport]
     source: Callable[[Plan, float], Source]
     plane: DataPlane | None
+    probes: Callable[[Plan, httpx.AsyncBaseTransport], DataPlane | None] = lambda _plan, _transport: None
     begin: Callable[[Record], Awaitable[None]] | None = None
     keep_traceback: Callable[[str], str] = _to_the_log
     levers: LeverRecord | None = None
@@ -134,6 +135,7 @@ class Run:
     everywhere: bool = False
     judge: Judge | None = None
     source: Source | None = None
+    plane: DataPlane | None = None
     stale: RestoreNotVerified | None = None
     aside: list[tuple[str, asyncio.Task[None]]] = field(default_factory=list)
 

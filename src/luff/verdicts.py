@@ -8,7 +8,6 @@ From a run's facts to its verdict, by a table of rules: the first that holds dec
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -27,6 +26,7 @@ from luff.errors import (
     StoreError,
 )
 from luff.explain import GiveUp, give_up
+from luff.exposure import Exposure, dose_percent, exposure
 from luff.lifecycle import Phase
 from luff.model import ControlTripwire, Experiment
 from luff.outcome import CheckResult, FirstTry, Generator, Next, Outcome, Who
@@ -92,14 +92,21 @@ class _Facts:
     situation: Situation
     evidence: Evidence
     generator: Generator | None
-    sent: int
-    exposed: int
+    met: Exposure
     hurt: bool
     checks: tuple[CheckResult, ...]
     control: int = 0
     control_errors: int = 0
     late_most_s: float = 0.0
     saturation: Saturation | None = None
+
+    @property
+    def sent(self) -> int:
+        return self.met.sent
+
+    @property
+    def exposed(self) -> int:
+        return self.met.least
 
     @property
     def exposure(self) -> float:
@@ -119,8 +126,15 @@ def _unexposed(facts: _Facts) -> bool:
 
 def _off_dose(facts: _Facts) -> bool:
     fault = facts.experiment.spec.fault
+    if facts.evidence.per == "aggregate":
+        dose = dose_percent(facts.experiment)
+        return (
+            dose < 100
+            and facts.exposed > 0
+            and not stats.within_dose(min(facts.met.fired, facts.sent), facts.sent, dose)
+        )
     doses = [part.percent for part in (fault.delay, fault.abort) if part is not None]
-    if len(doses) != 1 or doses[0] >= 100 or facts.evidence.per != "request" or not facts.exposed:
+    if len(doses) != 1 or doses[0] >= 100 or not facts.exposed:
         return False
     # Each attempt draws for itself: who retries is hit more often, and that is not the dose's doing.
     return not stats.within_dose(facts.evidence.fired_total, facts.evidence.attempts_total, doses[0])
@@ -187,7 +201,8 @@ NEXT: dict[str | None, Next] = {
     "route_not_live": Next(
         who="mesh",
         retryable=True,
-        do="see that istiod pushes: `istioctl proxy-status`; check exportTo and a second VirtualService for the host",
+        do="see that istiod pushes: `istioctl proxy-status`; check exportTo and a second VirtualService for the host, "
+        "and that what luff sends passes a proxy of the mesh",
     ),
     "fault_removed": Next(
         who="mesh", retryable=True, do="pause what rewrites the VirtualService (GitOps self-heal, Flagger) for the run"
@@ -240,6 +255,14 @@ def second_try(first: Outcome, second: Outcome) -> Outcome:
     return second.model_copy(update={"first_try": tried, "explanation": said})
 
 
+_NEXT_OF_COUNTS = Next(
+    who="experiment",
+    retryable=False,
+    do="say with evidence.callsPerRequest how many calls one request makes at most, or expect an answer or a time that only the "
+    "fault brings about; with --lab each request is seen",
+)
+
+
 def judge(
     checks: Sequence[PlannedCheck],
     samples: Samples,
@@ -259,12 +282,12 @@ def judge(
         tuple(result_of(check, final, samples, evidence, removed_ns=situation.removed_ns) for check in checks),
         tuple(p_value(check, final) if check.threshold < 1.0 else 1.0 for check in checks),
     )
-    sent, exposed = _exposed(samples, evidence)
+    met = exposure(samples, evidence, experiment)
     hurt = situation.isolation_breach or final.breached
     late_most_s = late_most_s_of(checks)
     late = None if generator is None or generator.healthy else saturation_of(samples, late_most_s=late_most_s)
     said = (*_control(samples), late_most_s, late)
-    facts = _Facts(experiment, situation, evidence, generator, sent, exposed, hurt, results, *said)
+    facts = _Facts(experiment, situation, evidence, generator, met, hurt, results, *said)
     rule, verdict, reason = next((text, v, r) for text, holds, v, r in RULES if holds(facts))
     if reason == "of the check":
         reason = _first_reason(facts)
@@ -300,17 +323,6 @@ def _after_holm(results: tuple[CheckResult, ...], p_values: tuple[float, ...]) -
     )
 
 
-def _exposed(samples: Samples, evidence: Evidence) -> tuple[int, int]:
-    """Return how many requests of the fault arm were sent and took the twin."""
-    done, attempts = samples.done_ns, evidence.attempts
-    rows = [n for n in samples.judged_rows(Arm.FAULT, begin=0, end=len(samples)) if done[n] != PENDING]
-    sent = len(rows)
-    exposed = sum(map(bool, map(attempts.__getitem__, rows[: bisect_left(rows, len(attempts))])))
-    if evidence.per == "aggregate":
-        exposed = min(sent, evidence.attempts_total)
-    return sent, exposed
-
-
 def _left_out(facts: _Facts) -> bool:
     """Return whether too few requests took the twin, though no workload lost the scope."""
     return _unexposed(facts) and facts.evidence.source == "lab-log" and not facts.evidence.lost_at
@@ -335,6 +347,8 @@ def _next(facts: _Facts, verdict: Verdict, reason: str | None) -> Next | None:
         )
     if reason == "generator_saturated" and facts.saturation is not None:
         return NEXT[reason].model_copy(update={"do": facts.saturation.advice})
+    if reason == "fault_not_observed" and facts.evidence.per == "aggregate" and facts.met.fired:
+        return _NEXT_OF_COUNTS
     return NEXT.get(reason, NEXT[None])
 
 
@@ -343,6 +357,19 @@ def _control(samples: Samples) -> tuple[int, int]:
     done, failure, status = samples.done_ns, samples.failure, samples.status
     ended = [n for n in samples.judged_rows(Arm.CONTROL, begin=0, end=len(samples)) if done[n] != PENDING]
     return len(ended), sum(1 for n in ended if failure[n] or status[n] >= 500)
+
+
+def _explain_counts(facts: _Facts) -> str:
+    """Say what calls that were counted, or samples that were compared, leave open."""
+    met, note = facts.met, f" ({facts.evidence.note})" if facts.evidence.note else ""
+    if facts.evidence.source == "latency-shift":
+        return f"{met.fired} of {met.sent} requests took as much longer than control as was injected, and nothing else could be looked at{note}"
+    if not met.fired:
+        return f"the callers' proxies did not inject the fault into any call: the scope was lost on the way to them, or others call{note}"
+    return (
+        f"the callers' proxies injected the fault into {met.fired} calls, by which at least {met.least} and at most {met.most} of "
+        f"{met.sent} requests met it: calls do not tell how many requests they came from{note}"
+    )
 
 
 def _explain(facts: _Facts, verdict: Verdict, reason: str | None, rule: str, seen: GiveUp | None) -> str:
@@ -356,6 +383,8 @@ def _explain(facts: _Facts, verdict: Verdict, reason: str | None, rule: str, see
                 f"{facts.exposed} of {facts.sent} answers came from the twin; on a cluster luff sees that only in answers "
                 "of the broken hop itself, so its traffic has to call that hop directly"
             )
+        if facts.evidence.per == "aggregate":
+            return _explain_counts(facts)
         lost = facts.evidence.lost_at.most_common(1)
         where = f": every carrier of the scope was lost at {lost[0][0]}" if lost else ""
         if _left_out(facts):
@@ -376,7 +405,8 @@ def _explain(facts: _Facts, verdict: Verdict, reason: str | None, rule: str, see
     if verdict is Verdict.PASSED:
         count = len(facts.checks)
         held = "its one expectation" if count == 1 else f"all {count} expectations"
-        return f"with the fault live for {facts.exposed} of {facts.sent} requests, {held} held"
+        least = "at least " if facts.evidence.per == "aggregate" else ""
+        return f"with the fault live for {least}{facts.exposed} of {facts.sent} requests, {held} held"
     return rule
 
 

@@ -32,7 +32,7 @@ class Logs:
         self.folder = folder
         self.now_s = ZERO
         self.source = LabLog(
-            logs=folder, scope=SCOPE, twins=(TWIN,), wait_s=WAIT_S, zero_unix_s=ZERO, now_unix_s=lambda: self.now_s
+            logs=folder, scope=SCOPE, twins=(TWIN,), wait_s=WAIT_S, zero_s=ZERO, monotonic_s=lambda: self.now_s
         )
 
     def write(self, *lines: Any, to: str = "reviews-0", end: str = "\n") -> None:
@@ -132,6 +132,26 @@ def test_every_try_is_an_attempt(logs: Logs) -> None:
     evidence = logs.poll(_samples()).evidence
     assert list(evidence.attempts) == [0, 6, 1, 1]
     assert evidence.attempts_total == 5
+
+
+def test_calls_to_another_host_that_is_asked_for_are_counted_apart(logs: Logs) -> None:
+    logs.source.edges = ("till", "till.bank")
+    there = "outbound|80||{}.svc.cluster.local"
+    logs.write(
+        _mine(1, route="default", cluster=there.format("till.shop")),
+        _mine(1, route="default", cluster=there.format("till.shop"), attempts=3),
+        _mine(2, route="default", cluster=there.format("till.bank")),
+        _mine(2, route="default", cluster=there.format("tillage.shop")),
+        _mine(3, route="default", cluster=there.format("till.shop"), direction="inbound"),
+        _line(SCOPE.control_headers(3), route="default", cluster=there.format("till.shop")),
+        _mine(10**9, route="default", cluster=there.format("till.shop")),
+    )
+    evidence = logs.poll(_samples()).evidence
+    assert {host: list(counts) for host, counts in evidence.edges.items()} == {
+        "till": [0, 4, 1, 0],
+        "till.bank": [0, 0, 1, 0],
+    }
+    assert list(evidence.attempts) == [0, 0, 0, 0]
 
 
 def test_attempts_without_end_are_counted_to_an_end(logs: Logs) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import ssl
 import subprocess
 import time
@@ -24,26 +25,39 @@ from luff.cli.places import state_folder
 from luff.cli.silence import tell_silence
 from luff.clock import SystemClock
 from luff.errors import UsageError
-from luff.evidence import Source
+from luff.evidence import DataPlane, Source
+from luff.evidence.first_readable import FirstReadable
 from luff.evidence.lab_log import LabLog
 from luff.evidence.lab_proxies import LabProxies
+from luff.evidence.latency_shift import LatencyShift
+from luff.evidence.pod_metrics import PodMetrics
+from luff.evidence.probes import Probes
+from luff.evidence.prometheus import Prometheus
+from luff.evidence.proxy_counts import ProxyCounts, Reader
 from luff.evidence.response_header import ResponseHeader
 from luff.guard import Guard
 from luff.lab import LabState
+from luff.mesh import Kind
 from luff.mesh.kubernetes import KubernetesMesh, Limits
 from luff.model import Experiment
 from luff.outcome import Context, MeshIdentity
 from luff.plan import Plan
+from luff.proof import Proof
 from luff.record import Record
 from luff.run import World
+from luff.samples import Evidence
+from luff.scope import FLAGS_HEADER
 from luff.store import Beginning, Store
-from luff.traffic import Address, Transport
+from luff.traffic import Address, TrafficError, Transport
+from luff.traffic.templates import Template
 from luff.withdraw import PATIENCE_S
 
 __all__ = ["context_from_environment", "identity_of", "open_world"]
 
 
 GIT_WITHIN_S = 2.0
+PROBE_WITHIN_S = 6.0
+"""What a request that only looks for the twins may take; those of a longer delay are not looked for."""
 
 
 @asynccontextmanager
@@ -67,8 +81,9 @@ async def open_world(chosen: Chosen, store: Store) -> AsyncIterator[World]:
             watcher_died=guard.died,
             clock=SystemClock(),
             transport=lambda experiment: _transport(experiment, chosen.lab),
-            source=lambda plan, zero_unix_s: _source(plan, zero_unix_s, chosen.lab),
+            source=lambda plan, zero_s: _source(plan, zero_s, chosen.lab, mesh),
             plane=plane,
+            probes=_probes,
             begin=lambda record: asyncio.to_thread(store.begin, _beginning(record)),
             levers=store.levers(identity),
         )
@@ -108,20 +123,77 @@ def identity_of(chosen: Chosen, mesh: KubernetesMesh) -> MeshIdentity:
     return MeshIdentity(kind="cluster", name=mesh.name)
 
 
-def _source(plan: Plan, zero_unix_s: float, lab: LabState | None) -> Source:
-    if lab is None:
+def _source(plan: Plan, zero_s: float, lab: LabState | None, mesh: KubernetesMesh) -> Source:
+    """Return the source of evidence that *plan* chose. *zero_s* is the samples' zero on the monotonic clock."""
+    if plan.proof.sources == ("response-header",):
         return ResponseHeader()
-    log = LabLog(
-        logs=Path(lab.logs),
-        scope=plan.stamp.scope,
-        twins=plan.injection.names,
-        wait_s=plan.delay_s + plan.timeout_s,
-        zero_unix_s=zero_unix_s,
-        now_unix_s=time.time,
-        retries_for_s=plan.delay_s if any(check.kind == "attempts" for check in plan.checks) else None,
-    )
-    log.skip_to_end()
-    return log
+    if plan.proof.sources == ("lab-log",) and lab is not None:
+        log = LabLog(
+            logs=Path(lab.logs),
+            scope=plan.stamp.scope,
+            twins=plan.injection.names,
+            wait_s=plan.delay_s + plan.timeout_s,
+            zero_s=zero_s,
+            monotonic_s=time.monotonic,
+            retries_for_s=plan.delay_s if any(check.kind == "attempts" for check in plan.checks) else None,
+            edges=plan.other_hops,
+        )
+        log.skip_to_end()
+        return log
+    evidence = Evidence(plan.proof.sources[0], "aggregate")
+    candidates: list[Source] = []
+    for source in plan.proof.sources:
+        if source == "latency-shift":
+            candidates.append(LatencyShift(evidence))
+        elif (reader := _reader(source, plan.proof, plan, mesh)) is not None:
+            candidates.append(ProxyCounts(reader, plan.delay_s, zero_s, time.monotonic, evidence))
+    return FirstReadable(evidence, candidates)
+
+
+def _probes(plan: Plan, transport: httpx.AsyncBaseTransport) -> DataPlane | None:
+    """Return what sees the twins by requests of its own; ``None`` where answers do not tell, or asking could do harm."""
+    requests = plan.experiment.spec.traffic.revealed(os.environ).requests
+    # Of several, some may be meant to take another route; and one that changes something is not sent for the sake of looking.
+    harmless = len(requests) == 1 and requests[0].method in ("GET", "HEAD")
+    if plan.proof.sources != ("response-header",) or not harmless or plan.delay_s >= PROBE_WITHIN_S:
+        return None
+    template, scope = Template(requests[0]), plan.stamp.scope
+
+    async def send(number: int) -> bool | None:
+        request = template.request(scope.headers(number), number=number, rng=random.Random(number))
+        try:
+            async with asyncio.timeout(PROBE_WITHIN_S):
+                answer = await transport.handle_async_request(request)
+                await answer.aread()
+        except (httpx.HTTPError, TrafficError, OSError):
+            return None
+        return FLAGS_HEADER in answer.headers
+
+    return Probes(send)
+
+
+def _reader(source: str, proof: Proof, plan: Plan, mesh: KubernetesMesh) -> Reader | None:
+    namespace = plan.injection.namespace
+    if source == "pod-metrics":
+        return PodMetrics(
+            pods=lambda where: mesh.list(Kind.POD, where),
+            page=mesh.pod_page,
+            namespace=proof.namespace,
+            labels=proof.labels,
+            destinations=proof.destinations,
+            target_namespace=namespace,
+        )
+    url = os.environ.get("LUFF_PROMETHEUS_URL")
+    if url:
+        named = {"app": "source_app", "version": "source_version"}
+        caller = {named[key]: value for key, value in proof.labels.items() if key in named}
+        caller = caller or {"source_canonical_service": plan.subject}
+        return Prometheus(url, {"source_workload_namespace": proof.namespace, **caller}, proof.destinations, namespace)
+    if len(proof.sources) == 1:
+        raise UsageError(
+            "evidence.source is prometheus, and there is no Prometheus", next_step="set LUFF_PROMETHEUS_URL"
+        )
+    return None
 
 
 def _transport(experiment: Experiment, lab: LabState | None) -> httpx.AsyncBaseTransport:

@@ -18,12 +18,26 @@ __all__ = ["DataPlane", "Sighting", "Source"]
 
 
 class Source(Protocol):
-    """This is one way of getting evidence."""
+    """
+    This is one way of getting evidence.
+
+    *evidence* is the same object from the first to the last. *late_s* is how
+    long after the last request something may still be learnt of it.
+    """
 
     evidence: Evidence
 
+    @property
+    def late_s(self) -> float: ...
+
+    async def begin(self) -> None:
+        """Begin: the fault is about to be armed. Raises `luff.errors.PlanRefused` when nothing could be proven."""
+
     async def poll(self, samples: Samples) -> None:
         """Read what is new and bring `evidence` up to date. Never raises for a missing line: absence is evidence too."""
+
+    async def close(self) -> None:
+        """Let go of what it reads from."""
 
 
 @dataclass(frozen=True, slots=True)

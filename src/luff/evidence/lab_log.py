@@ -13,8 +13,9 @@ import asyncio
 import json
 import math
 import os
+from array import array
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -63,21 +64,31 @@ class LabLog:
 
     *twins* are the names of the run's twins; *wait_s* is the longest that a
     call through a twin can take: the delay and the traffic's own timeout.
-    *zero_unix_s* is the Unix time of the samples' zero. *retries_for_s* is for
+    *zero_s* is the samples' zero on the clock *monotonic_s*, by which it is
+    waited: the machine's date may be set meanwhile. *retries_for_s* is for
     how long after its answer a request may still cause calls that count; ``None``
-    where one is as good as many, so that the first line settles it.
+    where one is as good as many, so that the first line settles it. Calls to
+    *edges*, hosts other than the broken hop's, are counted as well.
     """
 
     logs: Path
     scope: Scope
     twins: tuple[str, ...]
     wait_s: float
-    zero_unix_s: float
-    now_unix_s: Any
+    zero_s: float
+    monotonic_s: Callable[[], float]
     retries_for_s: float | None = None
     evidence: Evidence = field(default_factory=lambda: Evidence("lab-log", "request"))
+    late_s: float = 0.0
+    edges: tuple[str, ...] = ()
     _open: dict[Path, _Log] = field(default_factory=dict)
     _seen: dict[str, _Seen] = field(default_factory=dict)
+
+    async def begin(self) -> None:
+        """Do nothing: what was logged before traffic began is skipped already."""
+
+    async def close(self) -> None:
+        """Do nothing: logs are open only while they are read."""
 
     async def poll(self, samples: Samples) -> None:
         lines = await asyncio.to_thread(self._read_new)
@@ -117,6 +128,9 @@ class LabLog:
         if missing > 0:
             self.evidence.attempts.extend([0] * missing)
             self.evidence.fired.extend([0] * missing)
+        for host in self.edges:
+            counts = self.evidence.edges.setdefault(host, array("H"))
+            counts.extend([0] * (length - len(counts)))
 
     def _take(self, line: Mapping[str, Any], sent: int) -> None:
         headers = {
@@ -138,6 +152,8 @@ class LabLog:
         )
         if twin:
             self._take_twin(line, mine, workload, sent)
+        if mine is not None and direction == "outbound":
+            self._take_elsewhere(line, mine[0], sent)
         if mine is not None and len(self.evidence.calls) < CALLS_MOST:
             self.evidence.calls.append(_call(line, mine[0], workload, direction))
 
@@ -157,10 +173,14 @@ class LabLog:
             evidence.fired_total += 1
         # Numbers past the samples are probes: proof that the route is live, but not a sample.
         if 0 <= number < sent:
-            # One line is one call; what its proxy tried again by itself is in it as a number.
-            tries = max(1, round(_number(line.get("attempts"))))
-            evidence.attempts[number] = min(ATTEMPTS_MOST, evidence.attempts[number] + tries)
+            evidence.attempts[number] = min(ATTEMPTS_MOST, evidence.attempts[number] + _tries(line))
             evidence.fired[number] |= int(flags)
+
+    def _take_elsewhere(self, line: Mapping[str, Any], number: int, sent: int) -> None:
+        for host in self.edges:
+            if 0 <= number < sent and _leads_to(str(line.get("cluster") or ""), host):
+                counts = self.evidence.edges[host]
+                counts[number] = min(ATTEMPTS_MOST, counts[number] + _tries(line))
 
     def _note_scope(self, workload: str, direction: str, *, scoped: bool, fault: bool) -> None:
         seen = self._seen.setdefault(workload, _Seen())
@@ -174,7 +194,7 @@ class LabLog:
     def _settle(self, samples: Samples) -> None:
         """Move on over every request that is proven, is not of the fault arm, or can get no more proof."""
         evidence = self.evidence
-        now_ns = (self.now_unix_s() - self.zero_unix_s) * 1e9
+        now_ns = (self.monotonic_s() - self.zero_s) * 1e9
         wait_ns = (self.wait_s + LINE_LATE_S) * 1e9
         number = evidence.settled_through
         while number < len(samples) and samples.decided(number):
@@ -211,6 +231,11 @@ def _number(value: Any) -> float:
     except (TypeError, ValueError, OverflowError):
         return 0.0
     return found if math.isfinite(found) and found >= 0 else 0.0
+
+
+def _tries(line: Mapping[str, Any]) -> int:
+    # One line is one call; what its proxy tried again by itself is in it as a number.
+    return max(1, round(_number(line.get("attempts"))))
 
 
 def _scope_headers(line: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -251,6 +276,12 @@ def _duration_s(line: Mapping[str, Any]) -> float:
         if text.lstrip("-").isdigit() and int(text) >= 0:
             return int(text) * unit_s
     return 0.0
+
+
+def _leads_to(cluster: str, host: str) -> bool:
+    """Return whether *cluster* is of *host*, which may be written with its namespace or without."""
+    full = cluster.rsplit("|", 1)[-1]
+    return "|" in cluster and (full == host or full.startswith(f"{host}."))
 
 
 def _destination(cluster: str) -> str:

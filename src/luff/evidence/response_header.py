@@ -23,6 +23,13 @@ class ResponseHeader:
 
     caller: str = "luff"
     evidence: Evidence = field(default_factory=lambda: Evidence("response-header", "request"))
+    late_s: float = 0.0
+
+    async def begin(self) -> None:
+        """Do nothing: the samples begin by themselves."""
+
+    async def close(self) -> None:
+        """Do nothing: nothing is held."""
 
     async def poll(self, samples: Samples) -> None:
         evidence = self.evidence

@@ -8,6 +8,7 @@ import hmac
 import json
 import logging
 import os
+import re
 import secrets
 import socket
 import threading
@@ -33,6 +34,7 @@ from luff.lab.calls import Asked, answer, parse, reviewed
 from luff.lab.discovery import describe
 from luff.lab.misbehaviour import Misbehaviour, Rule, parse_rules
 from luff.lab.objects import Backup, Store
+from luff.lab.resources import resource_for
 from luff.lab.statuses import ApiError
 from luff.lab.watching import Watch
 from luff.model import Object
@@ -45,6 +47,7 @@ _WARNINGS_MOST = 4096
 _WARNING_CUT = 256
 _log = logging.getLogger(__name__)
 _OPEN = {"/healthz", "/readyz", "/livez", "/version"}
+_PROXIED = re.compile(r"/api/v1/namespaces/([^/]+)/pods/([^/:]+):(\d{1,5})/proxy(/.*)")
 _EVERY_METHOD = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
@@ -54,8 +57,9 @@ class ApiServer:
 
     *validate* is asked about every object of networking.istio.io that is
     written; it returns problems, which refuse the write as istiod's webhook
-    does, and warnings, which reach the client. *clock_offset_s* sets the
-    server's clock apart from this machine's.
+    does, and warnings, which reach the client. *pages* answers what is asked of
+    pods through the server, by pod, port and path; ``None`` is nobody there. *clock_offset_s*
+    sets the server's clock apart from this machine's.
     """
 
     def __init__(
@@ -65,7 +69,9 @@ class ApiServer:
         port: int | None = None,
         clock_offset_s: float = 0.0,
         validate: Callable[[Object], tuple[list[str], list[str]]] | None = None,
+        pages: Callable[[str, int, str], str | None] = lambda *_: None,
     ) -> None:
+        self._pages = pages
         self._token = token
         self._users: dict[str, str] = {}
         self._backup: Backup | None = None
@@ -215,6 +221,9 @@ class ApiServer:
             document = describe(path)
             if document is not None:
                 return JSONResponse(document)
+        proxied = _PROXIED.fullmatch(path)
+        if proxied is not None and request.method == "GET":
+            return await self._proxied(request, user, *proxied.groups())
         body = await _body(request)
         asked = parse(request.method, path, request.query_params, request.headers, body)
         if asked.resource is None:
@@ -229,6 +238,32 @@ class ApiServer:
         if rule is not None:
             return await self._fail(rule, request, asked, admitting)
         return self._do(asked, admitting)
+
+    async def _proxied(
+        self, request: Request, user: str | None, namespace: str, name: str, port: str, path: str
+    ) -> Response | None:
+        """Answer in a pod's place what was asked of it through the server."""
+        where = ("get", "pods/proxy", namespace, name)
+        if self.misbehaviour.forbids(*where, user=user):
+            raise ApiError.forbidden(user or "luff-lab", "get", ("", "pods/proxy", namespace), name)
+        rule = self.misbehaviour.next_for(*where, user=user)
+        if rule is not None and rule.action == "delay":
+            await self._pause(rule.seconds)
+        elif rule is not None and rule.action == "status":
+            raise _told(rule)
+        elif rule is not None:
+            await self._pause(rule.seconds)
+            await _drop_connection(request)
+            return None
+        pods = resource_for("", "v1", "pods")
+        assert pods is not None
+        self.store.get(pods, namespace, name)
+        page = await asyncio.to_thread(self._pages, name, int(port), path)
+        if page is None:
+            raise ApiError(
+                503, "ServiceUnavailable", f"error trying to reach service: dial tcp {name}:{port}: connection refused"
+            )
+        return Response(page, media_type="text/plain")
 
     def _do(self, asked: Asked, admitting: Sequence[Rule] = (), revision: int | None = None) -> Response | Watch:
         if asked.verb == "watch":

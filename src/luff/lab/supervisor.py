@@ -33,6 +33,7 @@ from luff.errors import LabError, LuffError
 from luff.hosts import MESH, matches, qualify
 from luff.lab.api import ApiServer
 from luff.lab.envoy import FLUSH_EVERY_MS, bootstrap
+from luff.lab.pods import METRICS_PATH, METRICS_PORTS, ProxyPage, pod_object
 from luff.lab.ports import LOOPBACK, Ports
 from luff.lab.processes import clean_environment, end_all, spawn, tail
 from luff.lab.pushing import Pusher
@@ -79,7 +80,8 @@ class Supervisor:
         self.topology: Topology = lay_out(
             self.workloads, folder, self.ports, scope_headers=tuple(order["scope_headers"])
         )
-        self.api = ApiServer(token=secrets.token_hex(16), port=order["port"], validate=_validate)
+        self.api = ApiServer(token=secrets.token_hex(16), port=order["port"], validate=_validate, pages=self._page)
+        self.counts = {replica.name: ProxyPage(replica.plan.access_log) for replica in self.topology.replicas}
         self.programs: dict[str, subprocess.Popen[bytes]] = {}
         self.proxies: dict[str, subprocess.Popen[bytes]] = {}
         self.pusher = Pusher(
@@ -125,6 +127,9 @@ class Supervisor:
             store.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
         for service in self.topology.services:
             store.put(_service_object(service.name, service.namespace, service.port))
+        for replica in self.topology.replicas:
+            if replica.workload is not None:
+                store.put(pod_object(replica))
         for each in sorted(self.manifests, key=lambda each: each["object"].get("kind") != "Namespace"):
             thing: Object = each["object"]
             if thing.get("kind") != "Namespace":
@@ -135,6 +140,11 @@ class Supervisor:
                 raise LabError(f"{each['file']}:{each['line']}: {error}", next_step="correct the manifest") from error
         for name, namespace in self._without_virtual_service():
             store.put(_plain_virtual_service(name, namespace))
+
+    def _page(self, pod: str, port: int, path: str) -> str | None:
+        """Answer for a pod's proxy, on the ports that Istio's metrics are on."""
+        counts = self.counts.get(pod)
+        return counts.text() if counts is not None and port in METRICS_PORTS and path == METRICS_PATH else None
 
     def _without_virtual_service(self) -> list[tuple[str, str]]:
         claimed = [

@@ -169,6 +169,21 @@ class KubernetesMesh:
             body["preconditions"] = {"resourceVersion": resource_version}
         await self._object(ref, "DELETE", _path(ref), body=body)
 
+    async def pod_page(self, namespace: str, pod: str, port: int, path: str) -> str:
+        """
+        Return what *pod* answers to a GET of *path* on *port*, through the API server.
+
+        Raises `MeshError`: `MeshDenied` without ``get`` on ``pods/proxy``, `NotFound`
+        for a pod that is gone, `MeshBusy` for one that does not answer. A slow pod
+        is not a slow API server, so nobody is told of it.
+        """
+        ref = Ref(Kind.POD, namespace, pod)
+        where = f"/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy{path}"
+        loop = asyncio.get_running_loop()
+        call = loop.run_in_executor(self._threads, self._call_now, ref, "GET", where, [], None, "")
+        text, _ = await asyncio.shield(call)
+        return text
+
     async def server_time_s(self) -> float:
         _, headers = await self._call(Ref(Kind.NAMESPACE, "", "(server clock)"), "GET", "/version", [], None, "")
         try:

@@ -129,7 +129,8 @@ def _fired(outcome: Outcome) -> str:
     if evidence is None:
         return ABSENT
     share = show_percent(evidence.exposure * 100)
-    return f"{share} ({evidence.observed} of {evidence.expected}, {visible(evidence.source)})"
+    least = "at least " if evidence.per == "aggregate" else ""
+    return f"{least}{share} ({evidence.observed} of {evidence.expected}, {visible(evidence.source)})"
 
 
 def _arm(outcome: Outcome, arm: str) -> str:

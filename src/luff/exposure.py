@@ -1,0 +1,138 @@
+"""
+How many requests of the fault arm met the fault, as far as the evidence tells.
+
+Per-request evidence counts them. Aggregate evidence counts *calls*: a caller
+that tries again makes more of them, so a hundred calls may be fifty requests
+that met the fault and fifty that did not. What is certain is less:
+
+- no more requests than calls met it;
+- where the most calls that a request causes is declared, at least calls / most did;
+- and at least as many as differ from control. Both arms are alike but for the
+  fault, so a request that it did not reach looks like control: the share of the
+  fault arm beyond what control shows (the total variation distance of what is
+  seen) cannot be more than the share that it reached.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from dataclasses import dataclass
+
+from luff import stats
+from luff.model import Experiment
+from luff.samples import PENDING, Evidence, Failure, Samples
+from luff.words import Arm
+
+__all__ = ["Exposure", "dose_percent", "exposure"]
+
+SHIFT_LEAST = 0.8
+"""The part of the injected delay that a request has to take longer than control usually does."""
+
+_Seen = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """
+    This is how many of *sent* requests met the fault: *least* for certain, *most* at the most.
+
+    *fired* is what was counted: calls, or requests where luff saw them itself.
+    """
+
+    sent: int
+    least: int
+    most: int
+    fired: int
+
+
+def exposure(samples: Samples, evidence: Evidence, experiment: Experiment) -> Exposure:
+    """Return how many requests of the fault arm met the fault."""
+    rows = _judged(samples, Arm.FAULT)
+    sent = len(rows)
+    if evidence.per == "request":
+        attempts = evidence.attempts
+        reached = sum(map(bool, map(attempts.__getitem__, rows[: bisect_left(rows, len(attempts))])))
+        return Exposure(sent, reached, reached, reached)
+    if evidence.source == "latency-shift":
+        fired = _shifted(samples, rows, experiment)
+        least = most = fired
+    else:
+        fired = evidence.fired_total
+        most = min(sent, fired)
+        each = experiment.spec.evidence.calls_per_request
+        least = min(most, max(_differing(samples, rows), fired // each if each else 0))
+    percent = dose_percent(experiment)
+    if percent >= 100 or not fired:
+        return Exposure(sent, least, most, fired)
+    # Only what fired can be seen: as many as the dose makes of everything that was sent stand for all of it.
+    if stats.within_dose(fired, sent, percent) or fired * 100 > sent * percent:
+        return Exposure(sent, sent, sent, fired)
+    scaled = min(sent, int(fired * 100 / percent))
+    return Exposure(sent, scaled, scaled, fired)
+
+
+def dose_percent(experiment: Experiment) -> float:
+    """Return the share of requests, in percent, into which the fault is injected at all: delay and abort draw apart."""
+    fault = experiment.spec.fault
+    spared = 1.0
+    for part in (fault.delay, fault.abort):
+        if part is not None:
+            spared *= 1 - part.percent / 100
+    return 100 * (1 - spared)
+
+
+def _judged(samples: Samples, arm: Arm) -> list[int]:
+    """Return the requests of *arm* under the fault that are over, and not by luff's own doing."""
+    done = samples.done_ns
+    return [n for n in samples.judged_rows(arm, begin=0, end=len(samples)) if done[n] != PENDING]
+
+
+def _shifted(samples: Samples, rows: list[int], experiment: Experiment) -> int:
+    fault = experiment.spec.fault
+    usual = sorted(
+        samples.done_ns[n] - samples.due_ns[n]
+        for n in _judged(samples, Arm.CONTROL)
+        if samples.failure[n] == Failure.NONE
+    )
+    abort = None if fault.abort is None else fault.abort.http
+    slow_ns = None
+    if fault.delay is not None and usual:
+        slow_ns = stats.quantile(usual, 0.5) + SHIFT_LEAST * fault.delay.duration_s * 1e9
+    return sum(
+        (abort is not None and samples.status[n] == abort)
+        or (slow_ns is not None and samples.done_ns[n] - samples.due_ns[n] >= slow_ns)
+        for n in rows
+    )
+
+
+def _differing(samples: Samples, rows: list[int]) -> int:
+    """Return how many of *rows* are beyond what control shows, by what was answered or by how long it took."""
+    control = _judged(samples, Arm.CONTROL)
+    if not rows or not control:
+        return 0
+    answers, usual = Counter(_seen(samples, n) for n in rows), Counter(_seen(samples, n) for n in control)
+    by_answer = sum(max(0.0, count / len(rows) - usual[seen] / len(control)) for seen, count in answers.items())
+    slowest_ns = max(samples.done_ns[n] - samples.due_ns[n] for n in control)
+    new = sum(
+        samples.done_ns[n] - samples.due_ns[n] > slowest_ns or _seen(samples, n) not in usual for n in rows
+    ) / len(rows)
+    by_latency = _lag(
+        sorted(samples.done_ns[n] - samples.due_ns[n] for n in rows),
+        sorted(samples.done_ns[n] - samples.due_ns[n] for n in control),
+    )
+    return int(max(by_answer, new, by_latency) * len(rows) + 1e-9)
+
+
+def _seen(samples: Samples, number: int) -> _Seen:
+    return samples.failure[number], samples.status[number], samples.holds[number]
+
+
+def _lag(slow: list[int], fast: list[int]) -> float:
+    """Return the most by which the share of *slow* over some limit exceeds that of *fast*. Both are sorted."""
+    most, at = 0.0, 0
+    for index, limit in enumerate(slow):
+        while at < len(fast) and fast[at] < limit:
+            at += 1
+        most = max(most, (len(slow) - index) / len(slow) - (len(fast) - at) / len(fast))
+    return most

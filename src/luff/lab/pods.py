@@ -1,0 +1,116 @@
+"""
+The lab's replicas as Kubernetes shows pods, and what their proxies would say on Istio's metrics page.
+
+The page is made from the real Envoy's access log, a line a request, under the
+names that Istio's stats filter gives. What the fault filter answers itself has
+no destination workload, as in Istio.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from luff.lab.workloads import Replica
+from luff.model import Object
+
+__all__ = ["METRICS_PATH", "METRICS_PORTS", "ProxyPage", "pod_object"]
+
+METRICS_PORTS = frozenset({15020, 15090})
+METRICS_PATH = "/stats/prometheus"
+READ_MOST_BYTES = 64 << 20
+_REQUESTS = "istio_requests_total"
+
+
+def pod_object(replica: Replica) -> Object:
+    """Return *replica* as a running Pod of two containers, one of them its proxy."""
+    assert replica.workload is not None
+    port = {"containerPort": replica.workload.spec.port, "protocol": "TCP"}
+    statuses = [
+        {"name": name, "ready": True, "restartCount": 0, "image": image, "imageID": "", "state": {"running": {}}}
+        for name, image in (("app", "luff/lab"), ("istio-proxy", "envoy"))
+    ]
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": replica.name,
+            "namespace": replica.plan.proxy.namespace,
+            "labels": {**replica.labels, "luff.dev/workload": replica.plan.workload},
+        },
+        "spec": {
+            "containers": [
+                {"name": "app", "image": "luff/lab", "ports": [port]},
+                {"name": "istio-proxy", "image": "envoy", "ports": [{"containerPort": 15090, "protocol": "TCP"}]},
+            ]
+        },
+        "status": {"phase": "Running", "podIP": "127.0.0.1", "containerStatuses": statuses},
+    }
+
+
+class ProxyPage:
+    """This counts what is in the access log at *log*, each line once, and writes it as metrics. Thread safe."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._offset = 0
+        self._rest = b""
+        self._counts: Counter[tuple[tuple[str, str], ...]] = Counter()
+        self._lock = threading.Lock()
+
+    def text(self) -> str:
+        """Return the page as it is now."""
+        with self._lock:
+            self._read_on()
+            lines = [f"# TYPE {_REQUESTS} counter"]
+            for labels, count in sorted(self._counts.items()):
+                shown = ",".join(f'{name}="{_escaped(value)}"' for name, value in labels)
+                lines.append(f"{_REQUESTS}{{{shown}}} {count}")
+        return "\n".join(lines) + "\n"
+
+    def _read_on(self) -> None:
+        try:
+            with self._log.open("rb") as file:
+                file.seek(self._offset)
+                new = file.read(READ_MOST_BYTES)
+        except OSError:
+            return
+        self._offset += len(new)
+        *whole, self._rest = (self._rest + new).split(b"\n")
+        for line in whole:
+            try:
+                found = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(found, dict):
+                self._counts[_labels(found)] += 1
+
+
+def _labels(line: dict[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return the labels that Istio's stats filter gives a request."""
+    outbound = line.get("direction") == "outbound"
+    flags = str(line.get("flags") or "-")
+    # outbound|9080|v1|ratings.bookinfo.svc.cluster.local
+    cluster = str(line.get("cluster") or "").split("|")
+    host = cluster[3] if len(cluster) == 4 else ""
+    name, namespace = (*host.split("."), "unknown", "unknown")[:2] if host else ("unknown", "unknown")
+    answered = "FI" not in flags.split(",")
+    workload = str(line.get("workload") or "unknown")
+    return (
+        ("reporter", "source" if outbound else "destination"),
+        ("source_workload", workload if outbound else "unknown"),
+        ("destination_workload", (name if answered else "unknown") if outbound else workload),
+        ("destination_service", host or "unknown"),
+        ("destination_service_name", name),
+        ("destination_service_namespace", namespace),
+        ("request_protocol", "http"),
+        ("response_code", str(line.get("status") or "0")),
+        ("response_flags", flags),
+    )
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

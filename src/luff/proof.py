@@ -1,0 +1,118 @@
+"""
+Where a run will see that its fault fired, decided from the objects alone.
+
+``auto`` takes the best that there is: per request where luff sees each one (the
+lab's logs, or its own answers when it calls the broken hop itself), else what
+the callers' proxies count, else what its own samples show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import urlsplit
+
+from luff.errors import PlanRefused
+from luff.hosts import DOMAIN, meanings
+from luff.model import EvidenceSource, Experiment
+from luff.words import Object
+
+__all__ = ["PROVES", "Proof", "plan_proof"]
+
+PROVES: dict[str, str] = {
+    "lab-log": "each request, from every proxy's access log",
+    "response-header": "each request, in the answers of the broken hop itself",
+    "pod-metrics": "how often the callers' proxies fired, read from their pods; never which requests",
+    "prometheus": "how often the callers' proxies fired, as scraped; never which requests",
+    "latency-shift": "that requests took as much longer than control as was injected, or came back with the injected "
+    "status; a caller that gives up earlier or answers for itself hides it",
+}
+"""What each source can prove."""
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """
+    This is where evidence is looked for: *sources*, the best first.
+
+    The callers' pods are those of *namespace* that have *labels*; *destinations*
+    are the services, by short and by full name, that the broken routes lead to.
+    """
+
+    sources: tuple[str, ...]
+    namespace: str
+    labels: Mapping[str, str]
+    destinations: frozenset[str]
+    why: str
+
+    @property
+    def sentence(self) -> str:
+        """Return what will be looked at and what it can prove, for people."""
+        first, *others = self.sources
+        named = [f"{each} with LUFF_PROMETHEUS_URL" if each == "prometheus" else each for each in others]
+        otherwise = f"; where that cannot be read, {', else '.join(named)}" if named else ""
+        return f"{first} proves {PROVES[first]}{otherwise}"
+
+
+def plan_proof(
+    experiment: Experiment,
+    *,
+    kind: Literal["lab", "cluster"],
+    namespace: str,
+    services: Sequence[Object],
+    subject: str,
+    dependency: str,
+    twins: Sequence[Object],
+) -> Proof:
+    """Return where *experiment* finds its proof. Raises `PlanRefused` for a source that this mesh cannot have."""
+    asked = experiment.spec.evidence.source
+    if asked == "lab-log" and kind != "lab":
+        raise PlanRefused(
+            "evidence_unavailable",
+            "evidence.source is lab-log, and a cluster's proxies are not the lab's",
+            next_step="leave evidence.source out, or use --lab",
+        )
+    where = _namespace_of(experiment, namespace)
+    labels = dict(experiment.spec.target.from_) or _selector(subject, where, services) or {"app": subject}
+    sources, why = _sources(asked, kind, direct=subject == dependency)
+    return Proof(sources, where, labels, _destinations(twins, dependency, namespace), why)
+
+
+def _sources(asked: EvidenceSource, kind: Literal["lab", "cluster"], *, direct: bool) -> tuple[tuple[str, ...], str]:
+    if asked != "auto":
+        return (asked,), "as written"
+    if kind == "lab":
+        return ("lab-log",), "the best in a lab"
+    if direct:
+        return ("response-header",), "luff calls the broken hop itself"
+    return ("pod-metrics", "prometheus", "latency-shift"), "the traffic goes to a caller of the broken hop"
+
+
+def _namespace_of(experiment: Experiment, namespace: str) -> str:
+    """Return the namespace of the service that the traffic goes to."""
+    host = urlsplit(experiment.spec.traffic.requests[0].url).hostname or ""
+    full = meanings(host, namespace)[0]
+    return full.split(".")[1] if full.endswith(f".{DOMAIN}") else namespace
+
+
+def _selector(subject: str, namespace: str, services: Sequence[Object]) -> dict[str, str]:
+    for service in services:
+        metadata = service["metadata"]
+        if metadata["name"] == subject and metadata.get("namespace", namespace) == namespace:
+            return dict((service.get("spec") or {}).get("selector") or {})
+    return {}
+
+
+def _destinations(twins: Sequence[Object], dependency: str, namespace: str) -> frozenset[str]:
+    hosts = {dependency}
+    for twin in twins:
+        for each in twin.get("route") or []:
+            hosts.add(str((each.get("destination") or {}).get("host") or dependency))
+    names = set(hosts)
+    for host in hosts:
+        full = meanings(host, namespace)[0]
+        names.add(full)
+        if full.endswith(f".{DOMAIN}"):
+            names.add(full.split(".")[0])
+    return frozenset(names)

@@ -1,0 +1,135 @@
+"""The lab's pods, and what their proxies say on Istio's metrics page."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes import client, config
+
+from luff.errors import MeshBusy, MeshDenied, MeshUnreachable, NotFound
+from luff.evidence.istio_metrics import fired, parse
+from luff.lab.api import ApiServer
+from luff.lab.misbehaviour import Rule
+from luff.lab.pods import METRICS_PATH, ProxyPage, pod_object
+from luff.lab.ports import Ports
+from luff.lab.workloads import lay_out
+from luff.mesh import Kind
+from luff.mesh.kubernetes import Connection, KubernetesMesh
+from luff.model import LabWorkload
+
+REVIEWS = {
+    "metadata": {"name": "reviews-v2", "namespace": "bookinfo", "labels": {"version": "v2"}},
+    "spec": {"service": "reviews", "port": 9080, "run": ["true"], "replicas": 2},
+}
+
+
+def _line(**changes: Any) -> str:
+    line = {
+        "direction": "outbound",
+        "workload": "reviews-v2",
+        "cluster": "outbound|9080|v1|ratings.bookinfo.svc.cluster.local",
+        "flags": "FI",
+        "status": 503,
+        **changes,
+    }
+    return json.dumps(line) + "\n"
+
+
+def test_a_page_has_each_line_of_the_log_once_under_the_names_of_istios_stats(tmp_path: Path) -> None:
+    log = tmp_path / "a.jsonl"
+    page = ProxyPage(log)
+    assert parse(page.text()) == {}, "a proxy that was not called yet"
+    log.write_text(
+        _line() + _line() + _line(flags="-", status=200) + _line(direction="inbound", flags="-") + _line()[:20]
+    )
+    page.text()
+    with log.open("a") as file:
+        file.write(_line()[20:] + "not json\n")
+
+    series = parse(page.text())
+
+    [(aborted, count)] = fired(series, destinations=frozenset({"ratings"}), namespace="bookinfo").items()
+    assert count == 3
+    assert dict(aborted) == {
+        "reporter": "source",
+        "source_workload": "reviews-v2",
+        "destination_workload": "unknown",
+        "destination_service": "ratings.bookinfo.svc.cluster.local",
+        "destination_service_name": "ratings",
+        "destination_service_namespace": "bookinfo",
+        "request_protocol": "http",
+        "response_code": "503",
+        "response_flags": "FI",
+    }
+    assert sum(series.values()) == 5
+
+
+@pytest.mark.parametrize(
+    "line", ["[]", '"x"', "{}", '{"cluster": "a|b", "flags": null}', '{"cluster": "a|b|c|d", "workload": 3}']
+)
+def test_an_odd_line_makes_no_broken_page(tmp_path: Path, line: str) -> None:
+    (tmp_path / "a.jsonl").write_text(line + "\n")
+    parse(ProxyPage(tmp_path / "a.jsonl").text())
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ApiServer]:
+    def page(pod: str, port: int, path: str) -> str | None:
+        return f"{pod} {port} {path}" if port == 15090 else None
+
+    server = ApiServer(token="t", pages=page)
+    server.start()
+    server.store.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "bookinfo"}})
+    ports = Ports()
+    topology = lay_out([LabWorkload.model_validate(REVIEWS)], tmp_path, ports, scope_headers=("x-luff-run",))
+    for replica in topology.replicas:
+        if replica.workload is not None:
+            server.store.put(pod_object(replica))
+    ports.close()
+    server.write_kubeconfig(tmp_path / "config")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def mesh(server: ApiServer, tmp_path: Path) -> Iterator[KubernetesMesh]:
+    mesh = KubernetesMesh.connect(Connection(str(tmp_path / "config"), None))
+    yield mesh
+    mesh.close()
+
+
+def test_the_official_client_reads_a_lab_s_pods_into_its_models(server: ApiServer, tmp_path: Path) -> None:
+    with config.new_client_from_config(str(tmp_path / "config")) as api:
+        found = client.CoreV1Api(api).list_namespaced_pod("bookinfo", label_selector="app=reviews,version=v2")
+
+    assert [pod.metadata.name for pod in found.items] == ["reviews-v2-0", "reviews-v2-1"]
+    for pod in found.items:
+        assert pod.status.phase == "Running"
+        assert [container.name for container in pod.spec.containers] == ["app", "istio-proxy"]
+        assert all(status.ready for status in pod.status.container_statuses)
+
+
+def test_a_pod_is_asked_through_the_server(mesh: KubernetesMesh) -> None:
+    assert asyncio.run(mesh.pod_page("bookinfo", "reviews-v2-0", 15090, METRICS_PATH)) == (
+        f"reviews-v2-0 15090 {METRICS_PATH}"
+    )
+    assert len(asyncio.run(mesh.list(Kind.POD, "bookinfo"))) == 2
+
+
+def test_a_pod_that_is_gone_silent_or_forbidden_is_told_apart(server: ApiServer, mesh: KubernetesMesh) -> None:
+    with pytest.raises(NotFound):
+        asyncio.run(mesh.pod_page("bookinfo", "reviews-v2-7", 15090, METRICS_PATH))
+    with pytest.raises(MeshBusy, match="connection refused"):
+        asyncio.run(mesh.pod_page("bookinfo", "reviews-v2-0", 9999, METRICS_PATH))
+    server.misbehaviour.add(
+        [Rule("status", verb="get", plural="pods/proxy", code=403), Rule("close", plural="pods/proxy")]
+    )
+    with pytest.raises(MeshDenied):
+        asyncio.run(mesh.pod_page("bookinfo", "reviews-v2-0", 15090, METRICS_PATH))
+    with pytest.raises(MeshUnreachable):
+        asyncio.run(mesh.pod_page("bookinfo", "reviews-v2-0", 15090, METRICS_PATH))
