@@ -61,7 +61,8 @@ def exposure(samples: Samples, evidence: Evidence, experiment: Experiment) -> Ex
         fired = evidence.fired_total
         most = min(sent, fired)
         each = experiment.spec.evidence.calls_per_request
-        least = min(most, max(_differing(samples, rows), fired // each if each else 0))
+        least = min(most, fired // each if each else 0)
+        least = least if least == most else min(most, max(least, _differing(samples, rows)))
     percent = dose_percent(experiment)
     if percent >= 100 or not fired:
         return Exposure(sent, least, most, fired)
@@ -113,15 +114,18 @@ def _differing(samples: Samples, rows: list[int]) -> int:
         return 0
     answers, usual = Counter(_seen(samples, n) for n in rows), Counter(_seen(samples, n) for n in control)
     by_answer = sum(max(0.0, count / len(rows) - usual[seen] / len(control)) for seen, count in answers.items())
-    slowest_ns = max(samples.done_ns[n] - samples.due_ns[n] for n in control)
+    if by_answer >= 1.0:
+        return len(rows)
+    took_ns, usual_ns = _took_ns(samples, rows), sorted(_took_ns(samples, control))
     new = sum(
-        samples.done_ns[n] - samples.due_ns[n] > slowest_ns or _seen(samples, n) not in usual for n in rows
+        took > usual_ns[-1] or _seen(samples, n) not in usual for n, took in zip(rows, took_ns, strict=True)
     ) / len(rows)
-    by_latency = _lag(
-        sorted(samples.done_ns[n] - samples.due_ns[n] for n in rows),
-        sorted(samples.done_ns[n] - samples.due_ns[n] for n in control),
-    )
-    return int(max(by_answer, new, by_latency) * len(rows) + 1e-9)
+    return int(max(by_answer, new, _lag(sorted(took_ns), usual_ns)) * len(rows) + 1e-9)
+
+
+def _took_ns(samples: Samples, rows: list[int]) -> list[int]:
+    done, due = samples.done_ns, samples.due_ns
+    return [done[n] - due[n] for n in rows]
 
 
 def _seen(samples: Samples, number: int) -> _Seen:

@@ -193,7 +193,7 @@ class Record:
             expected=met.sent,
             observed=met.least,
             exposure=round(met.least / met.sent, 4) if met.sent else 0.0,
-            note=self._redacted(self.evidence.note) or None,
+            note=self._redacted(self.evidence.remarks) or None,
         )
 
     def _arms(self) -> dict[str, ArmSummary]:

@@ -315,8 +315,8 @@ async def _begin_evidence(run: Run) -> None:
     assert run.source is not None
     await run.source.begin()
     evidence = run.source.evidence
-    if evidence.note:
-        run.step("evidence", f"{evidence.source}: {evidence.note}")
+    if evidence.remarks:
+        run.step("evidence", f"{evidence.source}: {evidence.remarks}")
 
 
 async def _settle(run: Run, live: Live) -> bool:

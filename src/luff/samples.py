@@ -305,7 +305,9 @@ class Evidence:
     source: str
     per: Literal["request", "aggregate"]
     note: str = ""
-    """What is missing, or why a better source was not used."""
+    """What is missing now."""
+    passed_over: str = ""
+    """Why better sources were not used."""
     attempts: array[int] = field(default_factory=lambda: array("H"))
     fired: array[int] = field(default_factory=lambda: array("B"))
     settled_through: int = 0
@@ -320,3 +322,8 @@ class Evidence:
     callers: Counter[str] = field(default_factory=Counter)
     calls: list[Call] = field(default_factory=list)
     """What was seen on the way of some fault-arm requests, for explanations (bounded)."""
+
+    @property
+    def remarks(self) -> str:
+        """Return what a reader should know of the source: why no better one, and what is missing."""
+        return "; ".join(filter(None, (self.passed_over, self.note)))

@@ -361,7 +361,7 @@ def _control(samples: Samples) -> tuple[int, int]:
 
 def _explain_counts(facts: _Facts) -> str:
     """Say what calls that were counted, or samples that were compared, leave open."""
-    met, note = facts.met, f" ({facts.evidence.note})" if facts.evidence.note else ""
+    met, note = facts.met, f" ({facts.evidence.remarks})" if facts.evidence.remarks else ""
     if facts.evidence.source == "latency-shift":
         return f"{met.fired} of {met.sent} requests took as much longer than control as was injected, and nothing else could be looked at{note}"
     if not met.fired:

@@ -298,8 +298,29 @@ def test_the_first_that_can_be_read_is_chosen_and_says_why_no_better_one() -> No
 
     evidence = play(story)
     assert evidence.source == "latency-shift"
-    assert "forbidden" in evidence.note
-    assert "pods/proxy" in evidence.note
+    assert "forbidden" in evidence.remarks
+    assert "pods/proxy" in evidence.remarks
+
+
+def test_why_no_better_source_was_taken_is_not_forgotten_while_the_chosen_one_is_read() -> None:
+    async def story() -> str:
+        evidence = Evidence("pod-metrics", "aggregate")
+        pods = Pods([pod("a")])
+        denied = ProxyCounts(Pods(MeshDenied("403: first")).reader, 0.0, now(), now, evidence)
+        run = Run(ProxyCounts(pods.reader, 0.0, now(), now, evidence))
+        source = FirstReadable(evidence, [denied, run.source])
+        await source.begin()
+        run.send()
+        pods.pages["a"] = MeshBusy("429: then")
+        for _ in range(30):
+            await source.poll(run.samples)
+            await asyncio.sleep(0.1)
+        await source.close()
+        return evidence.remarks
+
+    remarks = play(story)
+    assert "403: first" in remarks
+    assert "429: then" in remarks
 
 
 def test_a_source_that_was_asked_for_and_cannot_be_read_is_refused_before_anything_is_injected() -> None:

@@ -37,7 +37,7 @@ class FirstReadable:
                 continue
             self._chosen = candidate
             if refused:
-                self.evidence.note = "; ".join(f"{each.why} ({each.next_step})" for each in refused)
+                self.evidence.passed_over = "; ".join(f"{each.why} ({each.next_step})" for each in refused)
             return
         raise PlanRefused(
             "evidence_unreadable",
