@@ -103,3 +103,19 @@ def test_two_runs_of_one_moment_are_one_line_of_coverage(store: Store) -> None:
 
     assert (line.runs, line.verdict) == (3, Verdict.PASSED)
     assert store.run(line.run).phase is Phase.CLEAN
+
+
+def test_the_verdict_before_is_of_the_same_experiment_written_the_same_way_in_the_same_place(store: Store) -> None:
+    def ran(day: int, verdict: str, *, mesh: MeshIdentity = CLUSTER, spec: str = "a" * 64) -> Outcome:
+        return on_day(day, verdict, mesh=mesh).model_copy(update={"spec_sha256": spec})
+
+    newest = ran(3, "failed")
+    for each in (ran(0, "passed"), ran(1, "failed"), ran(2, "passed"), newest, ran(4, "failed")):
+        store.record(each)
+
+    assert store.verdict_before(newest) is Verdict.PASSED
+    assert store.verdict_before(ran(5, "passed")) is Verdict.FAILED
+    assert store.verdict_before(ran(0, "passed")) is None
+    assert store.verdict_before(ran(5, "failed", mesh=MeshIdentity(kind="cluster", name="other"))) is None
+    assert store.verdict_before(ran(5, "failed", mesh=LAB)) is None
+    assert store.verdict_before(ran(5, "failed", spec="b" * 64)) is None

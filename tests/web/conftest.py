@@ -18,6 +18,7 @@ from luff.errors import RunAborted
 from luff.evidence.response_header import ResponseHeader
 from luff.gameday_files import GameDays
 from luff.model import Object, PolicySpec
+from luff.notify import Channels
 from luff.outcome import MeshIdentity
 from luff.parse import parse_documents
 from luff.run import World
@@ -143,6 +144,7 @@ async def serving(
     documents: str = DOCUMENTS,
     needs_reaper: bool = False,
     clock: Clock | None = None,
+    channels: Channels | None = None,
 ) -> AsyncIterator[Server]:
     """Start a server, yield it, and close it again."""
     read = parse_documents([("shop.yaml", documents)])
@@ -155,6 +157,7 @@ async def serving(
         open_=open_,
         needs_reaper=needs_reaper,
         calendar_clock=clock,
+        channels=channels or Channels(),
     )
     await service.start()
     app = create_app(service)

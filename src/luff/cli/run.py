@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from luff.cli.notify import notify_option
 from luff.cli.options import MeshOptions, Voice, consent, mesh_options, option, store_option, voice_options
 
 __all__ = ["Duration", "RunFlags", "run", "run_options"]
@@ -65,6 +66,7 @@ class RunFlags:
     wait_for: float | None
     yes: bool
     accept_inert_leftover: bool
+    notify: Path | None
 
 
 _FILE = click.Path(path_type=Path)
@@ -129,6 +131,7 @@ def run_options(command: F) -> F:
         is_flag=True,
         help="In a container without a reaper: run all the same, though a twin that hits nobody may stay behind.",
     )
+    @notify_option
     @mesh_options
     @store_option
     @voice_options

@@ -42,6 +42,7 @@ from luff.lifecycle import Phase
 from luff.lock import lease_ref
 from luff.mesh import Kind, Ref
 from luff.model import Experiment, PolicySpec, Verdict
+from luff.notify import Channels, Notifier
 from luff.outcome import Next, Outcome
 from luff.parse import Documents
 from luff.policy import bounds_of
@@ -50,6 +51,7 @@ from luff.run import Options, World, plan_only, run_experiment
 from luff.samples import Samples
 from luff.store import Store
 from luff.suite import next_up
+from luff.tidings import RunTidings
 from luff.units import show_duration
 from luff.verdicts import Situation, ended_early, second_try, worth_another_try
 
@@ -57,6 +59,9 @@ __all__ = ["Crew", "Done", "RunSettings", "may_have_lost_the_race", "run_all"]
 
 WAIT_LOOK_EVERY_S = 1.0
 """How often ``--wait-for`` looks whether the object is free."""
+
+TOLD_WITHIN_S = 15.0
+"""How long a command waits for who is told, once its runs have ended."""
 
 Stop = Callable[[RunAborted], None]
 
@@ -77,7 +82,7 @@ class RunSettings:
 
     *max_duration_s* bounds the whole command, *wait_for_s* the wait for an
     object that somebody else holds; ``None`` is no bound and no wait. *passes*
-    says of an outcome whether ``-x`` goes on after it.
+    says of an outcome whether ``-x`` goes on after it; *channels* are told what is news.
     """
 
     mesh: MeshOptions
@@ -90,6 +95,7 @@ class RunSettings:
     wait_for_s: float | None = None
     passes: Callable[[Outcome], bool] = _passed
     accept_inert_leftover: bool = False
+    channels: Channels = field(default_factory=Channels)
 
 
 @dataclass(slots=True)
@@ -167,6 +173,8 @@ async def _run_all(
             finally:
                 if timer is not None:
                     timer.cancel()
+                if crew.tidings is not None:
+                    await crew.tidings.close(within_s=TOLD_WITHIN_S)
 
 
 @dataclass(slots=True)
@@ -183,6 +191,13 @@ class Crew:
     ending: RunAborted | None = None
     enough: bool = False
     usage: UsageError | None = None
+    tidings: RunTidings | None = None
+
+    def __post_init__(self) -> None:
+        if self.settings.channels.by_name:
+            channels, clock = self.settings.channels, self.world.clock
+            notifier = Notifier(channels.by_name.values(), untold=lambda it: _talk(f"luff: {it}"), link=channels.link)
+            self.tidings = RunTidings(self.store, notifier, clock, log=lambda said: _talk(f"luff: {said}"))
 
     def on_signal(self, number: int) -> None:
         again = self.done.signal is not None
@@ -260,6 +275,9 @@ class Crew:
         if outcome is None:
             return
         self.done.outcomes.append(outcome)
+        if self.tidings is not None and outcome.run in self.done.samples:
+            # The others never ran: nothing was learnt of them.
+            self.tidings.ended(outcome)
         try:
             self.each(outcome)
         except (OSError, ValueError):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from luff.cli.notify import channels_of, notify_option
 from luff.cli.options import MeshOptions, Voice, consent, mesh_options, option, store_option, voice_options
 from luff.errors import RestoreNotVerified, RunAborted, UsageError
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from luff.cli.mesh_choice import Chosen
     from luff.gameday_files import GameDays
     from luff.model import PolicySpec
+    from luff.notify import Channels
     from luff.store import Store
     from luff.web import Service
 
@@ -43,6 +45,7 @@ GRACE_S = 5
     is_flag=True,
     help="In a container without a reaper: run all the same, though a twin that hits nobody may stay behind.",
 )
+@notify_option
 @mesh_options
 @store_option
 @voice_options
@@ -52,6 +55,7 @@ def serve(
     store: str | None,
     yes: bool,
     accept_inert_leftover: bool,
+    notify: Path | None,
     mesh: MeshOptions,
     voice: Voice,
 ) -> int:
@@ -70,8 +74,10 @@ def serve(
         raise UsageError(f"{error.name} is not installed", next_step="run `pip install 'luff[server]'`") from error
     from luff.cli.files import read_policy
     from luff.cli.mesh_choice import chosen_mesh
+    from luff.notify import Channels
     from luff.store import Store
 
+    channels = Channels() if notify is None else channels_of(notify, [definitions])
     host, port = _address(listen)
     with Store.open(store) as opened:
         if not _is_loopback(host) and not opened.access.any_tokens():
@@ -85,7 +91,18 @@ def serve(
                 click.echo(f"warning: {warning}", err=True)
         with chosen_mesh(mesh, game_days.documents) as chosen:
             return _event_loop(
-                _serve(definitions, game_days, chosen, opened, host, port, mesh, voice, accepted=accept_inert_leftover)
+                _serve(
+                    definitions,
+                    game_days,
+                    chosen,
+                    opened,
+                    host,
+                    port,
+                    mesh,
+                    voice,
+                    channels,
+                    accepted=accept_inert_leftover,
+                )
             )
 
 
@@ -106,6 +123,7 @@ async def _serve(
     port: int,
     mesh: MeshOptions,
     voice: Voice,
+    channels: Channels,
     *,
     accepted: bool,
 ) -> int:
@@ -134,6 +152,7 @@ async def _serve(
                 open_=_is_loopback(host),
                 needs_reaper=needs_reaper(world.identity.kind, accepted=accepted),
                 metric=_metric(client),
+                channels=channels,
             )
             left = await service.start()
             if left:

@@ -15,6 +15,7 @@ import click
 
 from luff.cli import silence
 from luff.cli.files import expanded, overrides_of, read_documents
+from luff.cli.notify import channels_of
 from luff.cli.paint import print_outcomes
 from luff.cli.results import ReportFiles, write_reports, write_to_github
 from luff.cli.run import RunFlags
@@ -24,6 +25,7 @@ from luff.errors import LuffError, NothingSelected
 from luff.exit_codes import SEVERITY, parse_fail_on
 from luff.gate import Baseline, Decision, Waiver, decide
 from luff.model import Experiment, Verdict
+from luff.notify import Channels
 from luff.outcome import Outcome
 from luff.parse import Documents
 from luff.store import RunFilter, Store
@@ -47,7 +49,7 @@ class Session:
     waivers: tuple[Waiver, ...] = ()
 
     def settings(self) -> RunSettings:
-        """Return how to run."""
+        """Return how to run; raises `UsageError` for what cannot be."""
         flags = self.flags
         return RunSettings(
             mesh=flags.mesh,
@@ -60,6 +62,7 @@ class Session:
             wait_for_s=flags.wait_for,
             passes=self.passes,
             accept_inert_leftover=flags.accept_inert_leftover,
+            channels=Channels() if flags.notify is None else channels_of(flags.notify, flags.files),
         )
 
     def passes(self, outcome: Outcome) -> bool:

@@ -79,7 +79,7 @@ class Notifier:
         self._limits = limits or Limits()
         self._closed = False
         # Once: it reads every authority that this machine trusts.
-        self._trust = httpx.create_ssl_context()
+        self._trust = httpx.create_ssl_context() if self._lines else None
 
     def tell(self, notice: Notice, *, to: Collection[str] | None = None) -> None:
         """Tell *notice* to the channels named in *to*, or to all that want it. Comes back at once, and never raises."""
@@ -124,7 +124,7 @@ class Notifier:
             while line.waiting:
                 notice = line.waiting[0]
                 # A connection each: news is rare, and what a receiver leaves open for hours is of no use.
-                async with httpx.AsyncHTTPTransport(verify=self._trust) as transport:
+                async with httpx.AsyncHTTPTransport(verify=self._trust or True) as transport:
                     why = await self._deliver(transport, line.channel, notice)
                 line.waiting.popleft()
                 if why is not None:

@@ -172,6 +172,11 @@ class Store:
         with self._database.read() as connection:
             return history.last(connection, experiment, Verdict.FAILED, mesh_kind=mesh_kind)
 
+    def verdict_before(self, outcome: Outcome) -> Verdict | None:
+        """Return the newest verdict before *outcome* of the same experiment, written the same way, in the same place."""
+        with self._database.read() as connection:
+            return history.verdict_before(connection, outcome)
+
     def trend(self, experiment: str, *, mesh_kind: str, limit: int = TREND_RUNS) -> list[TrendPoint]:
         """Return the newest finished runs of *experiment* with their checks, oldest first."""
         with self._database.read() as connection:

@@ -16,7 +16,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, literal_column, select
 
 from luff.model import Verdict
-from luff.report.trend import CheckPoint, Coverage, Series, Standing, TrendPoint
+from luff.outcome import Outcome
+from luff.report.trend import CheckPoint, Coverage, Series, Standing, TrendPoint, place_of
 from luff.store import tables as t
 from luff.store.runs import RunRow, made
 from luff.store.text import key
@@ -32,6 +33,7 @@ __all__ = [
     "period",
     "standings",
     "trend",
+    "verdict_before",
 ]
 
 
@@ -42,6 +44,15 @@ def last(connection: Connection, experiment: str, verdict: Verdict, *, mesh_kind
         asked = asked.where(t.run.c.mesh_kind == mesh_kind)
     found = connection.execute(asked.order_by(t.run.c.started_at.desc(), t.run.c.id.desc()).limit(1)).first()
     return None if found is None else made(found)
+
+
+def verdict_before(connection: Connection, outcome: Outcome) -> Verdict | None:
+    """Return the newest verdict in the series of *outcome* before it, ``None`` when it is the first."""
+    place = place_of(outcome.mesh.kind, outcome.mesh.name)
+    series = Series(outcome.experiment, outcome.mesh.kind, place, outcome.spec_sha256)
+    began = datetime.fromisoformat(outcome.started_at)
+    found = _edge_of(connection, series, t.run.c.id != outcome.run, t.run.c.started_at <= began, newest=True)
+    return None if found is None else Verdict(found.verdict)
 
 
 _POINT = (

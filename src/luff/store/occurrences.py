@@ -30,7 +30,7 @@ from luff.store.text import key, long_text
 if TYPE_CHECKING:
     from luff.store import Store
 
-__all__ = ["Known", "New", "Occurrence", "Occurrences", "Rule", "State"]
+__all__ = ["Known", "New", "Occurrence", "Occurrences", "Rule", "State", "made"]
 
 ROWS_AT_ONCE = 1000
 LISTED_MOST = 10_000
@@ -283,7 +283,7 @@ class Occurrences:
             )
             taken = update(t.occurrence).where(o.state == State.CLAIMED, stale).returning(t.occurrence)
             values = {"claimed_by": key(who), "claimed_until": now + timedelta(seconds=LEASE_S)}
-            return [_made(row) for row in connection.execute(taken.values(**values))]
+            return [made(row) for row in connection.execute(taken.values(**values))]
 
     def approve(self, schedule: str, scheduled_for: datetime, *, who: str, now: datetime) -> None:
         """Write down that *who* agrees to this occurrence; twice is once."""
@@ -312,7 +312,7 @@ class Occurrences:
         """Return the occurrence with this id, or ``None`` when it has not fired yet."""
         with self._database.read() as connection:
             row = connection.execute(select(t.occurrence).where(t.occurrence.c.id == key(occurrence))).first()
-            return None if row is None else _made(row)
+            return None if row is None else made(row)
 
     def between(
         self,
@@ -332,14 +332,14 @@ class Occurrences:
         if schedule is not None:
             asked = asked.where(o.schedule == key(schedule))
         with self._database.read() as connection:
-            return [_made(row) for row in connection.execute(asked)]
+            return [made(row) for row in connection.execute(asked)]
 
     def open_ones(self, limit: int = 1000) -> list[Occurrence]:
         """Return at most *limit* occurrences that are claimed or running, oldest first."""
         o = t.occurrence.c
         asked = select(t.occurrence).where(o.state.in_([State.CLAIMED, State.RUNNING])).order_by(o.scheduled_for)
         with self._database.read() as connection:
-            return [_made(row) for row in connection.execute(asked.limit(min(limit, LISTED_MOST)))]
+            return [made(row) for row in connection.execute(asked.limit(min(limit, LISTED_MOST)))]
 
     def counts(self) -> dict[tuple[str, State], int]:
         """Return how many occurrences of each schedule have come to each state, those that are not over left out."""
@@ -376,7 +376,8 @@ def _new_row(new: New, who: str, now: datetime) -> dict[str, Any]:
     }
 
 
-def _made(row: Row[Any]) -> Occurrence:
+def made(row: Row[Any]) -> Occurrence:
+    """Return *row* of the table of occurrences as a value."""
     return Occurrence(
         id=row.id,
         schedule=row.schedule,

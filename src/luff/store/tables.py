@@ -58,10 +58,11 @@ __all__ = [
     "run_request",
     "sample_block",
     "schedule",
+    "telling",
     "token",
 ]
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest migration. Known here so that opening an up-to-date database need not import Alembic."""
 
 KEY_LENGTH = 253
@@ -278,6 +279,7 @@ occurrence = Table(
     Index("ix_occurrence_schedule_scheduled_for", "schedule", "scheduled_for", unique=True),
     Index("ix_occurrence_scheduled_for", "scheduled_for"),
     Index("ix_occurrence_state_claimed_until", "state", "claimed_until"),
+    Index("ix_occurrence_ended_at", "ended_at"),
 )
 
 approval = Table(
@@ -286,6 +288,16 @@ approval = Table(
     Column("schedule", _key(), primary_key=True),
     Column("scheduled_for", UTCDateTime, primary_key=True),
     Column("who", _key(), primary_key=True),
+    Column("at", UTCDateTime, nullable=False),
+)
+
+# What people were told of an occurrence, or are about to be. Whoever inserts it is the one who tells.
+telling = Table(
+    "telling",
+    metadata,
+    Column("schedule", _key(), primary_key=True),
+    Column("scheduled_for", UTCDateTime, primary_key=True),
+    Column("what", _key(), primary_key=True),
     Column("at", UTCDateTime, nullable=False),
 )
 

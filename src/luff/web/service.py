@@ -20,6 +20,8 @@ from luff.lifecycle import Phase
 from luff.lock import LEASE_S
 from luff.metrics import Metrics
 from luff.model import Experiment, GameDay
+from luff.notify import Channels
+from luff.outcome import Outcome
 from luff.run import Options, World
 from luff.store import RunFilter, Store
 from luff.surroundings import Surroundings
@@ -31,6 +33,7 @@ from luff.web.holding import Holder
 from luff.web.jobs import Jobs
 from luff.web.problems import Problem
 from luff.web.rails import Rails
+from luff.web.telling import Teller
 
 __all__ = ["Service"]
 
@@ -64,6 +67,7 @@ class Service:
     needs_reaper: bool
     metric: Callable[[str], Awaitable[float | None]] | None = None
     calendar_clock: Clock | None = None
+    channels: Channels = field(default_factory=Channels)
     metrics: Metrics = field(default_factory=Metrics)
     ready: bool = False
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
@@ -81,14 +85,16 @@ class Service:
                 policy=self.rails.policy,
                 needs_reaper=self.needs_reaper,
             ),
-            ended=self.metrics.ended,
+            ended=self._ended,
         )
+        clock = self.calendar_clock or self.world.clock
+        self.teller = Teller(self.store, self.channels, self.definitions.game_days, clock)
         self.calendar = Calendar(
             self.store,
             self.definitions.game_days,
             Holder(self.jobs, self.store, self.definitions.game_days, allowed=self.check_allowed).hold,
             surroundings=Surroundings(lever=self._pulled, metric=self.metric),
-            clock=self.calendar_clock or self.world.clock,
+            clock=clock,
         )
 
     def namespaces(self) -> list[str]:
@@ -108,6 +114,7 @@ class Service:
         await self.faults.look()
         self._tasks = [asyncio.create_task(self.faults.keep_looking())]
         await self.calendar.start()
+        self._tasks.append(asyncio.create_task(self.teller.keep_looking()))
         self.ready = True
         return left
 
@@ -122,6 +129,8 @@ class Service:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        # Last: the routes are back, and how runs ended is news.
+        await self.teller.close()
         return ended
 
     def begin_closing(self, why: RunAborted) -> None:
@@ -202,6 +211,10 @@ class Service:
                 return
             newest = next((row.verdict for row in rows if row.verdict is not None), None)
             self.metrics.remember(each.name, newest, None if proof is None else proof.ended_at)
+
+    def _ended(self, outcome: Outcome) -> None:
+        self.metrics.ended(outcome)
+        self.teller.ended(outcome)
 
     def check_run(self, experiment: Experiment) -> None:
         """Raise `Problem` when *experiment* may not run now."""
