@@ -151,7 +151,9 @@ def test_lab_and_cluster_and_two_specs_never_meet() -> None:
 
 
 def test_what_is_old_is_said() -> None:
-    line = Coverage(None, "stock", "delay", "cluster", 1, Verdict.PASSED, "r", NOON, NOON)
+    line = Coverage(
+        None, "stock", "delay", "cluster", "prod", "slow-stock", "a" * 64, 1, Verdict.PASSED, "r", NOON, NOON
+    )
 
     text = page([point(0)], since=50, until=90, coverage=[line])
 

@@ -88,7 +88,7 @@ def test_coverage_has_a_line_for_each_hop_fault_and_kind_of_mesh(week: Store) ->
     assert [(line.caller, line.dependency, line.fault, line.mesh_kind, line.runs) for line in lines] == [
         (None, "details", "abort", "lab", 1),
         ("reviews", "ratings", "delay", "cluster", 6),
-        ("reviews", "ratings", "delay", "lab", 7),
+        ("reviews", "ratings", "delay", "lab", 3),
     ]
     assert [line.verdict for line in lines] == [Verdict.PASSED, Verdict.PASSED, Verdict.FAILED]
     assert lines[2].last_pass_at == NOON + timedelta(days=2)

@@ -33,6 +33,9 @@ def coverage(store: str | None, output: str) -> None:
                 "dependency": line.dependency,
                 "fault": line.fault,
                 "mesh_kind": line.mesh_kind,
+                "place": line.place,
+                "experiment": line.experiment,
+                "spec_sha256": line.spec_sha256,
                 "verdict": line.verdict,
                 "run": line.run,
                 "started_at": written(line.started_at),
@@ -51,7 +54,7 @@ def coverage(store: str | None, output: str) -> None:
         (
             visible(f"{line.caller or 'anyone'} → {line.dependency}"),
             visible(line.fault or "–"),
-            line.mesh_kind,
+            visible(line.place),
             line.verdict.value,
             age_words(line.started_at, now),
             age_words(line.last_pass_at, now),

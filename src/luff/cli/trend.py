@@ -56,8 +56,14 @@ def trend(store: str | None, experiment: str | None, last: int, output: str, voi
         standings = newest_first(opened.standings(experiment=experiment))
         points: list[TrendPoint] = []
         if experiment is not None and standings:
-            for kind in sorted({each.series.mesh_kind for each in standings}):
-                points += opened.trend(experiment, mesh_kind=kind, limit=last)
+            for series in (each.series for each in standings):
+                points += opened.trend(
+                    experiment,
+                    mesh_kind=series.mesh_kind,
+                    place=series.place,
+                    spec_sha256=series.spec_sha256,
+                    limit=last,
+                )
     if not standings:
         if experiment is None:
             raise NothingSelected("no runs yet", next_step="`luff demo` makes some")
@@ -71,11 +77,11 @@ def trend(store: str | None, experiment: str | None, last: int, output: str, voi
         return
     found = by_series(points)
     if output == "json":
-        series = [
+        written_as = [
             {**_standing_json(each), "points": [_point_json(point) for point in found.get(each.series, [])]}
             for each in standings
         ]
-        click.echo(json.dumps({"experiment": experiment, "series": series}, indent=2))
+        click.echo(json.dumps({"experiment": experiment, "series": written_as}, indent=2))
         return
     lines: list[str] = []
     seen: set[tuple[str, str]] = set()

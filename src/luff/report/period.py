@@ -338,7 +338,7 @@ def _covered(line: Coverage, end: datetime) -> tuple[str, str, str, Verdict, str
     return (
         f"{line.caller or 'anyone'} → {line.dependency}",
         line.fault or "–",
-        line.mesh_kind,
+        words.visible(line.place),
         line.verdict,
         words.MARKS[line.verdict],
         age_words(line.started_at, end),

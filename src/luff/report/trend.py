@@ -99,12 +99,19 @@ class TrendPoint:
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """This is one hop and one kind of fault: the newest verdict, when it last passed, and how often it was tried."""
+    """
+    This is one hop and one kind of fault in one place: the newest verdict, and what asked for it.
+
+    *runs* and *last_pass_at* are those of that experiment as it was written then.
+    """
 
     caller: str | None
     dependency: str
     fault: str | None
     mesh_kind: str
+    place: str
+    experiment: str
+    spec_sha256: str
     runs: int
     verdict: Verdict
     run: str

@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, case, func, literal_column, select
+from sqlalchemy import ColumnElement, Connection, Row, case, func, literal_column, select
 
 from luff.model import Verdict
 from luff.outcome import Outcome
@@ -55,6 +55,9 @@ def verdict_before(connection: Connection, outcome: Outcome) -> Verdict | None:
     return None if found is None else Verdict(found.verdict)
 
 
+MOMENTS_AT_ONCE = 500
+_PLACE = case((t.run.c.mesh_kind == "cluster", t.run.c.mesh_name), else_="lab").label("place")
+
 _POINT = (
     "id", "started_at", "verdict", "reason", "spec_sha256", "mesh_name", "mesh_kind", "commit", "branch", "revision",
     "experiment",
@@ -64,9 +67,23 @@ _CHECK = (
 )  # fmt: skip
 
 
-def trend(connection: Connection, experiment: str, *, mesh_kind: str, limit: int) -> list[TrendPoint]:
-    """Return the newest *limit* finished runs of *experiment* on meshes of *mesh_kind*, oldest first."""
-    return _points(connection, t.run.c.experiment == key(experiment), t.run.c.mesh_kind == mesh_kind, limit=limit)
+def trend(
+    connection: Connection,
+    experiment: str,
+    *,
+    mesh_kind: str,
+    place: str | None = None,
+    spec_sha256: str | None = None,
+    limit: int,
+) -> list[TrendPoint]:
+    """Return the newest *limit* finished runs of *experiment* on meshes of *mesh_kind*, oldest first; see `Series` for the others."""
+    r = t.run.c
+    where = [r.experiment == key(experiment), r.mesh_kind == mesh_kind]
+    if place is not None and mesh_kind == "cluster":
+        where.append(r.mesh_name == key(place))
+    if spec_sha256 is not None:
+        where.append(r.spec_sha256 == key(spec_sha256))
+    return _points(connection, *where, limit=limit)
 
 
 def period(connection: Connection, *, since: datetime, until: datetime, limit: int) -> list[TrendPoint]:
@@ -113,7 +130,6 @@ def standings(
 ) -> list[Standing]:
     """Return where each series stands, of *experiment* alone where given, after the runs that began before *until*."""
     r = t.run.c
-    place = case((r.mesh_kind == "cluster", r.mesh_name), else_="lab").label("place")
     # An expression and not the column: by an index, SQLite would look up each row of the whole history one by one.
     name = (r.experiment + literal_column("''")).label("experiment")
     passed, failed = (r.verdict == verdict for verdict in (Verdict.PASSED, Verdict.FAILED))
@@ -126,7 +142,7 @@ def standings(
         select(
             name,
             r.mesh_kind,
-            place,
+            _PLACE,
             r.spec_sha256,
             func.count().label("runs"),
             func.sum(case((passed, 1), else_=0)).label("passed"),
@@ -137,8 +153,8 @@ def standings(
             func.max(case((failed, r.started_at))).label("last_fail_at"),
         )
         .where(*where)
-        .group_by(name, r.mesh_kind, place, r.spec_sha256)
-        .order_by(name, r.mesh_kind, place, r.spec_sha256)
+        .group_by(name, r.mesh_kind, _PLACE, r.spec_sha256)
+        .order_by(name, r.mesh_kind, _PLACE, r.spec_sha256)
     )
     return [_standing(connection, row, until) for row in connection.execute(asked).all()]
 
@@ -205,41 +221,66 @@ def _edge_of(
 
 
 def coverage(connection: Connection, *, until: datetime | None = None) -> Sequence[Coverage]:
-    """Return every hop that was ever broken, or was before *until*, with each kind of fault, in alphabetical order."""
+    """
+    Return every hop that was ever broken, or was before *until*, by kind of fault and place, in alphabetical order.
+
+    The newest run of each speaks, and what stands beside it is of that run's series alone.
+    """
     r = t.run.c
-    edge = (r.caller, r.dependency, r.fault, r.mesh_kind)
-    newest = (
+    hop = (r.caller, r.dependency, r.fault, r.mesh_kind, _PLACE)
+    asked = (
         select(
-            *edge,
+            *hop,
+            r.experiment,
+            r.spec_sha256,
             func.count().label("runs"),
             func.max(r.started_at).label("newest_at"),
             func.max(case((r.verdict == Verdict.PASSED, r.started_at))).label("last_pass_at"),
         )
         .where(r.verdict.is_not(None), r.dependency.is_not(None), *([] if until is None else [r.started_at < until]))
-        .group_by(*edge)
-        .subquery()
+        .group_by(*hop, r.experiment, r.spec_sha256)
     )
-    same_edge = and_(*(column.is_not_distinct_from(newest.c[column.name]) for column in edge))
-    asked = (
-        select(newest, r.id, r.verdict)
-        .join(t.run, and_(same_edge, r.started_at == newest.c.newest_at, r.verdict.is_not(None)))
-        .order_by(newest.c.dependency, newest.c.caller, newest.c.fault, newest.c.mesh_kind, r.id.desc())
-    )
-    found: dict[tuple[str | None, ...], Coverage] = {}
+    newest: dict[tuple[str | None, ...], Row[Any]] = {}
     for row in connection.execute(asked):
-        # Two runs of one millisecond: either is the newest.
-        found.setdefault(
-            (row.caller, row.dependency, row.fault, row.mesh_kind),
-            Coverage(
-                caller=row.caller,
-                dependency=row.dependency,
-                fault=row.fault,
-                mesh_kind=row.mesh_kind,
-                runs=row.runs,
-                verdict=Verdict(row.verdict),
-                run=row.id,
-                started_at=row.newest_at,
-                last_pass_at=row.last_pass_at,
-            ),
+        at = (row.caller, row.dependency, row.fault, row.mesh_kind, row.place)
+        if at not in newest or newest[at].newest_at < row.newest_at:
+            newest[at] = row
+    runs = _newest_runs(connection, list(newest.values()))
+    found = [
+        Coverage(
+            caller=row.caller,
+            dependency=row.dependency,
+            fault=row.fault,
+            mesh_kind=row.mesh_kind,
+            place=row.place,
+            experiment=row.experiment,
+            spec_sha256=row.spec_sha256,
+            runs=row.runs,
+            verdict=verdict,
+            run=run,
+            started_at=row.newest_at,
+            last_pass_at=row.last_pass_at,
         )
-    return list(found.values())
+        for at, row in newest.items()
+        for run, verdict in [runs[(*at, row.experiment, row.spec_sha256, row.newest_at)]]
+    ]
+    return sorted(
+        found, key=lambda each: (each.dependency, each.caller or "", each.fault or "", each.mesh_kind, each.place)
+    )
+
+
+def _newest_runs(connection: Connection, rows: Sequence[Row[Any]]) -> dict[tuple[Any, ...], tuple[str, Verdict]]:
+    """Return which run began at *newest_at* of each of *rows*, and its verdict."""
+    r = t.run.c
+    columns = (r.caller, r.dependency, r.fault, r.mesh_kind, _PLACE, r.experiment, r.spec_sha256, r.started_at)
+    moments = sorted({row.newest_at for row in rows})
+    found = {}
+    for first in range(0, len(moments), MOMENTS_AT_ONCE):
+        asked = (
+            select(*columns, r.id, r.verdict)
+            .where(r.started_at.in_(moments[first : first + MOMENTS_AT_ONCE]), r.verdict.is_not(None))
+            .order_by(r.id)  # two runs of one millisecond: the same one is the newest each time
+        )
+        for *at, run, verdict in connection.execute(asked):
+            found[tuple(at)] = (run, Verdict(verdict))
+    return found

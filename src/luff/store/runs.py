@@ -112,6 +112,7 @@ class RunFilter:
     verdict: str | None = None
     phases: tuple[Phase, ...] = ()
     mesh_kind: str | None = None
+    mesh_name: str | None = None
     namespace: str | None = None
     subject: str | None = None
     dependency: str | None = None
@@ -321,7 +322,17 @@ def samples_of(connection: Connection, run: str) -> Samples | None:
 def listed(connection: Connection, where: RunFilter, *, limit: int, before: str | None) -> list[RunRow]:
     """Return at most *limit* runs, newest first; with *before* those that come after that run in this order."""
     asked = select(t.run).order_by(t.run.c.started_at.desc(), t.run.c.id.desc()).limit(min(limit, RUNS_MOST))
-    for column in ("experiment", "verdict", "mesh_kind", "namespace", "subject", "dependency", "commit", "branch"):
+    for column in (
+        "experiment",
+        "verdict",
+        "mesh_kind",
+        "mesh_name",
+        "namespace",
+        "subject",
+        "dependency",
+        "commit",
+        "branch",
+    ):
         wanted = getattr(where, column)
         if wanted is not None:
             asked = asked.where(t.run.c[column] == key(wanted))

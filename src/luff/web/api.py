@@ -13,12 +13,13 @@ from starlette.concurrency import run_in_threadpool
 from luff.errors import StoreError, UsageError
 from luff.lever import SYSTEM_NAMESPACE, LeverPulled, in_both, let_go, levers, pull, recorded
 from luff.model import Experiment, Verdict
+from luff.outcome import MeshIdentity
 from luff.report.document import read_outcomes
 from luff.run import plan_only
 from luff.store import RunFilter
 from luff.web import finding, reports
 from luff.web.access import Person
-from luff.web.asking import Admin, Operator, Serving, Viewer
+from luff.web.asking import Admin, Operator, Serving, SpecPrefix, Viewer
 from luff.web.jobs import Job
 from luff.web.problems import Problem, documented
 from luff.web.reports import Format
@@ -44,6 +45,7 @@ from luff.web.shapes import (
     of_row,
     trend_of,
 )
+from luff.web.views import asked, newest
 
 __all__ = ["router", "start_run"]
 
@@ -343,20 +345,31 @@ async def get_trend(
     _: Viewer,
     experiment: Annotated[str, Query(pattern=NAME)],
     mesh: Literal["lab", "cluster"] | None = None,
+    place: Annotated[str | None, Query(max_length=253)] = None,
+    spec: SpecPrefix = None,
     limit: Limit = 200,
 ) -> Trend:
-    """Return the newest runs of an experiment, oldest first; lab and cluster are never mixed."""
-    kind = mesh or service.world.identity.kind
-    points = await run_in_threadpool(service.store.trend, experiment, mesh_kind=kind, limit=limit)
-    return trend_of(experiment, kind, points)
+    """
+    Return the newest runs of an experiment in one place, written one way, oldest first.
+
+    Lab and cluster, two clusters, and two ways of writing it are never mixed:
+    without *mesh* and *place* it is where this server works, without *spec* (the
+    beginning of a hash) as it was written for the newest run there.
+    """
+    identity = service.world.identity
+    kind = mesh or identity.kind
+    name = place or ("lab" if kind == "lab" else identity.name)
+    found = await run_in_threadpool(
+        asked, service.store, experiment, MeshIdentity(kind=kind, name=name), spec=spec, limit=limit
+    )
+    return trend_of(experiment, kind, name, found)
 
 
 @router.get("/badges/{experiment}.svg", response_class=Response, responses={200: {"content": {"image/svg+xml": {}}}})
 async def get_badge(service: Serving, _: Viewer, experiment: ExperimentName) -> Response:
-    """Return a badge with the newest verdict of an experiment on the server's kind of mesh."""
-    kind = service.world.identity.kind
-    points = await run_in_threadpool(service.store.trend, experiment, mesh_kind=kind, limit=1)
-    return Response(reports.badge(experiment, points[-1].verdict if points else None), media_type="image/svg+xml")
+    """Return a badge with the newest verdict of an experiment where this server works."""
+    found = await run_in_threadpool(newest, service.store, experiment, service.world.identity)
+    return Response(reports.badge(experiment, found.verdict if found else None), media_type="image/svg+xml")
 
 
 @router.get("/audit")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Query, Request
 from fastapi.security import HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
@@ -14,7 +14,7 @@ from luff.web.access import COOKIE, Person, check_csrf, check_role
 from luff.web.problems import Problem
 from luff.web.service import Service
 
-__all__ = ["Admin", "Operator", "Serving", "Viewer", "needs", "person_or_none"]
+__all__ = ["Admin", "Operator", "Serving", "SpecPrefix", "Viewer", "needs", "person_or_none"]
 
 BEARER = HTTPBearer(auto_error=False, description="A token of `luff token create`.")
 
@@ -55,3 +55,6 @@ def needs(role: Role) -> Callable[..., Awaitable[Person]]:
 Viewer = Annotated[Person, Depends(needs(Role.VIEWER))]
 Operator = Annotated[Person, Depends(needs(Role.OPERATOR))]
 Admin = Annotated[Person, Depends(needs(Role.ADMIN))]
+
+SpecPrefix = Annotated[str | None, Query(pattern=r"^[0-9a-f]{4,64}$")]
+"""The beginning of the hash of a spec, to ask for one way in which an experiment was written."""

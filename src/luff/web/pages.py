@@ -21,18 +21,19 @@ from luff import __version__
 from luff.model import Verdict
 from luff.report.pages import ago, left
 from luff.report.resolved import latency_limits_ms
+from luff.report.trend import place_of
 from luff.report.words import MARKS, visible
 from luff.store import Role, RunFilter
 from luff.web import finding, reports
 from luff.web.access import COOKIE, SESSION_S, Person, check_csrf, check_role
 from luff.web.api import start_run
-from luff.web.asking import Serving, person_or_none
+from luff.web.asking import Serving, SpecPrefix, person_or_none
 from luff.web.calendar_shapes import problem_text
 from luff.web.calendar_view import calendar_view
 from luff.web.problems import Problem
 from luff.web.service import Service
 from luff.web.shapes import fault_list, of_experiment, of_job, of_row
-from luff.web.views import grid, newest, trend_view
+from luff.web.views import asked, grid, newest, trend_view
 
 __all__ = ["prepare", "problem_page", "router"]
 
@@ -159,12 +160,15 @@ async def problem_page(request: Request, problem: Problem) -> Response | None:
 async def overview(request: Request, service: Serving, person: Looking) -> Response:
     """Show every hop that was ever broken."""
     now = datetime.now(UTC)
-    kind = service.world.identity.kind
+    mesh = service.world.identity
+    here = (mesh.kind, place_of(mesh.kind, mesh.name))
 
     def read() -> dict[str, Any]:
-        rows = service.store.runs(RunFilter(mesh_kind=kind), limit=5)
+        rows = service.store.runs(
+            RunFilter(mesh_kind=mesh.kind, mesh_name=None if mesh.kind == "lab" else mesh.name), limit=5
+        )
         return {
-            **grid([each for each in service.store.coverage() if each.mesh_kind == kind], now),
+            **grid([each for each in service.store.coverage() if (each.mesh_kind, each.place) == here], now),
             "recent": [of_row(row) for row in rows],
             "count": len(service.experiments()),
         }
@@ -178,8 +182,8 @@ async def experiments(request: Request, service: Serving, person: Looking) -> Re
     """Show what may be run."""
 
     def read() -> list[Any]:
-        kind = service.world.identity.kind
-        return [(of_experiment(each), newest(service.store, each.name, kind)) for each in service.experiments()]
+        mesh = service.world.identity
+        return [(of_experiment(each), newest(service.store, each.name, mesh)) for each in service.experiments()]
 
     rows = await run_in_threadpool(read)
     return await _page(request, service, person, "experiments.html.j2", rows=rows)
@@ -216,17 +220,20 @@ async def run(request: Request, service: Serving, person: Looking, run: str) -> 
 
 
 @router.get("/trends/{experiment}")
-async def trend(request: Request, service: Serving, person: Looking, experiment: str) -> Response:
-    """Show how an experiment went over time."""
-    kind = service.world.identity.kind
-    points = await run_in_threadpool(service.store.trend, experiment, mesh_kind=kind, limit=TREND_RUNS)
+async def trend(
+    request: Request, service: Serving, person: Looking, experiment: str, spec: SpecPrefix = None
+) -> Response:
+    """Show how an experiment went over time, where this server works and as it was written once."""
+    found = await run_in_threadpool(
+        asked, service.store, experiment, service.world.identity, spec=spec, limit=TREND_RUNS
+    )
     known = experiment in await run_in_threadpool(service.definitions.all)
-    if not points and not known:
+    if not found.points and not known:
         raise Problem("not_found", f"there is no experiment {experiment[:63]!r}")
     limits_ms: dict[str, float] = {}
-    if points:
-        limits_ms = latency_limits_ms(await run_in_threadpool(service.store.outcome, points[-1].run))
-    view = trend_view(points, datetime.now(UTC), limits_ms)
+    if found.points:
+        limits_ms = latency_limits_ms(await run_in_threadpool(service.store.outcome, found.points[-1].run))
+    view = trend_view(found, datetime.now(UTC), limits_ms)
     return await _page(request, service, person, "trend.html.j2", experiment=experiment, known=known, **view)
 
 

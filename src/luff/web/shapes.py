@@ -8,10 +8,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from luff.model import Experiment
-from luff.store import AuditRow, RunRow, TrendPoint
+from luff.store import AuditRow, RunRow
 from luff.units import show_duration
 from luff.web.faults import Seen
 from luff.web.jobs import Job
+from luff.web.views import Asked
 
 __all__ = [
     "AuditList",
@@ -186,12 +187,23 @@ class TrendRun(BaseModel):
     checks: list[TrendCheck]
 
 
+class OtherSpec(BaseModel):
+    """This is another way in which the experiment was written there."""
+
+    spec_sha256: str
+    runs: int
+    newest_at: datetime
+
+
 class Trend(BaseModel):
-    """This is the newest runs of an experiment on one kind of mesh, oldest first."""
+    """This is the newest runs of an experiment in one place, written one way, oldest first; *others* were written otherwise."""
 
     experiment: str
     mesh: str
+    place: str
+    spec_sha256: str | None
     items: list[TrendRun]
+    others: list[OtherSpec]
 
 
 class AuditShown(BaseModel):
@@ -302,8 +314,8 @@ def fault_list(seen: Seen) -> FaultList:
     return FaultList(items=items, doubtful=list(seen.doubtful), error=seen.error, seen_at=seen.at)
 
 
-def trend_of(experiment: str, mesh: str, points: list[TrendPoint]) -> Trend:
-    """Return *points* as the API shows them."""
+def trend_of(experiment: str, mesh: str, place: str, found: Asked) -> Trend:
+    """Return what was *found* as the API shows it."""
     items = [
         TrendRun(
             run=point.run,
@@ -325,9 +337,14 @@ def trend_of(experiment: str, mesh: str, points: list[TrendPoint]) -> Trend:
                 for check in point.checks
             ],
         )
-        for point in points
+        for point in found.points
     ]
-    return Trend(experiment=experiment, mesh=mesh, items=items)
+    others = [
+        OtherSpec(spec_sha256=each.series.spec_sha256, runs=each.runs, newest_at=each.newest_at)
+        for each in found.others
+    ]
+    spec = None if found.standing is None else found.standing.series.spec_sha256
+    return Trend(experiment=experiment, mesh=mesh, place=place, spec_sha256=spec, items=items, others=others)
 
 
 def audit_list(rows: list[AuditRow], limit: int) -> AuditList:

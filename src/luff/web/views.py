@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from luff.model import Verdict
+from luff.outcome import MeshIdentity
 from luff.report.pages import STALE_AFTER, Cell, ago, fault_head, picture
+from luff.report.trend import Standing, newest_first, place_of
 from luff.store import Coverage, Store, TrendPoint
 
-__all__ = ["grid", "newest", "trend_view"]
+__all__ = ["Asked", "asked", "grid", "newest", "trend_view"]
 
 
 def grid(coverage: Sequence[Coverage], now: datetime) -> dict[str, Any]:
@@ -34,40 +37,66 @@ def grid(coverage: Sequence[Coverage], now: datetime) -> dict[str, Any]:
     }
 
 
-def newest(store: Store, experiment: str, mesh_kind: str) -> TrendPoint | None:
-    """Return the newest finished run of *experiment*."""
-    found = store.trend(experiment, mesh_kind=mesh_kind, limit=1)
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """
+    This is one experiment in one place: where the series that is shown stands, its newest runs, and the other series.
+
+    *standing* is ``None`` when it never ran there. *others* are written in other ways, the newest first.
+    """
+
+    standing: Standing | None
+    points: Sequence[TrendPoint]
+    others: Sequence[Standing]
+
+
+def asked(store: Store, experiment: str, mesh: MeshIdentity, *, spec: str | None = None, limit: int) -> Asked:
+    """
+    Return the newest *limit* runs of *experiment* on *mesh*, written in the way whose hash begins with *spec*.
+
+    Without *spec*, and with one that nothing has, it is the way of the newest run. Blocks on the database.
+    """
+    place = place_of(mesh.kind, mesh.name)
+    here = [
+        each
+        for each in newest_first(store.standings(experiment=experiment))
+        if (each.series.mesh_kind, each.series.place) == (mesh.kind, place)
+    ]
+    if not here:
+        return Asked(None, [], [])
+    wanted = [each for each in here if spec is not None and each.series.spec_sha256.startswith(spec)]
+    shown = (wanted or here)[0]
+    series = shown.series
+    points = store.trend(
+        experiment, mesh_kind=series.mesh_kind, place=series.place, spec_sha256=series.spec_sha256, limit=limit
+    )
+    return Asked(shown, points, [each for each in here if each is not shown])
+
+
+def newest(store: Store, experiment: str, mesh: MeshIdentity) -> TrendPoint | None:
+    """Return the newest finished run of *experiment* on *mesh*, however it was written then."""
+    found = store.trend(experiment, mesh_kind=mesh.kind, place=place_of(mesh.kind, mesh.name), limit=1)
     return found[-1] if found else None
 
 
-def trend_view(points: Sequence[TrendPoint], now: datetime, limits_ms: Mapping[str, float]) -> dict[str, Any]:
+def trend_view(found: Asked, now: datetime, limits_ms: Mapping[str, float]) -> dict[str, Any]:
     """
-    Return what the page of a trend shows; pictures only of runs that asked the same question as the newest.
+    Return what the page of a trend shows, all of it of one series.
 
     *limits_ms* are the latencies that the newest run's checks allow, by their ids.
     """
-    decided = [each for each in points if each.verdict in (Verdict.PASSED, Verdict.FAILED)]
-    passed = [each for each in decided if each.verdict is Verdict.PASSED]
-    same = [each for each in points if each.spec_sha256 == points[-1].spec_sha256] if points else []
+    standing = found.standing
+    decided = 0 if standing is None else standing.passed + standing.failed
+    passed_at = None if standing is None else standing.last_pass_at
     return {
-        "points": list(reversed(points)),
-        "decided": len(decided),
-        "passed": len(passed),
-        "proof": ago(passed[-1].started_at, now) if passed else "never",
-        "broken": _broken(decided),
-        "other_questions": len(points) - len(same),
-        "pictures": _pictures(same, limits_ms),
+        "standing": standing,
+        "points": list(reversed(found.points)),
+        "decided": decided,
+        "passed": 0 if standing is None else standing.passed,
+        "proof": "never" if passed_at is None else ago(passed_at, now),
+        "others": found.others,
+        "pictures": _pictures(found.points, limits_ms),
     }
-
-
-def _broken(decided: Sequence[TrendPoint]) -> TrendPoint | None:
-    """Return the first run since which it fails, ``None`` when the newest that was decided passed."""
-    first = None
-    for point in reversed(decided):
-        if point.verdict is Verdict.PASSED:
-            break
-        first = point
-    return first
 
 
 def _pictures(points: Sequence[TrendPoint], limits_ms: Mapping[str, float]) -> list[tuple[str, str, str, Any]]:

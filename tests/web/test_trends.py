@@ -1,0 +1,107 @@
+"""One store for two clusters, a lab and an experiment that was rewritten: none of them counts for another."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from luff.outcome import MeshIdentity, Outcome
+from luff.store import Store
+from tests.factories import LAB, failed, passed, run_id
+from tests.web.conftest import IDENTITY, Server, serving
+
+OTHER = MeshIdentity(kind="cluster", name="other")
+FIRST = datetime(2026, 11, 1, 12, tzinfo=UTC)
+OLD, NEW = "a" * 64, "b" * 64
+
+
+def ran(day: int, verdict: str, *, mesh: MeshIdentity = IDENTITY, spec: str = NEW) -> Outcome:
+    began = FIRST + timedelta(days=day)
+    made = (passed if verdict == "passed" else failed)(
+        run=run_id((day, mesh.name)),
+        experiment="quick",
+        mesh=mesh,
+        started_at=began.isoformat(),
+        ended_at=(began + timedelta(minutes=1)).isoformat(),
+    )
+    return made.model_copy(update={"spec_sha256": spec})
+
+
+HERE = [ran(0, "failed", spec=OLD), ran(1, "failed", spec=OLD), ran(2, "passed"), ran(4, "passed")]
+ELSEWHERE = [ran(day, "failed", mesh=mesh) for day in (3, 5) for mesh in (OTHER, LAB)]
+
+
+@pytest.fixture
+def history(store: Store) -> Store:
+    """Return a store in which quick holds here since it was rewritten, and nowhere else."""
+    for each in (*HERE, *ELSEWHERE):
+        store.record(each)
+    return store
+
+
+def seen(store: Store, cluster: Any, story: Callable[[Server], Awaitable[Any]]) -> Any:
+    async def whole() -> Any:
+        async with serving(store, cluster) as server:
+            return await story(server)
+
+    return asyncio.run(whole())
+
+
+def test_the_trend_of_the_api_is_of_one_cluster_and_one_spec(history: Store, cluster: Any) -> None:
+    async def story(server: Server) -> list[dict[str, Any]]:
+        found = []
+        for more in ({}, {"spec": "aaaa"}, {"mesh": "cluster", "place": "other"}, {"mesh": "lab"}):
+            answer = await server.client.get("/api/v1/trends", params={"experiment": "quick", **more})
+            found.append(answer.json())
+        return found
+
+    newest, older, other, lab = seen(history, cluster, story)
+
+    assert [each["run"] for each in newest["items"]] == [each.run for each in HERE[2:]]
+    assert (newest["place"], newest["spec_sha256"]) == (IDENTITY.name, NEW)
+    assert [(each["spec_sha256"], each["runs"]) for each in newest["others"]] == [(OLD, 2)]
+    assert [each["run"] for each in older["items"]] == [each.run for each in HERE[:2]]
+    assert {each["run"] for each in other["items"]} == {each.run for each in ELSEWHERE if each.mesh == OTHER}
+    assert {each["run"] for each in lab["items"]} == {each.run for each in ELSEWHERE if each.mesh == LAB}
+
+
+def test_the_pass_rate_of_the_page_counts_one_spec_here_and_leads_to_the_others(history: Store, cluster: Any) -> None:
+    async def story(server: Server) -> list[str]:
+        async with server.browser() as browser:
+            return [(await browser.get(path)).text for path in ("/trends/quick", "/trends/quick?spec=aaaa")]
+
+    newest, older = seen(history, cluster, story)
+
+    assert "100 %</b><span>passed, of 2 that were decided" in newest
+    assert "<b>holds</b>" in newest
+    assert "/trends/quick?spec=aaaaaaaaaaaaaaaa" in newest
+    assert "0 %</b><span>passed, of 2 that were decided" in older
+    assert "it fails since, and never passed" in older
+    assert not any(each.run in newest + older for each in ELSEWHERE)
+
+
+def test_the_overview_the_badge_and_the_experiments_are_of_this_cluster(history: Store, cluster: Any) -> None:
+    async def story(server: Server) -> list[str]:
+        async with server.browser() as browser:
+            pages = [(await browser.get(path)).text for path in ("/", "/experiments")]
+        return [*pages, (await server.client.get("/api/v1/badges/quick.svg")).text]
+
+    overview, experiments, badge = seen(history, cluster, story)
+
+    assert not any(each.run in overview + experiments for each in ELSEWHERE)
+    assert HERE[-1].run in overview
+    assert "passed" in badge
+    assert "failed" not in badge
+
+
+def test_coverage_tells_two_clusters_and_the_lab_apart_and_counts_one_spec(history: Store) -> None:
+    lines = {(each.mesh_kind, each.place): each for each in history.coverage()}
+
+    assert set(lines) == {("cluster", IDENTITY.name), ("cluster", "other"), ("lab", "lab")}
+    here = lines["cluster", IDENTITY.name]
+    assert (here.run, here.runs, here.spec_sha256, here.experiment) == (HERE[-1].run, 2, NEW, "quick")
+    assert lines["cluster", "other"].last_pass_at is None
