@@ -18,8 +18,8 @@ from datetime import date
 
 from luff.errors import UsageError
 from luff.lifecycle import Phase
-from luff.model import Verdict
 from luff.outcome import Outcome
+from luff.words import Verdict
 
 __all__ = ["FAIL_ON", "SEVERITY", "Standing", "exit_code", "is_unrestored", "parse_fail_on", "standing"]
 

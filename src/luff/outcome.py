@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from luff.lifecycle import Phase
-from luff.model import Verdict
+from luff.words import Verdict
 
 __all__ = [
     "OUTCOME_SCHEMA",

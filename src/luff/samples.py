@@ -17,7 +17,7 @@ from enum import IntEnum, IntFlag
 from itertools import compress
 from typing import Literal
 
-from luff.model import Arm, Carrier, Phase
+from luff.words import Arm, Carrier, Phase
 
 __all__ = ["ARMS", "PENDING", "PHASES", "Call", "Evidence", "Failure", "Flag", "Sample", "Samples"]
 

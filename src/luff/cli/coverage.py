@@ -67,7 +67,7 @@ def coverage(store: str | None, output: str) -> None:
 
 def written(at: datetime | None) -> str | None:
     """Return *at* as ISO 8601."""
-    return None if at is None else at.isoformat().replace("+00:00", "Z")
+    return None if at is None else at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def columns(rows: Sequence[tuple[str, ...]]) -> list[str]:

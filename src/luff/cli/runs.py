@@ -94,7 +94,7 @@ def list_(
             "mesh": row.mesh_name,
             "labels": dict(row.labels),
             "commit": row.context.commit,
-            "started_at": row.started_at.isoformat().replace("+00:00", "Z"),
+            "started_at": row.started_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         }
         for row in rows
     ]

@@ -11,11 +11,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from typing import TYPE_CHECKING
 
 from luff.errors import NothingSelected, UsageError
-from luff.model import Experiment
-from luff.outcome import Outcome
-from luff.suite import last_failed, parse_shard, shard
+
+if TYPE_CHECKING:
+    from luff.model import Experiment
+    from luff.outcome import Outcome
 
 __all__ = ["Choice", "choose", "matches_keyword", "matches_labels", "selected"]
 
@@ -40,6 +42,8 @@ def choose(
     today: date,
 ) -> tuple[Experiment, ...]:
     """Return the experiments that *choice* leaves, in order; *newest* is asked for their newest outcomes if need be."""
+    from luff.suite import last_failed, parse_shard, shard  # a list of runs needs no documents
+
     part = None if choice.shard is None else parse_shard(choice.shard)
     left = selected(experiments, keyword=choice.keyword, labels=choice.labels)
     if part is not None:

@@ -16,10 +16,10 @@ from enum import StrEnum
 from typing import Any
 
 from luff.lifecycle import Phase
-from luff.model import Verdict
 from luff.outcome import Outcome
 from luff.report.words import MARKS, visible
 from luff.units import show_duration
+from luff.words import Verdict
 
 __all__ = ["Event", "Notice", "as_json", "as_slack", "game_day_ahead", "occurrences_not_held", "of_outcome"]
 

@@ -19,7 +19,6 @@ from rich.cells import cell_len, chop_cells
 from rich.text import Text
 
 from luff.exit_codes import Standing, is_unrestored, standing
-from luff.model import Arm, Verdict
 from luff.outcome import CheckResult, Outcome
 from luff.report.words import (
     MARKS,
@@ -36,6 +35,7 @@ from luff.report.words import (
     who_words,
 )
 from luff.units import show_duration
+from luff.words import Arm, Verdict
 
 __all__ = ["console"]
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from luff.exit_codes import is_unrestored
-from luff.model import Verdict
 from luff.outcome import CheckResult, Outcome
 from luff.report.words import bound_words, measured_words, restore_words, sample_words, who_words
+from luff.words import Verdict
 
 __all__ = ["LEVELS", "Finding", "Level", "findings"]
 

@@ -28,7 +28,6 @@ from markupsafe import Markup, escape
 
 from luff import __version__
 from luff.exit_codes import Standing, is_unrestored, standing
-from luff.model import Arm, Verdict
 from luff.outcome import CheckResult, Outcome
 from luff.report import words
 from luff.report.diagram import Diagram, diagram
@@ -36,6 +35,7 @@ from luff.report.plot import Plot, Window, plot, windows
 from luff.report.resolved import latency_limits_ms, spec_yaml
 from luff.samples import Samples
 from luff.units import show_count, show_duration, show_percent
+from luff.words import Arm, Verdict
 
 __all__ = ["html"]
 

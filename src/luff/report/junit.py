@@ -19,7 +19,6 @@ from xml.etree import ElementTree
 from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 
 from luff.exit_codes import FAIL_ON, Standing, is_unrestored, standing
-from luff.model import Verdict
 from luff.outcome import CheckResult, Outcome
 from luff.report.words import (
     bound_words,
@@ -32,6 +31,7 @@ from luff.report.words import (
     visible,
     who_words,
 )
+from luff.words import Verdict
 
 __all__ = ["junit"]
 

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from datetime import date
 
 from luff.exit_codes import is_unrestored, standing
-from luff.model import Arm
 from luff.outcome import CheckResult, Outcome
 from luff.report.words import (
     MARKS,
@@ -32,6 +31,7 @@ from luff.report.words import (
     who_words,
 )
 from luff.units import show_duration
+from luff.words import Arm
 
 __all__ = ["BYTES_MOST", "markdown"]
 

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from luff.model import Verdict
 from luff.report.words import MARKS
+from luff.words import Verdict
 
 __all__ = ["Bar", "Cell", "Dot", "Picture", "ago", "fault_head", "left", "picture"]
 

@@ -24,7 +24,6 @@ from datetime import UTC, datetime, timedelta
 from markupsafe import Markup, escape
 
 from luff import __version__
-from luff.model import Arm, Verdict
 from luff.report import words
 from luff.report.html import _environment, _source
 from luff.report.trend import (
@@ -43,6 +42,7 @@ from luff.report.trend import (
     value_words,
 )
 from luff.units import show_count
+from luff.words import Arm, Verdict
 
 __all__ = ["Facts", "period_html"]
 

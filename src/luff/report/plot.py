@@ -15,9 +15,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from luff.model import Arm, Phase
 from luff.samples import PENDING, Failure, Samples
 from luff.units import show_duration
+from luff.words import Arm, Phase
 
 __all__ = ["PHASE_WORDS", "Plot", "Series", "Window", "plot", "windows"]
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 
 from luff.errors import UsageError
-from luff.model import Verdict
 from luff.units import parse_duration_s, show_duration, show_percent
+from luff.words import Verdict
 
 __all__ = [
     "STALE_AFTER",

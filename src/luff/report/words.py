@@ -13,9 +13,9 @@ from datetime import datetime
 from typing import Any
 
 from luff.lifecycle import Phase
-from luff.model import Verdict
 from luff.outcome import CheckResult, Outcome
 from luff.units import show_count, show_duration, show_percent
+from luff.words import Verdict
 
 __all__ = [
     "MARKS",

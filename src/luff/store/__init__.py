@@ -17,7 +17,6 @@ from types import TracebackType
 from typing import Self
 
 from luff.lifecycle import Journal
-from luff.model import Verdict
 from luff.outcome import MeshIdentity, Outcome
 from luff.samples import Samples
 from luff.store import history, journal, retention, runs
@@ -29,6 +28,7 @@ from luff.store.levers import Levers, StoredLever
 from luff.store.migrate import Revision, current, downgrade, ensure_current, upgrade
 from luff.store.retention import Keep, Pruned
 from luff.store.runs import Beginning, RunFilter, RunRow
+from luff.words import Verdict
 
 __all__ = [
     "Access",

@@ -15,12 +15,12 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, case, func, literal_column, select
 
-from luff.model import Verdict
 from luff.outcome import Outcome
 from luff.report.trend import CheckPoint, Coverage, Series, Standing, TrendPoint, place_of
 from luff.store import tables as t
 from luff.store.runs import RunRow, made
 from luff.store.text import key
+from luff.words import Verdict
 
 __all__ = [
     "CheckPoint",

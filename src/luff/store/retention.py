@@ -21,9 +21,9 @@ from sqlalchemy import ColumnElement, Connection, and_, case, delete, func, or_,
 
 from luff.errors import UsageError
 from luff.lifecycle import Phase
-from luff.model import Verdict
 from luff.store import tables as t
 from luff.store.engine import Database
+from luff.words import Verdict
 
 __all__ = ["Keep", "Pruned", "prune"]
 

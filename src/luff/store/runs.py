@@ -21,7 +21,6 @@ from sqlalchemy import Connection, Row, delete, insert, select, tuple_, update
 
 from luff.errors import StoreError
 from luff.lifecycle import Phase
-from luff.model import Verdict
 from luff.outcome import Context, Edge, MeshIdentity, Outcome
 from luff.report.words import fault_kind, namespace_of
 from luff.samples import Samples
@@ -29,6 +28,7 @@ from luff.store import tables as t
 from luff.store.journal import settle
 from luff.store.samples import decode, encode
 from luff.store.text import key, long_text
+from luff.words import Verdict
 
 __all__ = [
     "Beginning",
