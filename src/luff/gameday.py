@@ -231,7 +231,7 @@ def check_game_days(
     hours: Hours | None = None,
     first: Callable[[GameDay], Firing | None] | None = None,
     experiments: Callable[[GameDay], Collection[str]] = lambda _: (),
-    channels: Collection[str] = (),
+    channels: Collection[str] | None = (),
 ) -> None:
     """
     Raise `InvalidFile` with every game day that could never be held or says something that means nothing, and why.
@@ -239,7 +239,8 @@ def check_game_days(
     *place* says where a part of a game day is written; it is asked only for
     problems. *first* is the first firing later than *now*, for who knows it
     already; *experiments* are the names of a game day's own, none when its
-    suites cannot be read; *channels* are the names of whom can be told.
+    suites cannot be read; *channels* are the names of whom can be told,
+    ``None`` when that is not known.
     """
     problems = Problems()
     seen: set[str] = set()
@@ -273,7 +274,7 @@ _Wrong = tuple[tuple[str | int, ...], str, str | None]
 
 
 def _unknown(
-    game_day: GameDay, experiments: Callable[[GameDay], Collection[str]], channels: Collection[str]
+    game_day: GameDay, experiments: Callable[[GameDay], Collection[str]], channels: Collection[str] | None
 ) -> Iterator[_Wrong]:
     spec = game_day.spec
     names = experiments(game_day) if spec.expected else ()
@@ -281,8 +282,8 @@ def _unknown(
         if names and name not in names:
             hint = did_you_mean(name, sorted(names))
             yield ("expected", name), f"no suite of this game day has an experiment named {name[:63]!r}", hint
-    for index, name in enumerate(spec.announce.to):
-        if name not in channels:
+    for index, name in enumerate(() if channels is None else spec.announce.to):
+        if channels is not None and name not in channels:
             hint = did_you_mean(name, sorted(channels)) if channels else "leave announce out: no channel is set up"
             yield ("announce", "to", index), f"there is no channel named {name[:63]!r} to announce it to", hint
 

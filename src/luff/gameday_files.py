@@ -68,7 +68,8 @@ class GameDays:
 
     *read* returns all that the files hold, and raises `InvalidFile`. *hours*
     are those of the policy; *canary* and *metric* are whether a canary and
-    Prometheus can be asked here; *channels* are the names of whom can be told.
+    Prometheus can be asked here; *channels* are the names of whom can be told,
+    ``None`` where that is not known and not checked.
     """
 
     def __init__(
@@ -79,14 +80,14 @@ class GameDays:
         hours: Hours | None = None,
         canary: bool = False,
         metric: bool = True,
-        channels: Collection[str] = (),
+        channels: Collection[str] | None = (),
     ) -> None:
         self._paths = tuple(paths)
         self._read_files = read
         self.hours = hours
         self._canary = canary
         self._metric = metric
-        self._channels = frozenset(channels)
+        self._channels = None if channels is None else frozenset(channels)
         self.problem: LuffError | None = None
         self.version = 0
         """How often the files were read with success: who remembers it notices a new reading."""

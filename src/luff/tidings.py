@@ -55,10 +55,11 @@ class RunTidings:
 
     async def close(self, *, within_s: float) -> None:
         """Come back once everything is told, or after *within_s*."""
-        until_s = self._clock.monotonic_s() + within_s
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + within_s
         if self._asking:
             await asyncio.wait(tuple(self._asking), timeout=within_s)
-        await self._notifier.close(within_s=max(0.0, until_s - self._clock.monotonic_s()))
+        await self._notifier.close(within_s=max(0.0, until_s - loop.time()))
 
     async def _tell(self, outcome: Outcome) -> None:
         # What was before is not known where history cannot be read; that a fault may be live is said all the same.

@@ -151,7 +151,7 @@ async def serving(
     service = Service(
         world_on(cluster, store),
         store,
-        Definitions(GameDays([], lambda: read)),
+        Definitions(GameDays([], lambda: read, channels=(channels or Channels()).by_name)),
         Rails(policy, "cluster", "shop"),
         local_user="me@here",
         open_=open_,

@@ -29,9 +29,9 @@ def test_a_verdict_is_told_when_it_is_another_and_not_when_it_is_the_same(store:
     async def whole() -> list[dict[str, Any]]:
         async with receiving() as receiver:
             async with serving(store, cluster, channels=channels(receiver)) as server:
-                first = await run(server, "quick")
-                await run(server, "quick")
-                assert first["outcome"]["verdict"] != "passed"
+                first = await run(server, "nowhere")
+                await run(server, "nowhere")
+                assert first["outcome"]["verdict"] == "error"
             # The server has left: what was to be told is told by now.
             return [json.loads(each.body) for each in receiver.got]
 
@@ -39,7 +39,7 @@ def test_a_verdict_is_told_when_it_is_another_and_not_when_it_is_the_same(store:
 
     (only,) = told
     assert only["event"] == "verdict"
-    assert only["experiment"] == "quick"
+    assert only["experiment"] == "nowhere"
     assert only["before"] is None
     assert only["url"] == f"https://luff.example/runs/{only['run']}"
 
@@ -48,7 +48,7 @@ def test_who_could_not_be_told_is_in_the_audit_and_the_verdict_stays(store: Stor
 
     async def whole() -> dict[str, Any]:
         async with receiving([403]) as receiver, serving(store, cluster, channels=channels(receiver)) as server:
-            return await run(server, "quick")
+            return await run(server, "nowhere")
 
     ended = asyncio.run(whole())
 

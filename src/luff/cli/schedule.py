@@ -172,7 +172,7 @@ def read_game_days(folder: Path, policy: Path | None, now: datetime) -> GameDays
 
     spec = read_policy(policy)
     hours = None if spec is None or spec.hours is None else parse_hours(spec.hours)
-    read = GameDays([folder], lambda: read_documents([folder]), hours=hours)
+    read = GameDays([folder], lambda: read_documents([folder]), hours=hours, channels=None)
     read.load(now)
     if not read.all:
         raise NothingSelected(

@@ -85,7 +85,7 @@ def serve(
                 f"without a token luff does not listen on {host}, where others can reach it",
                 next_step="make one with `luff token create NAME --role operator`, or --listen 127.0.0.1:8080",
             )
-        game_days = _game_days(definitions, opened, read_policy(mesh.policy))
+        game_days = _game_days(definitions, opened, read_policy(mesh.policy), channels)
         if voice.level >= 0:
             for warning in game_days.warnings:
                 click.echo(f"warning: {warning}", err=True)
@@ -194,7 +194,7 @@ def _begun(service: Service, folder: Path, address: str) -> str:
     return f"serving {experiments} experiments of {folder} at {address}\n{days}"
 
 
-def _game_days(folder: Path, store: Store, policy: PolicySpec | None) -> GameDays:
+def _game_days(folder: Path, store: Store, policy: PolicySpec | None, channels: Channels) -> GameDays:
     """Return the game days in *folder*; raises `InvalidFile` when anything in it is wrong."""
     import os
     from datetime import UTC, datetime
@@ -207,7 +207,8 @@ def _game_days(folder: Path, store: Store, policy: PolicySpec | None) -> GameDay
 
     hours = None if policy is None or policy.hours is None else parse_hours(policy.hours)
     metric = bool(os.environ.get(PROMETHEUS))
-    made = GameDays([folder], lambda: read_documents([folder]), hours=hours, metric=metric)
+    known = channels.by_name
+    made = GameDays([folder], lambda: read_documents([folder]), hours=hours, metric=metric, channels=known)
     read_definitions(made, Occurrences.of(store), datetime.now(UTC))
     return made
 

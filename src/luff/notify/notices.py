@@ -17,8 +17,8 @@ from typing import Any
 
 from luff.lifecycle import Phase
 from luff.outcome import Outcome
+from luff.report.trend import age_words
 from luff.report.words import MARKS, visible
-from luff.units import show_duration
 from luff.words import Verdict
 
 __all__ = ["Event", "Notice", "as_json", "as_slack", "game_day_ahead", "occurrences_not_held", "of_outcome"]
@@ -146,7 +146,7 @@ def game_day_ahead(
     game_day: str, scheduled_for: datetime, due: datetime, *, owner: str | None, skipped: str | None, at: datetime
 ) -> Notice:
     """Return that *game_day* is *due*; *skipped* is why it will not be held, as far as that is known."""
-    ahead = show_duration(max(60.0, round((due - at).total_seconds() / 60) * 60))
+    ahead = age_words(at, due)
     owned = "" if owner is None else f" Owner: {owner}."
     against = "" if skipped is None else f" It will not be held as things stand: {skipped}."
     text = f"Game day {game_day} begins in {ahead}, at {_when(due)}.{owned}{against}"

@@ -1,0 +1,150 @@
+"""When people are told of game days: over real SQLite, with a clock that is set, by two servers on one database."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from luff.gameday_files import GameDays
+from luff.notify import Channel, Notifier, Shape
+from luff.parse import parse_documents
+from luff.store import Store
+from luff.store.occurrences import New, Occurrences, Rule
+from luff.testing import SimClock
+from luff.tidings import GameDayTidings
+from tests.notify.conftest import receiving
+
+DOCUMENTS = """\
+apiVersion: luff.dev/v1alpha1
+kind: Experiment
+metadata: {name: late, namespace: shop}
+spec: {target: {host: details}, fault: {delay: 1s}, traffic: "GET http://shop/"}
+---
+apiVersion: luff.dev/v1alpha1
+kind: Suite
+metadata: {name: core}
+spec: {experiments: [late]}
+---
+apiVersion: luff.dev/v1alpha1
+kind: GameDay
+metadata: {name: monthly}
+spec:
+  schedule: {cron: "0 10 * * TUE#1", timeZone: UTC, window: 2h}
+  suites: [core]
+  people: {owner: team-shop}
+  announce: {before: [7d, 10m], to: [slack-shop]}
+"""
+DUE = datetime(2027, 3, 2, 10, tzinfo=UTC)
+
+
+@dataclass
+class At(SimClock):
+    """This is a clock that stands where it is set."""
+
+    at: datetime = DUE
+
+    def now_s(self) -> float:
+        return self.at.timestamp()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store.open(f"sqlite:///{tmp_path / 'luff.db'}") as opened:
+        yield opened
+
+
+def told_at(store: Store, *moments: datetime, servers: int = 1) -> dict[str, list[dict[str, Any]]]:
+    """Let *servers* look at each of *moments*, and return what each channel was told."""
+
+    async def whole() -> dict[str, list[dict[str, Any]]]:
+        clock = At()
+        read = parse_documents([("days.yaml", DOCUMENTS)])
+        game_days = GameDays([], lambda: read, channels=["slack-shop"])
+        game_days.load(moments[0])
+        async with receiving() as shop, receiving() as others:
+            secret = "a secret of enough length"
+            channels = [
+                Channel("slack-shop", Shape.JSON, shop.url, secret, frozenset()),
+                Channel("others", Shape.JSON, others.url, secret),
+            ]
+            untold: list[object] = []
+            for _ in range(servers):
+                notifier = Notifier(channels, untold=untold.append)
+                tidings = GameDayTidings(store, notifier, game_days, clock)
+                for clock.at in moments:
+                    await tidings.look()
+                await notifier.close(within_s=30)
+            assert untold == []
+            return {
+                name: [json.loads(each.body) for each in receiver.got]
+                for name, receiver in (("slack-shop", shop), ("others", others))
+            }
+
+    return asyncio.run(whole())
+
+
+def before(**how: float) -> datetime:
+    return DUE - timedelta(**how)
+
+
+def test_a_game_day_ahead_is_told_at_each_mark_once_to_whom_it_names(store: Store) -> None:
+    moments = [before(days=8), before(days=7), before(days=6), before(minutes=10), before(minutes=9), DUE]
+
+    told = told_at(store, *moments, servers=2)
+
+    assert [each["text"] for each in told["slack-shop"]] == [
+        "Game day monthly begins in 7 days, at 2027-03-02 10:00 UTC. Owner: team-shop.",
+        "Game day monthly begins in 10 minutes, at 2027-03-02 10:00 UTC. Owner: team-shop.",
+    ]
+    assert told["others"] == []
+    assert len({each["id"] for each in told["slack-shop"]}) == 2
+
+
+def test_who_comes_late_tells_only_the_nearest_mark(store: Store) -> None:
+    told = told_at(store, before(minutes=5))
+
+    assert [each["text"].split(",")[0] for each in told["slack-shop"]] == ["Game day monthly begins in 5 minutes"]
+
+
+def missed(store: Store, name: str, *, at: datetime, count: int = 1) -> None:
+    occurrences = Occurrences.of(store)
+    occurrences.sync({name: Rule("0 10 * * *", "UTC")}, before(days=40))
+    days = [DUE - timedelta(days=day) for day in reversed(range(count))]
+    occurrences.settle(
+        [New(f"{name}-{day:%d}", name, day, day, "missed", "nobody was there") for day in days], who="x", now=at
+    )
+
+
+def test_what_was_not_held_is_told_once_and_many_of_one_game_day_in_one_line(store: Store) -> None:
+    missed(store, "monthly", at=DUE, count=3)
+
+    told = told_at(store, DUE + timedelta(minutes=1), DUE + timedelta(minutes=2), servers=2)
+
+    (only,) = told["slack-shop"]
+    assert only["text"] == (
+        "Game day monthly of 2027-03-02 10:00 UTC was not held: nobody was there (2 before it were not held either)"
+    )
+    assert (only["event"], only["state"], only["reason"]) == ("occurrence", "skipped", "missed")
+    assert told["others"] == []
+
+
+def test_a_game_day_that_names_nobody_is_told_to_who_wants_it(store: Store) -> None:
+    missed(store, "nobodys", at=DUE)
+
+    told = told_at(store, DUE + timedelta(minutes=1))
+
+    assert [each["game_day"] for each in told["others"]] == ["nobodys"]
+    assert told["slack-shop"] == []
+
+
+def test_what_ended_long_ago_is_no_news(store: Store) -> None:
+    missed(store, "nobodys", at=before(hours=1))
+
+    assert told_at(store, DUE)["others"] == []
