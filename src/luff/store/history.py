@@ -51,7 +51,9 @@ def verdict_before(connection: Connection, outcome: Outcome) -> Verdict | None:
     place = place_of(outcome.mesh.kind, outcome.mesh.name)
     series = Series(outcome.experiment, outcome.mesh.kind, place, outcome.spec_sha256)
     began = datetime.fromisoformat(outcome.started_at)
-    found = _edge_of(connection, series, t.run.c.id != outcome.run, t.run.c.started_at <= began, newest=True)
+    # A first try that could not tell is part of this run.
+    own = [outcome.run] if outcome.first_try is None else [outcome.run, outcome.first_try.run]
+    found = _edge_of(connection, series, t.run.c.id.not_in(own), t.run.c.started_at <= began, newest=True)
     return None if found is None else Verdict(found.verdict)
 
 
