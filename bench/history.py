@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import subprocess
@@ -17,9 +18,12 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.store import BATCH, EXPERIMENTS, FIRST, RUNS, timed
 
+from luff.outcome import MeshIdentity
 from luff.store import Keep, RunFilter, Store, tables, upgrade
 from luff.store.runs import _check_rows, _outcome_columns
+from luff.testing import Cluster
 from tests.factories import failed, passed, run_id
+from tests.web.conftest import serving
 
 LUFF = Path(sys.executable).parent / "luff"
 PAGE_RUNS = 10_000
@@ -71,6 +75,22 @@ def command(*arguments: str, url: str) -> None:
         print(done.stderr[-2000:])
 
 
+def pages(store: Store) -> None:
+    """Ask a server over *store* for its pages, without a socket: the CPU of all of it, and the time."""
+
+    async def whole() -> None:
+        mesh = MeshIdentity(kind="cluster", name="prod")
+        async with serving(store, Cluster(), identity=mesh) as server, server.browser() as browser:
+            for path in ("/", "/runs", "/api/v1/trends?experiment=experiment-7"):
+                await browser.get(path)
+                began, spent = time.perf_counter(), time.process_time()
+                answer = await browser.get(path)
+                took, cpu = time.perf_counter() - began, time.process_time() - spent
+                print(f"{f'GET {path}':<58} {took * 1000:9.1f} ms, {cpu * 1000:.0f} of CPU   {answer.status_code}")
+
+    asyncio.run(whole())
+
+
 def main() -> None:
     """Measure SQLite, and PostgreSQL at the addresses that are given."""
     with tempfile.TemporaryDirectory() as folder:
@@ -85,6 +105,7 @@ def main() -> None:
                 timed("standings of one experiment", lambda: store.standings(experiment="experiment-7"))
                 timed("trend: the newest 1000 runs", lambda: store.trend("experiment-7", mesh_kind="cluster"))
                 timed("coverage", store.coverage)
+                pages(store)
                 timed("prune, dry: keep 90 days", lambda: store.prune(Keep(days=90), dry_run=True))
                 timed("prune, dry: keep the last 100", lambda: store.prune(Keep(last=100), dry_run=True))
             command("runs", "list", url=url)

@@ -707,3 +707,14 @@ def test_stages_say_how_long_it_lasts_and_mean_the_same_when_written_out() -> No
 
     assert (traffic.duration_s, traffic.arrivals, len(traffic.stages)) == (90.0, "poisson", 2)
     assert again == traffic
+
+
+def test_an_experiment_knows_the_line_of_its_name() -> None:
+    text = (
+        "# why\n\napiVersion: luff.dev/v1alpha1\nkind: Experiment\nmetadata:\n  labels: {a: b}\n  name: late\nspec:\n"
+    )
+
+    found = parsed(text + "".join(f"  {line}\n" for line in GOOD.splitlines()))
+
+    assert found.lines["metadata.name"] == 7
+    assert found.place("metadata.name") == f"{found.file}:7:3"

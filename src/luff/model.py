@@ -570,7 +570,7 @@ class Experiment(Document):
     spec: ExperimentSpec
     file: str = Field(default="", exclude=True)
     lines: dict[str, int] = Field(default_factory=dict, exclude=True)
-    """The line (from 1) of each expectation, by id; and of ``spec.target``, ``spec.fault`` and so on by dotted path."""
+    """The line (from 1) of each expectation, by id; and of ``metadata.name``, ``spec.target`` and so on by dotted path."""
     columns: dict[str, int] = Field(default_factory=dict, exclude=True)
     """The column (from 1) of each dotted path in *lines*."""
     defaults: bool = Field(default=False, exclude=True)

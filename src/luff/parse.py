@@ -296,6 +296,8 @@ def _finished(document: BaseModel, root: Fields, places: Mapping[str, Place]) ->
         for item in (expect.items if isinstance(expect, Items) else [])
         if isinstance(item, Fields) and item.place.file == file and isinstance(name := item.fields.get("id"), Scalar)
     }
+    if isinstance(metadata := root.fields.get("metadata"), Fields) and metadata.key_place("name").file == file:
+        places = {"metadata.name": metadata.key_place("name"), **places}
     lines = {path: place.line for path, place in places.items()}
     columns = {path: place.column for path, place in places.items()}
     changes: dict[str, Any] = {"file": file, "lines": {**lines, **by_id}, "columns": columns}

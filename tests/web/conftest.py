@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -145,11 +145,12 @@ async def serving(
     needs_reaper: bool = False,
     clock: Clock | None = None,
     channels: Channels | None = None,
+    identity: MeshIdentity = IDENTITY,
 ) -> AsyncIterator[Server]:
     """Start a server, yield it, and close it again."""
     read = parse_documents([("shop.yaml", documents)])
     service = Service(
-        world_on(cluster, store),
+        replace(world_on(cluster, store), identity=identity),
         store,
         Definitions(GameDays([], lambda: read, channels=(channels or Channels()).by_name)),
         Rails(policy, "cluster", "shop"),

@@ -101,7 +101,7 @@ class Session:
         return decision.exit_code
 
     def _write(self, decision: Decision, done: Done) -> None:
-        places = {each.name: (each.file, each.lines.get("spec", 1)) for each in self.experiments if each.file}
+        places = {each.name: (each.file, each.lines.get("metadata.name", 1)) for each in self.experiments if each.file}
         write_reports(
             done.outcomes,
             self.reports,
