@@ -69,7 +69,10 @@ def visible(text: object, *, keep_newlines: bool = False) -> str:
     Control characters, lone surrogates and marks that turn the direction of
     writing become ``\\x1b`` or ``\\u202e``; line breaks become spaces unless they are kept.
     """
-    return "".join(_visible(character, keep_newlines) for character in str(text))
+    written = str(text)
+    if written.isprintable():
+        return written  # nearly everything, and a page has ten thousand of them
+    return "".join(_visible(character, keep_newlines) for character in written)
 
 
 def _visible(character: str, keep_newlines: bool) -> str:

@@ -104,9 +104,10 @@ def _points(connection: Connection, *where: ColumnElement[bool], limit: int) -> 
     verdicts = {verdict.value: verdict for verdict in Verdict}
     checks: dict[str, list[CheckPoint]] = {}
     of_chosen = select(*(t.check_result.c[name] for name in _CHECK)).join(chosen, t.check_result.c.run == chosen.c.id)
+    # All at once: one by one costs more than what is in them.
     for run, name, kind, arm, expression, verdict, *numbers in connection.execute(
         of_chosen.order_by(t.check_result.c.run, t.check_result.c.position)
-    ):
+    ).all():
         checks.setdefault(run, []).append(CheckPoint(name, kind, arm, expression, verdicts[verdict], *numbers))
     return [
         TrendPoint(
@@ -123,7 +124,7 @@ def _points(connection: Connection, *where: ColumnElement[bool], limit: int) -> 
             experiment=row.experiment,
             mesh_kind=row.mesh_kind,
         )
-        for row in connection.execute(select(chosen).order_by(chosen.c.started_at, chosen.c.id))
+        for row in connection.execute(select(chosen).order_by(chosen.c.started_at, chosen.c.id)).all()
     ]
 
 
