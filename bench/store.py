@@ -16,11 +16,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from luff.store import RunFilter, Store, tables, upgrade
 from luff.store.runs import _check_rows, _outcome_columns
+from luff.store.samples import encode
 from tests.factories import LAB, failed, passed, run_id, samples
 
 RUNS = 100_000
 EXPERIMENTS = 50
 BATCH = 5_000
+SAMPLE_SECONDS = 2000
 FIRST = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -79,12 +81,22 @@ def measure(url: str) -> None:
         timed("record an outcome with 2800 samples", lambda: store.record(passed(run=run_id(("new", next(numbers)))), kept))  # fmt: skip
 
 
+def size_of_samples() -> None:
+    """Print how small the samples of a long run are in the store."""
+    kept = samples(seconds=SAMPLE_SECONDS)
+    blocks = list(encode(kept))
+    rows = sum(count for count, _ in blocks)
+    size = sum(len(body) for _, body in blocks)
+    print(f"{f'a million samples as the store keeps them ({rows} made)':<58} {size / rows:9.1f} MB")
+
+
 def main() -> None:
     """Measure SQLite, and PostgreSQL at the address that is given."""
     with tempfile.TemporaryDirectory() as folder:
         measure(f"sqlite:///{folder}/luff.db")
         size = sum(part.stat().st_size for part in Path(folder).iterdir())
         print(f"{'size of the database without outcomes':<58} {size / 1e6:9.1f} MB")
+    size_of_samples()
     for url in sys.argv[1:]:
         measure(url)
 
