@@ -24,6 +24,7 @@ from typing import Any, Literal, TypeVar, cast
 from luff.errors import Conflict, MeshBusy, MeshDenied, MeshError, MeshUnreachable, NotFound, Rejected, StoreError
 from luff.lifecycle import Intent, Phase, check_way
 from luff.mesh import Kind, Operation, Ref
+from luff.mesh.answers import error_of
 from luff.model import Object
 from luff.patches import clone
 from luff.routes import Injection, apply
@@ -69,6 +70,8 @@ class Trouble(StrEnum):
     LOST_BEFORE = "timeout, not applied"
     LOST_AFTER = "timeout, applied"
     LATE = "timeout, applied late"
+    DAMAGED = "connection damaged, applied"
+    DAMAGED_LATE = "connection damaged, applied late"
     TWICE = "applied twice"
     AGAIN = "applied twice, answered the second time"
     STALE = "stale read"
@@ -111,12 +114,14 @@ class Cluster:
 
     def change(self, ref: Ref, operations: Sequence[Operation]) -> Object:
         """Apply a JSON Patch to what is stored now."""
-        before = self._get(ref)
+        return self._put(ref, self._get(ref), self.tried(ref, operations))
+
+    def tried(self, ref: Ref, operations: Sequence[Operation]) -> Object:
+        """Return what a JSON Patch would make of what is stored now; `Conflict` when it does not apply."""
         try:
-            after = apply(before, [dict(operation) for operation in operations])
+            return apply(self._get(ref), [dict(operation) for operation in operations])
         except ValueError as error:
             raise Conflict(f"{ref}: {error}") from error
-        return self._put(ref, before, after)
 
     def put(self, object_: Object) -> Object:
         """Replace an object; its resourceVersion must be the stored one."""
@@ -197,8 +202,8 @@ class SimMesh:
     This is one process's way to a `Cluster`.
 
     *trouble* is asked before each call, with its verb and object, for what
-    shall happen to it. *late_s* is how much later than its timeout a late
-    patch is applied. *killed* is asked before each request leaves and before
+    shall happen to it. *late_s* is how much later than its timeout, or than the
+    end of its connection, a late patch is applied. *killed* is asked before each request leaves and before
     each answer is heard. After `kill` nothing that this process does has
     effect; what is on the wire already may still arrive.
     """
@@ -237,9 +242,7 @@ class SimMesh:
 
     async def patch(self, ref: Ref, operations: Sequence[Operation], *, dry_run: bool = False) -> Object:
         if dry_run:
-            return await self._call(
-                "dry-run", ref, lambda: apply(self.cluster._get(ref), [dict(o) for o in operations])
-            )
+            return await self._call("dry-run", ref, lambda: self.cluster.tried(ref, operations))
         return await self._call("patch", ref, lambda: self.cluster.change(ref, operations))
 
     async def replace(self, object_: Object) -> Object:
@@ -277,13 +280,18 @@ class SimMesh:
             return self._stale(verb, ref, act)
         if trouble is Trouble.LATE:
             asyncio.get_running_loop().call_later(TIME_OUT_S + self.late_s, self._too_late, act)
-        if trouble in (Trouble.LOST_AFTER, Trouble.TWICE, Trouble.AGAIN):
+        if trouble is Trouble.DAMAGED_LATE:
+            asyncio.get_running_loop().call_later(self.late_s, self._too_late, act)
+        if trouble in (Trouble.LOST_AFTER, Trouble.TWICE, Trouble.AGAIN, Trouble.DAMAGED):
             answer = act()
             if trouble is Trouble.TWICE:
                 self._too_late(act)
                 return answer
             if trouble is Trouble.AGAIN:
                 return act()
+        if trouble in (Trouble.DAMAGED, Trouble.DAMAGED_LATE):
+            # It breaks off after the request was read, so what that means is for the product to say.
+            raise error_of(ref, 0, "TLS: bad record", None)
         if trouble in (Trouble.LOST_BEFORE, Trouble.LOST_AFTER, Trouble.LATE):
             await asyncio.sleep(TIME_OUT_S)
             self._check_alive()

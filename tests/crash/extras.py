@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
+from typing import cast
 
 import pytest
 
-from luff.errors import RestoreNotVerified, StoreError
+from luff.errors import NoGuard, RestoreNotVerified, StoreError
+from luff.guard import Guard
 from luff.inject import Hands, injected
 from luff.lifecycle import Phase
 from luff.lock import locked
@@ -17,7 +20,8 @@ from luff.patches import clone
 from luff.reaper import Reaper
 from luff.testing import Cluster, Killed, MemoryJournal, NoWatcher, SimClock, SimMesh, Trouble, virtual_time
 from luff.withdraw import NAMELESS, withdraw
-from tests.crash.world import BASE, REF, RUN, SECOND_RUN, TTL_S, planner
+from tests.crash.world import REF, SECOND_RUN, TTL_S, planner
+from tests.crash.writers import BASE, RUN
 
 __all__ = ["EXTRAS"]
 
@@ -95,11 +99,11 @@ def a_refused_removal_is_disarmed_and_removed_once_that_is_allowed() -> None:
 
 
 def _refuse_removing(cluster: Cluster, *, until_s: float) -> Callable[[str, Ref], Trouble]:
-    """Refuse every second patch, which is the removal, as a policy would that insists on a number of routes."""
+    """Refuse every second write, which is the removal, as a policy would that insists on a number of routes."""
     turn = iter(range(10**6))
 
     def trouble(verb: str, _ref: Ref) -> Trouble:
-        refuses = verb == "patch" and _now_s() < until_s and next(turn) % 2 == 0
+        refuses = verb in ("patch", "replace") and _now_s() < until_s and next(turn) % 2 == 0
         return Trouble.REJECTED if refuses and _twins(cluster) else Trouble.NONE
 
     return trouble
@@ -228,6 +232,35 @@ def a_journal_that_is_stuck_or_wrong_keeps_no_restore_waiting() -> None:
         assert cluster.objects[REF]["spec"] == BASE["spec"]
 
 
+class _Pipes:
+    """This is a guard's process that has said *lines* and nothing more."""
+
+    def __init__(self, *lines: dict[str, object]) -> None:
+        self.stdin = self
+        self.stdout = asyncio.StreamReader()
+        for line in lines:
+            self.stdout.feed_data(json.dumps(line).encode() + b"\n")
+
+    def write(self, _line: bytes) -> None:
+        """Take the line, and let nobody answer it."""
+
+    async def drain(self) -> None:
+        """Have taken it."""
+
+
+def a_guards_word_about_another_run_lets_nothing_be_sent() -> None:
+    _, mesh = _cluster()
+
+    async def story() -> None:
+        guard = Guard(cast("asyncio.subprocess.Process", _Pipes({"watching": SECOND_RUN})))
+        async with injected(planner(mesh, RUN), Hands(mesh, MemoryJournal(), guard, SimClock())):
+            raise AssertionError("it went on")
+
+    with virtual_time() as run, pytest.raises(NoGuard):
+        run(story())
+    assert not any(verb == "patch" for verb, _ in mesh.calls)
+
+
 def nothing_is_injected_when_the_journal_cannot_be_written() -> None:
     cluster, mesh = _cluster()
 
@@ -252,4 +285,5 @@ EXTRAS: tuple[Callable[[], None], ...] = (
     a_cancelled_run_still_restores,
     a_journal_that_is_stuck_or_wrong_keeps_no_restore_waiting,
     nothing_is_injected_when_the_journal_cannot_be_written,
+    a_guards_word_about_another_run_lets_nothing_be_sent,
 )

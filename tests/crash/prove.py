@@ -22,9 +22,10 @@ from pathlib import Path
 
 from tests.crash import schedules as every
 from tests.crash.extras import EXTRAS
+from tests.crash.plays import play
 from tests.crash.slice import SEED, explain
 from tests.crash.test_mutants import Tried, table, try_all
-from tests.crash.world import Schedule, Violation, play
+from tests.crash.world import Schedule, Violation
 
 __all__ = ["main"]
 

@@ -17,8 +17,9 @@ from luff.lifecycle import Phase
 from luff.testing import Trouble
 from tests.crash import schedules as every
 from tests.crash.extras import EXTRAS
+from tests.crash.plays import play, shrink
 from tests.crash.slice import SEED, Tally, explain, few_schedules, schedules_of_the_slice
-from tests.crash.world import Schedule, Violation, play, shrink
+from tests.crash.world import Schedule, Violation
 
 
 @pytest.mark.parametrize("extra", EXTRAS, ids=lambda extra: extra.__name__)
@@ -53,7 +54,7 @@ def test_every_kind_of_trouble_is_met_by_some_call() -> None:
 @pytest.mark.parametrize("late_s", [1.0, 60.0, 580.0])
 def test_a_patch_that_arrives_after_the_restore_meets_the_fence(late_s: float) -> None:
     """The case that nobody writes a unit test for: the restore reads a clean object while the patch is on the wire."""
-    for number in range(every.reach()[0]):
+    for number in range(every.reach().calls):
         played = play(Schedule(((number, Trouble.LATE),), late_s=late_s))
         assert played.phases[-1:] in ((Phase.CLEAN,), ()), played
 
