@@ -202,17 +202,15 @@ def _smaller(schedule: Schedule) -> list[Schedule]:
     ]
     if schedule.kill_at is not None:
         found.append(replace(schedule, kill_at=None, guard=False))
-    found += [replace(schedule, **{name: nothing}) for name, nothing in _NOTHING if getattr(schedule, name) != nothing]
+    plainer = (
+        replace(schedule, guard=False),
+        replace(schedule, other_kill_at=None),
+        replace(schedule, stop_at=None),
+        replace(schedule, denied_at=None),
+        replace(schedule, proxies="unseen"),
+    )
+    found += [each for each in plainer if each != schedule]
     if schedule.writer != "nobody":
         found.append(replace(schedule, writer="nobody", write_at=0))
         found += [replace(schedule, write_at=at) for at in range(schedule.write_at)]
     return found
-
-
-_NOTHING = (
-    ("guard", False),
-    ("other_kill_at", None),
-    ("stop_at", None),
-    ("denied_at", None),
-    ("proxies", "unseen"),
-)  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from tests.crash.world import TTL_S, Schedule
 from tests.crash.writers import PROCESSES, WRITERS
 
 __all__ = [
-    "TROUBLES", "deeper", "kills", "kills_in_trouble", "others", "pairs", "pairs_with_the_inject", "reach", "singles",
+    "TROUBLES", "deeper", "how_pairs_are_drawn", "kills", "kills_in_trouble", "others", "pairs", "pairs_with_the_inject", "reach", "singles",
     "wholes",
 ]  # fmt: skip
 
@@ -72,26 +73,26 @@ def kills_in_trouble() -> Iterator[Schedule]:
         yield Schedule(((number, trouble),), kill_at, guard=guard)
 
 
-def others() -> Iterator[Schedule]:
+def others(*, seed: int = 0) -> Iterator[Schedule]:
     """
     A kill at each await of the other process, or each trouble at each of its calls.
 
     The other is a reaper, a "restore all" or a second luff that begins at each
     boundary of a run; or the guard, or a reaper, of a run that was killed at
-    each of its awaits.
+    each of its awaits; or, with a kill of both, one that began at a boundary
+    drawn by *seed*.
     """
     seen = reach()
+    rng = random.Random(seed)
     begun = [Schedule((), None, writer, at) for writer in PROCESSES for at in range(seen.calls)]
     dead = [Schedule((), at, guard=guard) for at in range(seen.points) for guard in (True, False)]
-    # A kill that no process lives to see makes the other one a reaper before the last.
-    longest = max(
-        (reach(replace(each, other_kill_at=10**6), other=True) for each in (*begun, *dead)),
-        key=lambda found: (found.points, found.calls),
-    )
-    for each in (*begun, *dead):
-        for kill_at in range(longest.points):
+    both = [Schedule((), at, writer, rng.randrange(seen.calls)) for at in range(seen.points) for writer in PROCESSES]
+    for each in (*begun, *dead, *both):
+        # A kill that nobody lives to see only makes sure that there is another process.
+        other = reach(replace(each, other_kill_at=10**6), other=True)
+        for kill_at in range(other.points):
             yield replace(each, other_kill_at=kill_at)
-        for number, trouble in itertools.product(range(longest.calls), TROUBLES):
+        for number, trouble in itertools.product(range(other.calls), TROUBLES):
             yield replace(each, other_troubles=((number, trouble),))
 
 
@@ -112,6 +113,18 @@ def pairs(*, seed: int = 0) -> Iterator[Schedule]:
             yield Schedule(both)
             for writer, write_at in itertools.islice(drawn, DRAWN_WRITERS):
                 yield Schedule(both, None, writer, write_at)
+
+
+def how_pairs_are_drawn() -> str:
+    """Return in words what part of all pairs with all writers at all boundaries `pairs` plays."""
+    calls = reach().calls
+    boundaries = len(_boundaries(calls))
+    all_ = math.comb(calls, 2) * len(TROUBLES) ** 2
+    least = all_ * DRAWN_WRITERS // boundaries
+    return (
+        f"{DRAWN_WRITERS} of {boundaries} writers at boundaries for each of {all_} pairs, "
+        f"so that each writer at each boundary comes with at least {least} pairs"
+    )
 
 
 def _without_putting_back(all_: list[tuple[str, int]], rng: random.Random) -> Iterator[tuple[str, int]]:
