@@ -19,6 +19,7 @@ from luff.errors import LuffError, RunAborted
 from luff.inject import Hands, injected
 from luff.lifecycle import Phase
 from luff.lock import locked, release
+from luff.outcome import Outcome
 from luff.patches import clone
 from luff.reaper import Reaper
 from luff.testing import Killed, NoWatcher, SimClock, SimMesh, Trouble, VirtualLoop
@@ -38,7 +39,7 @@ from tests.crash.world import (
 )
 from tests.crash.writers import BASE, RUN
 
-__all__ = ["Played", "play", "shrink"]
+__all__ = ["Bounded", "Played", "play", "shrink"]
 
 STEPS_MOST = 30_000
 """Nobody needs so many steps of the event loop: who takes more never ends."""
@@ -56,9 +57,10 @@ class Played:
     phases: tuple[Phase, ...]
     other_verbs: tuple[str, ...] = ()
     other_points: int = 0
+    outcome: Outcome | None = None
 
 
-class _Bounded(VirtualLoop):
+class Bounded(VirtualLoop):
     """This is virtual time for one play: work without an end is a violation, on any machine after the same work."""
 
     def __init__(self, world: World) -> None:
@@ -131,7 +133,7 @@ async def _guard(world: World, journal: Journal, watcher: NoWatcher) -> None:
 def play(schedule: Schedule) -> Played:
     """Play *schedule* to its end; raises `Violation` when an invariant does not hold."""
     world = World(schedule)
-    loop = _Bounded(world)
+    loop = Bounded(world)
     # What a killed process leaves unfinished is no news.
     loop.set_exception_handler(lambda _loop, _context: None)
     try:
@@ -150,6 +152,7 @@ def play(schedule: Schedule) -> Played:
         phases,
         () if other is None else tuple(other.verbs),
         0 if other is None else other.points,
+        world.outcome,
     )
 
 

@@ -14,7 +14,7 @@ from tests.crash.world import TTL_S, Schedule
 from tests.crash.writers import PROCESSES, WRITERS
 
 __all__ = [
-    "TROUBLES", "deeper", "how_pairs_are_drawn", "kills", "kills_in_trouble", "others", "pairs", "pairs_with_the_inject", "reach", "singles",
+    "TROUBLES", "deeper", "how_pairs_are_drawn", "kills", "kills_after_a_late_inject", "kills_in_trouble", "others", "pairs", "pairs_with_the_inject", "reach", "singles",
     "wholes",
 ]  # fmt: skip
 
@@ -137,6 +137,14 @@ def pairs_with_the_inject() -> Iterator[Schedule]:
     sent = play(Schedule()).verbs.index("patch")
     for at_inject, number, trouble in itertools.product(TROUBLES, range(sent + 1, reach().calls), TROUBLES):
         yield Schedule(((sent, at_inject), (number, trouble)))
+
+
+def kills_after_a_late_inject() -> Iterator[Schedule]:
+    """A kill at each await of a run whose inject is still on the wire: also between the two writes of a fence."""
+    late = ((play(Schedule()).verbs.index("patch"), Trouble.LATE),)
+    points = play(Schedule(late)).points
+    for kill_at, guard in itertools.product(range(points), (False, True)):
+        yield Schedule(late, kill_at, guard=guard)
 
 
 def wholes(*, seed: int = 0) -> Iterator[Schedule]:

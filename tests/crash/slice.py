@@ -44,6 +44,7 @@ class Tally:
 def few_schedules() -> Iterator[Schedule]:
     """All single troubles and all kills, without a writer."""
     yield from every.singles(writers=False)
+    yield from every.kills_after_a_late_inject()
     yield from every.kills(writers=False)
 
 

@@ -41,6 +41,8 @@ REQUIRED = {
     "damage-counts-as-refused",
     "stranded-hidden-by-a-stop",
     "another-run-confirmed",
+    "judged-without-a-receipt",
+    "fence-left",
 }
 
 

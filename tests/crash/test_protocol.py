@@ -7,19 +7,23 @@ in seconds; `make prove` plays everything.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from luff.lifecycle import Phase
+from luff.patches import clone
 from luff.testing import Trouble
 from tests.crash import schedules as every
 from tests.crash.extras import EXTRAS
-from tests.crash.plays import play, shrink
+from tests.crash.plays import Bounded, play, shrink
 from tests.crash.slice import SEED, Tally, explain, few_schedules, schedules_of_the_slice
-from tests.crash.world import Schedule, Violation
+from tests.crash.world import REF, Schedule, Violation, World
+from tests.crash.writers import BASE, PROCESSES, RUN
 
 
 @pytest.mark.parametrize("extra", EXTRAS, ids=lambda extra: extra.__name__)
@@ -57,6 +61,61 @@ def test_a_patch_that_arrives_after_the_restore_meets_the_fence(late_s: float) -
     for number in range(every.reach().calls):
         played = play(Schedule(((number, Trouble.LATE),), late_s=late_s))
         assert played.phases[-1:] in ((Phase.CLEAN,), ()), played
+
+
+def test_work_without_an_end_is_a_violation_after_the_same_work_on_any_machine() -> None:
+    loop = Bounded(World(Schedule()))
+
+    async def spin() -> None:
+        for _ in itertools.count():
+            await asyncio.sleep(0)
+
+    with pytest.raises(Violation, match="it never ends"):
+        loop.run_until_complete(spin())
+    for task in asyncio.all_tasks(loop):
+        task.cancel()
+    loop.close()
+
+
+@pytest.mark.parametrize("writer", PROCESSES)
+def test_a_process_of_luff_that_writes_dies_at_each_of_its_awaits(writer: str) -> None:
+    died = set()
+    for kill_at in range(60):
+        played = play(Schedule((), None, writer, 11, other_kill_at=kill_at))
+        died.add(played.happened.other_kill_at)
+
+    assert None in died, "it has more awaits than were tried"
+    assert len(died) > 4
+    assert died - {None} == set(range(len(died) - 1))
+
+
+@pytest.mark.parametrize("guard", [True, False])
+def test_whoever_cleans_up_after_a_killed_run_may_die_and_meet_trouble_as_well(guard: bool) -> None:
+    sent = play(Schedule()).verbs.index("patch")
+    run = Schedule((), play(Schedule()).points - 4, guard=guard)
+    played = play(replace(run, other_kill_at=3))
+    troubled = play(replace(run, other_troubles=((1, Trouble.DAMAGED_LATE),)))
+
+    assert sent < len(played.verbs)
+    assert played.happened.other_kill_at == 3
+    assert played.other_verbs
+    assert troubled.happened.other_troubles == ((1, Trouble.DAMAGED_LATE),)
+
+
+def test_a_bystander_who_is_routed_to_a_twin_is_a_violation() -> None:
+    world = World(Schedule())
+    world.expected = world.before = clone(BASE)
+    # It is in anybody's way who sends the header at all.
+    catching = clone(BASE)
+    twin = {
+        "name": f"luff.1.{RUN}.1800000000.1800000600.0",
+        "match": [{"headers": {"x-luff-run": {"regex": ".*"}}}],
+        "route": [{"destination": {"host": "elsewhere"}}],
+    }
+    catching["spec"]["http"].insert(0, twin)
+
+    with pytest.raises(Violation, match="outside the scope"):
+        world.check_write(REF, catching)
 
 
 def test_a_failure_is_shrunk_to_what_matters() -> None:

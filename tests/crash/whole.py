@@ -123,7 +123,7 @@ async def whole_run(world: World, journal: Journal, watcher: NoWatcher) -> None:
     outcome, _ = await run_experiment(
         _experiment(), surroundings, options=options, progress=_Silent(), on_start=on_start
     )
-    world.stop = None
+    world.stop, world.outcome = None, outcome
     check_outcome(world, outcome, tuple(journal.phases.get(RUN, ())), levers)
 
 

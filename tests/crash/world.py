@@ -19,6 +19,7 @@ from luff.lifecycle import Phase
 from luff.mesh import Kind, Ref
 from luff.model import Delay, Fault, Object, Target
 from luff.names import http_routes, our_run, ours, tampered
+from luff.outcome import Outcome
 from luff.patches import clone
 from luff.reaper import Reaper
 from luff.restore import find_injected, put_back
@@ -152,6 +153,7 @@ class World:
     wrote: bool = False
     stop: Callable[[RunAborted], None] | None = None
     stopped: bool = False
+    outcome: Outcome | None = None
     run: Process = field(init=False)
     other: Process | None = None
     """The process that `Schedule.other_kill_at` is about, once there is one."""
@@ -271,12 +273,12 @@ class World:
             raise self.violated("luff deleted the object")
         if _but_ours(before) != _but_ours(after):
             raise self.violated("luff changed what is not its own")
-        if not self.tampered and any(tampered(route) for route in _ours_in(after)):
-            raise self.violated("a twin without a scope was put in")
-        if not self.tampered and [_taker(after, each) for each in BYSTANDERS] != [
-            _taker(_but_ours(after), each) for each in BYSTANDERS
-        ]:
+        if self.tampered:
+            return
+        if any(_taker(after, each) != _taker(_but_ours(after), each) for each in BYSTANDERS):
             raise self.violated("a request outside the scope is routed differently")
+        if any(tampered(route) for route in _ours_in(after)):
+            raise self.violated("a twin without a scope was put in")
 
     def check_armed(self, journal: MemoryJournal) -> None:
         """Raise when something of the run is in the object that is not written down."""

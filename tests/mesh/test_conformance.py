@@ -160,8 +160,9 @@ def test_a_test_that_does_not_hold_applies_nothing(mesh_and_run: Case, virtual_s
             {"op": "remove", "path": "/spec/http/0/timeout"},
             {"op": "test", "path": "/spec/http/0/name", "value": "another"},
         ]
-        with pytest.raises(Conflict):
-            await mesh.patch(ref, operations)
+        for dry_run in (True, False):
+            with pytest.raises(Conflict):
+                await mesh.patch(ref, operations, dry_run=dry_run)
         assert await mesh.read(ref) == before
         await mesh.delete(ref)
 
