@@ -30,8 +30,8 @@ from luff.withdraw import FENCE_ANNOTATION
 from tests.crash.writers import BASE, EDITS, PROCESSES, RUN
 
 __all__ = [
-    "BODY_S", "OVER_S", "PATIENCE_S", "REF", "SECOND_RUN", "Journal", "Process", "Schedule", "Violation", "World",
-    "ended", "planner", "runs_in",
+    "BASE", "BODY_S", "OVER_S", "PATIENCE_S", "REF", "RUN", "SECOND_RUN", "TTL_S", "Journal", "Process", "Schedule",
+    "Violation", "World", "ended", "planner", "runs_in",
 ]  # fmt: skip
 
 REF = Ref(Kind.VIRTUAL_SERVICE, "shop", "inventory")
