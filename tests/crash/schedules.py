@@ -15,7 +15,7 @@ from tests.crash.writers import PROCESSES, WRITERS
 
 __all__ = [
     "TROUBLES", "deeper", "how_pairs_are_drawn", "kills", "kills_after_a_late_inject", "kills_in_trouble", "others", "pairs", "pairs_with_the_inject", "reach", "singles",
-    "wholes",
+    "wholes", "writers_alone",
 ]  # fmt: skip
 
 TROUBLES = tuple(trouble for trouble in Trouble if trouble is not Trouble.NONE)
@@ -47,9 +47,17 @@ def _boundaries(calls: int) -> list[tuple[str, int]]:
     return list(itertools.product(WRITERS[1:], range(calls)))
 
 
+def writers_alone() -> Iterator[Schedule]:
+    """Each writer at each boundary, and nothing else."""
+    for writer, write_at in _boundaries(reach().calls):
+        yield Schedule((), None, writer, write_at)
+
+
 def singles(*, writers: bool = True) -> Iterator[Schedule]:
-    """Each trouble at each call, with each concurrent writer at each boundary."""
+    """Each trouble at each call, with each concurrent writer at each boundary; and each of these writers alone."""
     calls = reach().calls
+    if writers:
+        yield from writers_alone()
     boundaries = [("nobody", 0), *(_boundaries(calls) if writers else ())]
     late = (Trouble.LATE, Trouble.DAMAGED_LATE)
     for number, trouble, (writer, write_at) in itertools.product(range(calls), TROUBLES, boundaries):

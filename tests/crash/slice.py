@@ -42,10 +42,11 @@ class Tally:
 
 
 def few_schedules() -> Iterator[Schedule]:
-    """All single troubles and all kills, without a writer."""
+    """All single troubles, all kills and all writers, each alone."""
     yield from every.singles(writers=False)
     yield from every.kills_after_a_late_inject()
     yield from every.kills(writers=False)
+    yield from every.writers_alone()
 
 
 def schedules_of_the_slice(seed: int, size: int) -> Iterator[Schedule]:

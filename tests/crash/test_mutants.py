@@ -118,7 +118,7 @@ def test_every_rule_has_a_mutant() -> None:
 
 def test_a_patch_that_does_not_apply_is_an_error_and_no_kill(tmp_path: Path) -> None:
     patch = tmp_path / "gone.patch"
-    patch.write_text(MUTANTS[0].read_text().replace("--- a/src/luff/", "--- a/src/luff/gone/"))
+    patch.write_text(MUTANTS[0].read_text().replace("/src/luff/", "/src/luff/gone/"))
 
     with pytest.raises(ValueError, match="out of date"):
         try_mutant(patch, tmp_path / "copy")
