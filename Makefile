@@ -23,7 +23,7 @@ lint: $(VENV)/.dev ## Check style, types and the import contracts.
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-PROVE_MINUTES ?= 40
+PROVE_MINUTES ?= 45
 prove: $(VENV)/.dev ## Prove the restore protocol: every schedule, every mutant, 200 kills; writes build/proof.
 	@$(BIN)/python -m tests.crash.prove --minutes $(PROVE_MINUTES) --out build/proof
 	@LUFF_TEST_KILLS=200 LUFF_TEST_PROOF=$(CURDIR)/build/proof $(BIN)/python -m pytest -q tests/story/test_kills.py

@@ -222,7 +222,7 @@ def _drawn(kind: str) -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Prove, write the report, and return 1 when it fell short in anything."""
     parser = argparse.ArgumentParser(prog="prove", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=40.0, help="how long schedules are played")
+    parser.add_argument("--minutes", type=float, default=45.0, help="how long schedules are played")
     parser.add_argument("--seed", type=int, default=SEED)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path, default=Path("proof"), help="the folder of the report")
