@@ -164,9 +164,21 @@ async def _take_out(live: Live, hands: Hands, *, patience_s: float) -> None:
     except Exception as error:  # whatever it is, nothing was proven, and that must never be taken for clean
         await _strand(live, hands, error)
         return
+    if live.object_ is not None and (lost := injection.missing_in(live.object_)):
+        # Removing by name proves nothing about routes that have lost theirs.
+        await _strand(live, hands, _renamed(ref, lost))
+        return
     live.removed_at_s = hands.clock.monotonic_s()
     await _mark(live, hands.journal, Phase.CLEAN)
     await hands.watcher.release(injection.run)
+
+
+def _renamed(ref: Ref, lost: list[str]) -> RestoreNotVerified:
+    return RestoreNotVerified(
+        f"{ref} may still carry {', '.join(lost)} under other names: a webhook changed them when they were inserted",
+        next_step=f"run `kubectl edit virtualservice {ref.name} -n {ref.namespace}` and take out every route that sets"
+        " the response header x-luff-flags",
+    )
 
 
 async def _strand(live: Live, hands: Hands, error: Exception) -> None:

@@ -91,10 +91,17 @@ async def preflight(mesh: Mesh, plan: Plan) -> None:
     await check_lever(mesh, plan.injection.namespace)
     ref = Ref(Kind.VIRTUAL_SERVICE, plan.injection.namespace, plan.injection.virtual_service)
     try:
-        await mesh.patch(ref, plan.injection.operations, dry_run=True)
+        tried = await mesh.patch(ref, plan.injection.operations, dry_run=True)
     except Rejected as error:
         raise PlanRefused(
             "refused_by_server",
             f"the API server would refuse the twins: {error.message}",
             next_step="`luff plan` shows them",
         ) from error
+    if lost := plan.injection.missing_in(tried):
+        raise PlanRefused(
+            "renamed_by_server",
+            f"{ref} would not show {', '.join(lost)}: a webhook takes away or changes the names of routes, and by their"
+            " names they are taken out again",
+            next_step="let the webhook leave routes alone whose name begins with `luff.`",
+        )

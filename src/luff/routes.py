@@ -65,6 +65,11 @@ class Injection:
     for_some_callers: bool = False
     notes: tuple[str, ...] = ()
 
+    def missing_in(self, object_: Object) -> list[str]:
+        """Return the names of twins that *object_*, the server's answer to the patch, does not show: nobody would find those again."""
+        there = {str(route.get("name")) for route in http_routes(object_)}
+        return [name for name in self.names if name not in there]
+
 
 def http_hash(virtual_service: Object) -> str:
     """Return the SHA-256 of the canonical ``spec.http``."""

@@ -35,8 +35,17 @@ def test_a_status_that_proves_that_nothing_was_applied_says_so(status: int, kind
     assert isinstance(error_of(REF, status, "", None), kind)
 
 
-def test_a_webhook_that_refuses_with_a_code_of_its_own_is_a_refusal() -> None:
-    assert isinstance(error_of(REF, 500, 'admission webhook "x" denied the request: no', None), Rejected)
+@pytest.mark.parametrize("code", [400, 403, 409, 422, 500])
+@pytest.mark.parametrize(
+    "said",
+    [
+        'admission webhook "x" denied the request: no',
+        "virtualservices \"x\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no",
+    ],
+)
+def test_a_webhook_or_policy_that_refuses_with_a_code_of_its_own_is_a_refusal(code: int, said: str) -> None:
+    """Gatekeeper says 403, a policy of the cluster 422: neither is a role that is missing, nor a write of others."""
+    assert isinstance(error_of(REF, code, said, None), Rejected)
 
 
 @pytest.fixture

@@ -28,6 +28,10 @@ class NotAccepted(MeshDenied):
 def error_of(ref: Ref, status: int, text: str, retry_after: str | None) -> MeshError:
     """Return the error that an answer with this *status* stands for; 0 is an answer that never came whole."""
     said = _message_in(text)
+    # A webhook or a policy may choose any code for its "no", also one that elsewhere means a role or a conflict;
+    # that it is one stands in the text, which the API server writes.
+    if status >= 400 and _is_refusal(text):
+        return Rejected(f"{ref}: the API server refused ({status}): {said}")
     if status == 404:
         return NotFound(f"{ref} is not there: {said}", next_step=f"check with `kubectl get {str(ref.kind).lower()} -A`")
     if status in (401, 403):
@@ -37,8 +41,7 @@ def error_of(ref: Ref, status: int, text: str, retry_after: str | None) -> MeshE
         return denied(f"{ref}: the API server {what} ({status}): {said}", next_step=step)
     if status == 409 or (status == 422 and _is_failed_test(text)):
         return Conflict(f"{ref} was changed by somebody else meanwhile ({status}): {said}")
-    # A webhook may choose any code for its "no"; that it is one stands in the text, which the API server writes.
-    if _is_refusal(text) or (400 <= status < 500 and status != 429 and status not in _UNDECIDED_4XX):
+    if 400 <= status < 500 and status != 429 and status not in _UNDECIDED_4XX:
         return Rejected(f"{ref}: the API server refused ({status}): {said}")
     if status == 429 or status >= 500:
         wait_s = float(retry_after) if retry_after and retry_after.isdigit() else None
@@ -66,4 +69,5 @@ def _is_failed_test(text: str) -> bool:
 
 
 def _is_refusal(text: str) -> bool:
-    return "admission webhook" in text and "denied the request" in text
+    by_webhook = "admission webhook" in text and "denied the request" in text
+    return by_webhook or ("ValidatingAdmissionPolicy" in text and "denied request" in text)
