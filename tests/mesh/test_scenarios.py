@@ -7,6 +7,7 @@ The numbers are those of the list of scenarios in docs/scenarios.md.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 import subprocess
 import threading
@@ -21,12 +22,12 @@ import pytest
 import yaml
 
 from luff.clock import SystemClock
-from luff.errors import MeshBusy, Rejected, RestoreNotVerified
+from luff.errors import MeshBusy, MeshError, Rejected, RestoreNotVerified
 from luff.guard import ROUND_S, Guard
 from luff.inject import Hands, Live, injected
 from luff.lab.api import ApiServer
 from luff.lab.misbehaviour import Rule
-from luff.lifecycle import Phase
+from luff.lifecycle import Intent, Phase
 from luff.mesh import Mesh, Ref
 from luff.mesh.kubernetes import Connection, KubernetesMesh
 from luff.model import Abort, Fault, Target
@@ -39,6 +40,7 @@ from luff.testing import MemoryJournal, NoWatcher
 from luff.withdraw import Withdrawal, remaining, withdraw
 from luff.words import Object
 from tests.mesh.conftest import NAMESPACE
+from tests.misbehaving_proxy import MisbehavingProxy, Toxic, kubeconfig_through
 
 RUN = "0123456789abcdef"
 SCOPE = Scope("a" * 32, "b" * 32)
@@ -122,6 +124,134 @@ def test_10_a_guard_takes_out_what_a_blocked_event_loop_leaves_in_for_too_long(
 
     record_property("cleaned_by", "guard")
     record_property("seconds", asyncio.run(story()))
+
+
+# --- 15: an upgrade in the middle
+
+
+def test_15_a_run_that_ends_leaves_the_twins_of_a_newer_luff_alone(
+    server: ApiServer, adapter: KubernetesMesh, virtual_service: Object, record_property: Told
+) -> None:
+    ref = _stored(server, virtual_service)
+    newer = f"luff.2.{'f' * 16}.whatever.it.means"
+
+    def add(object_: Object) -> None:
+        twin = next(route for route in object_["spec"]["http"] if route["name"] != "all")
+        object_["spec"]["http"].insert(0, {**twin, "name": newer})
+
+    async def story() -> Live:
+        live = Live()
+        async with _injected(adapter, ref, live=live):
+            _edit(server, ref, add)
+        return live
+
+    live = asyncio.run(story())
+
+    assert live.withdrawal is not None
+    assert _names(server, ref) == [newer, "all"]
+    record_property("cleaned_by", "run")
+    record_property("seconds", live.withdrawal.seconds)
+
+
+# --- 19, 20, 21: the network
+
+NETWORK = {
+    "latency": Toxic("latency", seconds=0.5),
+    "reset before the request": Toxic("reset", way="request", times=3),
+    "reset in the answer": Toxic("reset", after_bytes=40, times=3),
+    "half closed": Toxic("half_close", after_bytes=60, times=3),
+    "cut in the request": Toxic("cut", way="request", after_bytes=200, times=3),
+    "cut in the answer": Toxic("cut", after_bytes=300, times=3),
+    "answer lost": Toxic("reply_lost", times=3),
+    "refused": Toxic("refuse", times=5),
+    "black hole": Toxic("black_hole"),
+}
+HOLE_S = 3.0
+"""How long nothing gets through; the client's own limit is far longer."""
+
+
+class BadWay:
+    """This is a mesh whose way to the API server leads through a proxy that can be told to misbehave."""
+
+    def __init__(self, mesh: KubernetesMesh, proxy: MisbehavingProxy) -> None:
+        self.mesh = mesh
+        self._proxy = proxy
+        self._timers: list[threading.Timer] = []
+
+    def misbehave(self, toxic: Toxic) -> None:
+        """Let the proxy misbehave: as often as *toxic* says, or for a while."""
+        self._proxy.set(toxic)
+        if toxic.times is None:
+            self._timers.append(threading.Timer(HOLE_S, self._proxy.set, [None]))
+            self._timers[-1].start()
+
+    def close(self) -> None:
+        """Leave no timer behind."""
+        for timer in self._timers:
+            timer.cancel()
+            timer.join()
+        self.mesh.close()
+
+
+@pytest.fixture
+def bad_way(server: ApiServer, tmp_path: Path) -> Iterator[BadWay]:
+    """Return a way that is good until it is told otherwise."""
+    server.misbehaviour.clear()
+    server.write_kubeconfig(tmp_path / "straight")
+    with MisbehavingProxy() as proxy:
+        port = proxy.start(("127.0.0.1", int(server.url.rpartition(":")[2])))
+        kubeconfig = kubeconfig_through(port, tmp_path / "straight", tmp_path / "through")
+        way = BadWay(KubernetesMesh.connect(Connection(str(kubeconfig), "luff-lab", kind="lab")), proxy)
+        yield way
+        way.close()
+
+
+@pytest.mark.parametrize("toxic", NETWORK.values(), ids=NETWORK)
+def test_19_a_bad_network_at_the_restore_is_waited_out(
+    server: ApiServer, bad_way: BadWay, virtual_service: Object, record_property: Told, toxic: Toxic
+) -> None:
+    ref = _stored(server, virtual_service)
+
+    async def story() -> Live:
+        live = Live()
+        async with _injected(bad_way.mesh, ref, live=live):
+            bad_way.misbehave(toxic)
+        return live
+
+    live = asyncio.run(story())
+
+    assert live.withdrawal is not None
+    assert _names(server, ref) == ["all"]
+    record_property("cleaned_by", "run")
+    record_property("seconds", live.withdrawal.seconds)
+
+
+@pytest.mark.parametrize("toxic", NETWORK.values(), ids=NETWORK)
+def test_20_a_bad_network_at_the_inject_leaves_nothing(
+    server: ApiServer, bad_way: BadWay, virtual_service: Object, record_property: Told, toxic: Toxic
+) -> None:
+    ref = _stored(server, virtual_service)
+
+    class Arming(MemoryJournal):
+        """This is the last that is asked before the patch is sent."""
+
+        async def arm(self, intent: Intent) -> None:
+            await super().arm(intent)
+            bad_way.misbehave(toxic)
+
+    async def story() -> Live:
+        live = Live()
+        with contextlib.suppress(MeshError):
+            async with _injected(bad_way.mesh, ref, live=live, journal=Arming()):
+                pass
+        return live
+
+    live = asyncio.run(story())
+
+    assert live.withdrawal is not None, "it was armed, so that something may have been sent"
+    assert _names(server, ref) == ["all"]
+    record_property("cleaned_by", "run")
+    record_property("seconds", live.withdrawal.seconds)
 
 
 # --- 24, 26: others write all the time; reads that show the past
@@ -621,6 +751,52 @@ def test_50_a_namespace_that_goes_in_mid_run_takes_the_twins_along_and_that_is_p
     assert gone.withdrawal.object_ is None
     record_property("cleaned_by", "run")
     record_property("seconds", gone.withdrawal.seconds)
+
+
+# --- 48: Argo Rollouts
+
+
+def test_48_what_rollouts_does_to_an_object_survives_and_twins_go(
+    server: ApiServer, adapter: KubernetesMesh, virtual_service: Object, record_property: Told
+) -> None:
+    """It sets weights of named routes, puts managed ones on top, and writes the whole list back as it read it."""
+    ref = _stored(server, virtual_service)
+    managed = {
+        "name": "set-header",
+        "match": [{"headers": {"x-canary": {"exact": "1"}}}],
+        "route": [{"destination": {"host": "stock", "subset": "canary"}, "weight": 100}],
+    }
+
+    def rollout(object_: Object) -> None:
+        routes = object_["spec"]["http"]
+        twin = next(route for route in routes if str(route["name"]).startswith("luff."))
+        routes[-1]["route"] = [
+            {"destination": {"host": "stock", "subset": subset}, "weight": weight}
+            for subset, weight in (("stable", 80), ("canary", 20))
+        ]
+        # A name that stands twice is duplicated once more at each of its steps.
+        object_["spec"]["http"] = [managed, *routes, twin, twin]
+
+    def abort(object_: Object) -> None:
+        object_["spec"]["http"] = [route for route in object_["spec"]["http"] if route != managed]
+
+    async def story() -> Live:
+        live = Live()
+        async with _injected(adapter, ref, live=live):
+            _edit(server, ref, rollout)
+            rolled.extend(_names(server, ref))
+            _edit(server, ref, abort)
+        return live
+
+    rolled: list[str | None] = []
+    live = asyncio.run(story())
+
+    assert len(rolled) == 5
+    assert live.withdrawal is not None
+    [left] = http_routes(_now(server, ref))
+    assert [each["weight"] for each in left["route"]] == [80, 20]
+    record_property("cleaned_by", "run")
+    record_property("seconds", live.withdrawal.seconds)
 
 
 # --- 58: many at once

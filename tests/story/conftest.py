@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from luff.outcome import Outcome
 from luff.store import RunFilter, Store
 from tests.factories import valid, validate
 
@@ -143,7 +144,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture
-def shell(home: dict[str, str], tmp_path: Path) -> Iterator[Shell]:
+def shell(home: dict[str, str], tmp_path: Path, record_property: Callable[[str, object], None]) -> Iterator[Shell]:
     """Return a shell in an empty folder with a store of its own; nothing may be injected afterwards."""
     made = Shell(tmp_path, {**home, "LUFF_STORE": f"sqlite:///{tmp_path}/luff.db"})
     yield made
@@ -154,15 +155,27 @@ def shell(home: dict[str, str], tmp_path: Path) -> Iterator[Shell]:
         for pipe in (process.stdout, process.stderr):
             if pipe is not None:
                 pipe.close()
-    _validate_all(tmp_path)
+    for outcome in _validate_all(tmp_path):
+        _record(outcome, record_property)
     left = made.luff("status", "--lab")
     if left.code:
         made.luff("restore", "--lab", "--all")
     assert left.code == 0, left
 
 
-def _validate_all(folder: Path) -> None:
-    """Hold every outcome that a test's commands wrote or kept in history to the published schema."""
+def _record(outcome: Outcome, record: Callable[[str, object], None]) -> None:
+    """Give the proof's report what it shows of a run."""
+    record("seed", outcome.seed)
+    record("cleaned_by", "nothing was injected" if outcome.restore is None else "run")
+    if outcome.restore is not None:
+        record("seconds", outcome.restore.seconds)
+    if outcome.evidence is not None:
+        record("exposure", outcome.evidence.exposure)
+
+
+def _validate_all(folder: Path) -> list[Outcome]:
+    """Hold every outcome that a test's commands wrote or kept in history to the published schema, and return those in history."""
+    kept: list[Outcome] = []
     for path in folder.glob("*.json"):
         document = json.loads(path.read_text())
         if isinstance(document, dict) and "outcomes" in document:
@@ -171,7 +184,9 @@ def _validate_all(folder: Path) -> None:
         with Store.open(f"sqlite:///{folder}/luff.db") as store:
             for row in store.runs(RunFilter(), limit=100):
                 if row.verdict is not None:
-                    valid(store.outcome(row.run))
+                    kept.append(store.outcome(row.run))
+                    valid(kept[-1])
+    return kept
 
 
 EXPERIMENT = """\
