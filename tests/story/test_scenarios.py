@@ -27,8 +27,10 @@ import yaml
 from luff.lock import LEASE_S
 from tests.story.conftest import EXPERIMENT, Shell, until
 
-AWAY_S = 6.0
-"""Longer than the pauses of a restore, shorter than its patience and than the Lease."""
+AWAY_S = float(os.environ.get("LUFF_TEST_AWAY", "6"))
+"""Longer than the pauses of a restore, shorter than its patience; 60 s in `make prove`, which is longer than the Lease."""
+STORM_TIMES = int(os.environ.get("LUFF_TEST_STORM", "4"))
+"""How often a storm refuses; each refusal asks for a second of patience."""
 BOOKINFO = "/apis/networking.istio.io/v1/namespaces/bookinfo/virtualservices/ratings"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/bookinfo/leases"
 
@@ -144,7 +146,7 @@ def test_9_a_run_that_slept_longer_than_its_lease_finds_that_it_lost_it(
 
 
 STORMS = {
-    "429": {"action": "status", "code": 429, "retry_after": 1, "times": 4},
+    "429": {"action": "status", "code": 429, "retry_after": 1, "times": STORM_TIMES},
     "503": {"action": "status", "code": 503, "times": 6},
     "closed": {"action": "close", "times": 6},
 }
@@ -170,6 +172,7 @@ def test_23_a_storm_at_the_inject_ends_the_run_and_leaves_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("storm", STORMS.values(), ids=STORMS)
 def test_23_a_storm_at_the_restore_is_waited_out(
     shell: Shell, api: Api, live: Callable[[], subprocess.Popen[str]], storm: dict[str, Any]
@@ -187,6 +190,7 @@ def test_23_a_storm_at_the_restore_is_waited_out(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_19_an_api_that_is_away_at_the_restore_is_waited_for(
     shell: Shell, api: Api, live: Callable[[], subprocess.Popen[str]]
 ) -> None:
@@ -208,6 +212,7 @@ def test_19_an_api_that_is_away_at_the_restore_is_waited_for(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(240)
 def test_18_an_api_that_is_away_at_the_inject_ends_the_run_and_leaves_nothing(
     shell: Shell, quick: Path, api: Api
 ) -> None:
@@ -217,7 +222,7 @@ def test_18_an_api_that_is_away_at_the_inject_ends_the_run_and_leaves_nothing(
     api.misbehave(plural="*", verb="*", action="close", times=1_000_000)
 
     time_up = time.monotonic() + AWAY_S
-    until(lambda: time.monotonic() > time_up or running.poll() is not None)
+    until(lambda: time.monotonic() > time_up or running.poll() is not None, within_s=AWAY_S + 60.0)
     api.client.delete("/luff/misbehave")
     done = shell.finish(running)
 
@@ -364,12 +369,29 @@ def test_51_of_two_that_start_at_the_same_moment_exactly_one_runs(shell: Shell, 
     assert not api.leases()
 
 
-def test_44_self_heal_is_warned_of_and_a_revert_ends_the_run(
-    shell: Shell, api: Api, endless: Path, live: Callable[[], subprocess.Popen[str]]
+CONTROLLERS = {
+    "Argo CD": (
+        ("annotate", "argocd.argoproj.io/tracking-id=shop:networking.istio.io/VirtualService:bookinfo/ratings"),
+        "argo_cd_may_revert",
+        "skip-reconcile",
+    ),
+    "Flux": (("label", "kustomize.toolkit.fluxcd.io/name=shop"), "flux_may_revert", "flux suspend"),
+}
+
+
+@pytest.mark.parametrize(("mark", "rule", "advice"), CONTROLLERS.values(), ids=CONTROLLERS)
+def test_44_a_controller_that_reverts_is_warned_of_and_ends_the_run(
+    shell: Shell,
+    api: Api,
+    endless: Path,
+    live: Callable[[], subprocess.Popen[str]],
+    mark: tuple[str, str],
+    rule: str,
+    advice: str,
 ) -> None:
-    tracking = "argocd.argoproj.io/tracking-id"
     target = ("vs", "ratings", "-n", "bookinfo")
-    before = shell.kubectl("annotate", *target, f"{tracking}=shop:networking.istio.io/VirtualService:bookinfo/ratings")
+    verb, said = mark
+    before = shell.kubectl(verb, *target, said)
     assert before.code == 0, before
     original = shell.virtual_service("ratings")["spec"]["http"]
     try:
@@ -380,12 +402,12 @@ def test_44_self_heal_is_warned_of_and_a_revert_ends_the_run(
         assert reverted.code == 0, reverted
         done = shell.finish(running)
     finally:
-        shell.kubectl("annotate", *target, f"{tracking}-")
+        shell.kubectl(verb, *target, said.partition("=")[0] + "-")
 
-    assert "argo_cd_may_revert" in planned.out, planned
-    assert "skip-reconcile" in planned.out
+    assert rule in planned.out, planned
+    assert advice in planned.out, planned
     assert done.code == 3, done
     outcome = _outcome(shell)
     assert outcome["reason"] == "fault_removed"
-    assert any(step["phase"] == "mind" and "argo_cd" in step["note"] for step in outcome["timeline"])
+    assert any(step["phase"] == "mind" and rule in step["note"] for step in outcome["timeline"])
     assert shell.virtual_service("ratings")["spec"]["http"] == original

@@ -6,11 +6,15 @@ import asyncio
 from typing import Any
 
 from luff.lifecycle import Phase
+from luff.mesh import Kind, Ref
 from luff.parse import parse_documents
+from luff.patches import clone
 from luff.run import Options, run_experiment
 from luff.store import Store
 from luff.testing import Cluster
 from tests.web.conftest import experiment, serving, world_on
+
+STOCK = Ref(Kind.VIRTUAL_SERVICE, "shop", "stock")
 
 
 class Silent:
@@ -27,32 +31,64 @@ class Silent:
         pass
 
 
-def test_what_a_dead_server_left_is_restored_first(store: Store, cluster: Cluster) -> None:
+async def _die(store: Store, cluster: Cluster) -> str:
+    """Play a server that is killed while a run of it is live; returns the run."""
     found = parse_documents([("x.yaml", experiment("long", duration="300s"))]).experiments[0]
+    world, live = world_on(cluster, store), asyncio.Event()
+    running = asyncio.create_task(run_experiment(found, world, options=Options(actor="dead"), progress=Silent(live)))
+    await asyncio.wait_for(live.wait(), 20)
+    world.mesh.kill()  # type: ignore[attr-defined]  # a SimMesh
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    return store.open_intents()[0].intent.run
 
-    async def die() -> str:
-        world, live = world_on(cluster, store), asyncio.Event()
-        running = asyncio.create_task(
-            run_experiment(found, world, options=Options(actor="dead"), progress=Silent(live))
-        )
-        await asyncio.wait_for(live.wait(), 20)
-        world.mesh.kill()  # type: ignore[attr-defined]  # a SimMesh
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        return store.open_intents()[0].intent.run
 
-    async def come_back(run: str) -> None:
-        async with serving(store, cluster) as server:
-            faults = (await server.client.get("/api/v1/faults")).json()
+async def _come_back(store: Store, cluster: Cluster) -> None:
+    async with serving(store, cluster) as server:
+        faults = (await server.client.get("/api/v1/faults")).json()
 
-        assert faults["items"] == []
-        assert faults["error"] is None
-        assert store.open_intents() == []
-        assert store.timeline(run)[-1].phase is Phase.CLEAN
+    assert faults["items"] == []
+    assert faults["error"] is None
+    assert store.open_intents() == []
 
-    run = asyncio.run(die())
-    left = [
-        route["name"] for ref, each in cluster.objects.items() if ref.name == "stock" for route in each["spec"]["http"]
-    ]
-    assert len(left) > 1
-    asyncio.run(come_back(run))
+
+def _routes(cluster: Cluster) -> list[str]:
+    return [route["name"] for ref, each in cluster.objects.items() if ref == STOCK for route in each["spec"]["http"]]
+
+
+def test_what_a_dead_server_left_is_restored_first(store: Store, cluster: Cluster) -> None:
+    run = asyncio.run(_die(store, cluster))
+    assert len(_routes(cluster)) > 1
+
+    asyncio.run(_come_back(store, cluster))
+
+    assert store.timeline(run)[-1].phase is Phase.CLEAN
+
+
+def test_a_journal_row_whose_object_is_gone_is_closed(store: Store, cluster: Cluster) -> None:
+    run = asyncio.run(_die(store, cluster))
+    cluster.remove(STOCK)
+
+    asyncio.run(_come_back(store, cluster))
+
+    assert store.timeline(run)[-1].phase is Phase.CLEAN
+    assert STOCK not in cluster.objects
+
+
+def test_a_journal_from_an_old_backup_touches_nothing_that_is_clean(store: Store, cluster: Cluster) -> None:
+    """The backup says that a run is live which ended long ago; its twins are gone, and somebody has written since."""
+    run = asyncio.run(_die(store, cluster))
+
+    def end_and_change(object_: dict[str, Any]) -> None:
+        object_["spec"]["http"] = [route for route in object_["spec"]["http"] if not route["name"].startswith("luff.")]
+        object_["spec"]["http"].append({"name": "hotfix", "route": [{"destination": {"host": "stock"}}]})
+
+    cluster.edit(STOCK, end_and_change)
+    before = clone(cluster.objects[STOCK]["spec"])
+    version = cluster.objects[STOCK]["metadata"]["resourceVersion"]
+
+    asyncio.run(_come_back(store, cluster))
+
+    assert store.timeline(run)[-1].phase is Phase.CLEAN
+    assert cluster.objects[STOCK]["spec"] == before
+    assert cluster.objects[STOCK]["metadata"]["resourceVersion"] == version, "a read that is late enough is proof"
