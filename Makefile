@@ -24,10 +24,16 @@ lint: $(VENV)/.dev ## Check style, types and the import contracts.
 	@$(BIN)/lint-imports
 
 PROVE_MINUTES ?= 45
-prove: $(VENV)/.dev ## Prove the restore protocol: every schedule, every mutant, 200 kills; writes build/proof.
-	@$(BIN)/python -m tests.crash.prove --minutes $(PROVE_MINUTES) --out build/proof
-	@LUFF_TEST_KILLS=200 LUFF_TEST_PROOF=$(CURDIR)/build/proof $(BIN)/python -m pytest -q tests/story/test_kills.py
-	@LUFF_TEST_WHOLE=1 $(BIN)/python -m pytest -q tests/story/test_selftest.py
+PROVE_KILLS ?= 200
+PROVE_ORPHANS ?= 20
+prove: $(VENV)/.dev ## Prove the restore protocol: every schedule, every mutant, 200 kills, 58 scenarios; writes build/proof.
+	@failed=; \
+	$(BIN)/python -m tests.crash.prove --minutes $(PROVE_MINUTES) --out build/proof || failed="$$failed schedules"; \
+	LUFF_TEST_KILLS=$(PROVE_KILLS) LUFF_TEST_ORPHANS=$(PROVE_ORPHANS) LUFF_TEST_PROOF=$(CURDIR)/build/proof \
+	  $(BIN)/python -m pytest -q tests/story/test_kills.py || failed="$$failed kills"; \
+	$(BIN)/python -m tests.scenes.prove --out build/proof || failed="$$failed scenarios"; \
+	LUFF_TEST_WHOLE=1 $(BIN)/python -m pytest -q tests/story/test_selftest.py || failed="$$failed selftest"; \
+	test -z "$$failed" || { echo "not proven:$$failed" >&2; exit 1; }
 
 bench: $(VENV)/.dev $(VENV)-bench/.made ## Measure, and print the figures side by side.
 	@$(BIN)/python bench/all.py

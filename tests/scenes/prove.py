@@ -68,7 +68,8 @@ def rows_of(scenario: Scenario, junit: Path, *, ended: str) -> list[Row]:
 
 
 def _row(scenario: Scenario, case: ElementTree.Element) -> Row:
-    said = {str(each.get("name")): str(each.get("value")) for each in case.iter("property")}
+    # What a test says itself comes before what its fixtures make of the outcomes that it left.
+    said = {str(each.get("name")): str(each.get("value")) for each in reversed(list(case.iter("property")))}
     result = "clean"
     for tag, word in (("failure", "FAILED"), ("error", "FAILED"), ("skipped", "not played")):
         for each in case.iter(tag):

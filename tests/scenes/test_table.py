@@ -91,5 +91,5 @@ def test_the_report_says_how_many_failed_and_names_what_was_not_played() -> None
     text = markdown([Row(7, "test_a", "clean", "guard", "0.2", "1.0", "7"), Row(9, "test_b", "FAILED: x")], took_s=61.0)
 
     assert "1 of 2 failed" in text
-    assert "| 7 | kill -9 at every point | test_a | clean | guard | 0.2 | 1.0 | 7 |" in text
+    assert "| 7 | kill -9 at every point | test_a | clean | guard | 0.20 | 1.0 | 7 |" in text
     assert "the node is lost" in text
