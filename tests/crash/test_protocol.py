@@ -31,8 +31,12 @@ def test_extra(extra: Callable[[], None]) -> None:
     extra()
 
 
-def test_a_slice_of_all_schedules_ends_clean(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_slice_of_all_schedules_ends_clean(
+    capsys: pytest.CaptureFixture[str], record_property: Callable[[str, object], None]
+) -> None:
     tally = Tally()
+    record_property("seed", SEED)
+    record_property("cleaned_by", "the run, its guard, or a reaper at the end")
     for schedule in itertools.chain(few_schedules(), schedules_of_the_slice(SEED, 400)):
         try:
             tally.play(schedule)

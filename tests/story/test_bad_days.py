@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from luff.lab.state import read_state
 from tests.story.conftest import Shell, until
@@ -226,3 +227,77 @@ def test_57_who_sends_the_secret_is_hit_for_as_long_as_the_run_lasts_and_no_long
     assert bystander, "who does not send it is not hit"
     assert done.code == 143, done
     assert afterwards, "the secret of a run that is over hits nobody"
+
+
+# --- what a restore meets in the hands of somebody who may not, and in names that make no sense
+
+RUN = "0123456789abcdef"
+BROKEN = f"luff.1.{RUN}.broken"
+
+
+@pytest.fixture
+def viewer(shell: Shell, api: Api) -> Path:
+    """Return a kubeconfig of somebody who may read and not patch, as one of a cluster."""
+    token = "v13wer"
+    assert api.client.put("/luff/users/viewer", content=token).status_code == 204
+    api.misbehave(action="forbid", verb="patch", plural="virtualservices", user="viewer")
+    document = yaml.safe_load(Path(shell.environment["KUBECONFIG"]).read_text())
+    document["users"][0]["user"] = {"token": token}
+    path = shell.folder / "viewer"
+    path.touch(mode=0o600)
+    path.write_text(yaml.safe_dump(document))
+    return path
+
+
+@pytest.fixture
+def left_behind(shell: Shell) -> Iterator[Callable[[str], None]]:
+    """Return a function that leaves a twin of that name in bookinfo/ratings; all is undone afterwards."""
+    before = shell.virtual_service("ratings")["spec"]
+
+    def leave(name: str) -> None:
+        twin = {
+            **before["http"][-1],
+            "name": name,
+            "match": [{"headers": {"x-luff-run": {"prefix": f"{'a' * 32}."}}}],
+            "headers": {"response": {"set": {"x-luff-flags": "%RESPONSE_FLAGS%"}}},
+        }
+        _replace(shell, {**before, "http": [twin, *before["http"]]})
+
+    yield leave
+    _replace(shell, before)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [f"luff.1.{RUN}.1.2.0", BROKEN], ids=["expired", "malformed"])
+def test_who_may_read_and_not_patch_is_told_with_7_what_to_run_and_nothing_is_disturbed(
+    shell: Shell, viewer: Path, left_behind: Callable[[str], None], name: str
+) -> None:
+    left_behind(name)
+    before = shell.virtual_service("ratings")
+
+    done = shell.luff("restore", RUN, "--context", "luff-lab", KUBECONFIG=str(viewer), LUFF_LAB_DIR="")
+
+    assert done.code == 7, done
+    command = f"luff restore {RUN} -n bookinfo --context luff-lab"
+    assert f"next: run `{command}` with credentials that may patch VirtualServices" in done.err, done
+    assert shell.virtual_service("ratings") == before
+    # And it is what helps.
+    helped = shell.luff(*command.split()[1:], LUFF_LAB_DIR="")
+    assert helped.code == 0, helped
+    assert name not in [route.get("name") for route in shell.virtual_service("ratings")["spec"]["http"]]
+
+
+def test_a_malformed_name_is_shown_and_removed_by_a_plain_restore(
+    shell: Shell, left_behind: Callable[[str], None]
+) -> None:
+    before = shell.virtual_service("ratings")["spec"]
+    left_behind(BROKEN)
+
+    seen = shell.luff("status", "--lab")
+    done = shell.luff("restore", "--lab")
+
+    assert seen.code == 1, seen
+    assert RUN in seen.out
+    assert "luff restore" in seen.out + seen.err, seen
+    assert done.code == 0, done
+    assert shell.virtual_service("ratings")["spec"] == before
