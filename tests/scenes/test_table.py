@@ -87,6 +87,13 @@ def test_a_scenario_that_wrote_nothing_is_a_failure_with_what_ended_it(tmp_path:
     assert row.result == "FAILED: after 300 s"
 
 
+def test_what_a_test_says_itself_comes_before_what_its_fixtures_say(tmp_path: Path) -> None:
+    later = '<property name="cleaned_by" value="run"/></properties>'
+    (tmp_path / "x.xml").write_text(JUNIT.replace("</properties>", later))
+
+    assert rows_of(SCENARIOS[6], tmp_path / "x.xml", ended="")[0].cleaned_by == "guard"
+
+
 def test_the_report_says_how_many_failed_and_names_what_was_not_played() -> None:
     text = markdown([Row(7, "test_a", "clean", "guard", "0.2", "1.0", "7"), Row(9, "test_b", "FAILED: x")], took_s=61.0)
 
