@@ -141,7 +141,10 @@ def _orphan_once(shell: Shell, experiment: Path, watch: Callable[[], bool], rng:
 def test_nothing_is_left_after_a_kill_at_any_moment(
     shell: Shell, watch: Callable[[], bool], capsys: pytest.CaptureFixture[str], record_property: Told
 ) -> None:
-    live = _kill_them(shell, watch, KILLS, _kill_once, capsys, record_property, "kills")
+    experiment = shell.folder / "killed.yaml"
+    experiment.write_text(EXPERIMENT.format(name="killed", rate="40/s", duration="20s", at_least="95%"))
+
+    live = _kill_them(shell, experiment, watch, KILLS, _kill_once, capsys, record_property, "kills")
 
     record_property("cleaned_by", "guard")
     assert all(seconds < CLEAN_WITHIN_S for seconds in live), live
@@ -150,11 +153,12 @@ def test_nothing_is_left_after_a_kill_at_any_moment(
 @pytest.mark.slow
 @pytest.mark.timeout(max(300, ORPHANS * 60))
 def test_a_reaper_cleans_up_after_a_kill_that_takes_the_guard_along(
-    shell: Shell, watch: Callable[[], bool], capsys: pytest.CaptureFixture[str], record_property: Told
+    shell: Shell, endless: Path, watch: Callable[[], bool], capsys: pytest.CaptureFixture[str], record_property: Told
 ) -> None:
     reaper = shell.start("reaper", "--lab", "--every", str(REAPER_EVERY_S))
 
-    live = _kill_them(shell, watch, ORPHANS, _orphan_once, capsys, record_property, "orphans")
+    # One that is live for sure when it is killed.
+    live = _kill_them(shell, endless, watch, ORPHANS, _orphan_once, capsys, record_property, "orphans")
     reaper.terminate()
     assert shell.finish(reaper).code == 0
 
@@ -164,6 +168,7 @@ def test_a_reaper_cleans_up_after_a_kill_that_takes_the_guard_along(
 
 def _kill_them(
     shell: Shell,
+    experiment: Path,
     watch: Callable[[], bool],
     how_many: int,
     kill: Callable[[Shell, Path, Callable[[], bool], random.Random, int], Killed],
@@ -172,8 +177,6 @@ def _kill_them(
     word: str,
 ) -> list[float]:
     """Kill *how_many* runs, hold each to the object as it was with the edit in it; returns the times to clean, sorted."""
-    experiment = shell.folder / "killed.yaml"
-    experiment.write_text(EXPERIMENT.format(name="killed", rate="40/s", duration="20s", at_least="95%"))
     before = shell.virtual_service("ratings")["spec"]
     rng = random.Random(SEED)
     kills = []
