@@ -117,8 +117,11 @@ def _play_now(scenario: Scenario, names: Sequence[str], folder: Path, *, within_
         try:
             code = process.wait(within_s)
         except subprocess.TimeoutExpired:
-            _end(process)
             return rows_of(scenario, junit, ended=f"it was not over after {within_s:.0f} s")
+        finally:
+            # Also when we are ended ourselves: it is in a session of its own.
+            if process.poll() is None:
+                _end(process)
     return rows_of(scenario, junit, ended=f"pytest ended with {code}")
 
 
@@ -184,6 +187,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", type=int, nargs="*", default=[], help="numbers of scenarios")
     parser.add_argument("--within", type=float, default=WITHIN_S, help="seconds for one scenario")
     chosen = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     began_s, rows, known = time.monotonic(), list[Row](), dict[str, list[Row]]()
     logs = chosen.out / "scenarios"
     logs.mkdir(parents=True, exist_ok=True)
