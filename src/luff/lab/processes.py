@@ -14,13 +14,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["PROXY_VARIABLES", "clean_environment", "end_all", "spawn", "tail"]
+__all__ = ["PROXY_VARIABLES", "clean_environment", "end_all", "spawn", "tail", "todo_after"]
 
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "no_proxy")
 END_WITHIN_S = 5.0
 LOOK_EVERY_S = 0.02
 TAIL_LINES = 8
 _TAIL_BYTES = 8192
+_ASSERTION = "[critical][assert]"
 _PR_SET_PDEATHSIG = 1
 
 
@@ -87,6 +88,18 @@ def tail(path: Path, lines: int = TAIL_LINES) -> str:
     try:
         with path.open("rb") as log:
             log.seek(max(0, os.fstat(log.fileno()).st_size - _TAIL_BYTES))
-            return "\n".join(log.read().decode(errors="replace").splitlines()[-lines:])
+            said = log.read().decode(errors="replace").splitlines()
     except OSError:
         return ""
+    # Where Envoy gave up on an assertion, that line says why, and a page of addresses follows it.
+    failed = [line for line in said if _ASSERTION in line]
+    return "\n".join(failed[-1:] or said[-lines:])
+
+
+def todo_after(said: str) -> str:
+    """Return what to do about *said*, the last words of a program that did not come up."""
+    if "inotify" in said:
+        return (
+            "raise it with `sysctl fs.inotify.max_user_instances=1024`, or end other labs: each proxy takes two to five"
+        )
+    return "correct what it says"

@@ -35,7 +35,7 @@ from luff.lab.api import ApiServer
 from luff.lab.envoy import FLUSH_EVERY_MS, bootstrap
 from luff.lab.pods import METRICS_PATH, METRICS_PORTS, ProxyPage, pod_object
 from luff.lab.ports import LOOPBACK, Ports
-from luff.lab.processes import clean_environment, end_all, spawn, tail
+from luff.lab.processes import clean_environment, end_all, spawn, tail, todo_after
 from luff.lab.pushing import Pusher
 from luff.lab.state import LOCK, STATE, LabState, WorkloadState, labs_folder
 from luff.lab.statuses import ApiError
@@ -263,7 +263,7 @@ class Supervisor:
                 ended = f"{name} ended with {code} before it was ready"
                 if not said:
                     raise LabError(f"{ended}, and said nothing", next_step=silent)
-                raise LabError(f"{ended}:\n{said}", next_step="correct what it says")
+                raise LabError(f"{ended}:\n{said}", next_step=todo_after(said))
             if time.monotonic() > until_s:
                 raise LabError(
                     f"{name} was not ready within {within_s:g} s; the end of its output:\n{tail(log)}",
