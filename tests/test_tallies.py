@@ -440,6 +440,68 @@ def test_a_client_error_or_a_broken_fault_arm_does_not_trip_it() -> None:
     assert not _fed(_checks(LATENCY), samples).breached
 
 
+def _undecided_before_failing_control(arm: Arm | None) -> Samples:
+    """Return a control arm that fails at once, behind a request of *arm* that hangs."""
+    samples = Samples()
+    if arm is not None:
+        samples.open(arm, Phase.FAULT, 0, 0)
+    _add(samples, 20, arm=Arm.CONTROL, status=503, every_ms=50)
+    return samples
+
+
+@pytest.mark.parametrize("hanging", [None, Arm.FAULT, Arm.CONTROL])
+@pytest.mark.parametrize("settled", [0, 1 << 40])
+def test_neither_a_hanging_request_nor_evidence_to_come_blinds_the_tripwire(hanging: Arm | None, settled: int) -> None:
+    samples = _undecided_before_failing_control(hanging)
+    judge = Judge(_checks(LATENCY))
+    for _ in range(2):
+        judge.feed(samples, _evidence(samples, settled_through=settled))
+        assert judge.breached
+
+
+def test_errors_that_come_sooner_than_answers_do_not_trip_what_is_usual() -> None:
+    tripped = 0
+    for seed in range(100):
+        rng, samples, judge = random.Random(seed), Samples(), Judge(_checks(LATENCY))
+        waiting: list[tuple[int, int]] = []
+        for place in range(600):
+            at = place * 50 * MS
+            number = samples.open(Arm.CONTROL, Phase.FAULT, 0, at)
+            if rng.random() < 0.05:
+                samples.close(number, done_ns=at + MS, status=503)
+            else:
+                waiting.append((at + 5 * S, number))
+            while waiting and waiting[0][0] <= at:
+                done_ns, answered = waiting.pop(0)
+                samples.close(answered, done_ns=done_ns, status=200)
+            if place % 5 == 0:
+                judge.feed(samples, Evidence("lab-log", "request"))
+        tripped += judge.breached
+    assert tripped <= 1
+
+
+def test_the_tripwire_sees_the_same_in_many_looks_as_in_one() -> None:
+    rng, samples, many = random.Random(5), Samples(), Judge(_checks(LATENCY))
+    hanging: list[int] = []
+    for place in range(400):
+        number = samples.open(Arm.CONTROL, Phase.FAULT, 0, place * 50 * MS)
+        if rng.random() < 0.1:
+            hanging.append(number)
+        else:
+            samples.close(number, done_ns=place * 50 * MS + MS, status=500 if rng.random() < 0.04 else 200)
+        if len(hanging) > 3:
+            samples.close(hanging.pop(0), done_ns=place * 50 * MS, failure=Failure.CUT)
+        many.feed(samples, Evidence("lab-log", "request"))
+    for number in hanging:
+        samples.close(number, done_ns=30 * S, status=200)
+    while not many.breached:
+        _add(samples, arm=Arm.CONTROL, status=500)
+        many.feed(samples, Evidence("lab-log", "request"))
+        once = Judge(_checks(LATENCY))
+        once.feed_all(samples, Evidence("lab-log", "request"))
+        assert once.breached is many.breached
+
+
 Window = Callable[[Samples, int], None]
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -171,6 +171,8 @@ class Judge:
     behind: bool = False
     read: int = 0
     """How many rows were read so far."""
+    _watched: int = 0
+    """Up to where the tripwire needs to look at no request again."""
     _control_n: int = 0
     _control_errors: int = 0
     _baseline_ns: dict[Arm, int] = field(default_factory=dict)
@@ -185,6 +187,7 @@ class Judge:
 
     def feed(self, samples: Samples, evidence: Evidence) -> bool:
         """Read on as far as everything is known, at most `READ_MOST` rows, and return whether every check of this phase has decided."""
+        self._watch_control(samples)
         known = self._known(samples, evidence, self.read + READ_MOST + 1)
         end = min(known, self.read + READ_MOST)
         self._read(samples, evidence, end)
@@ -198,6 +201,7 @@ class Judge:
 
     def feed_all(self, samples: Samples, evidence: Evidence) -> None:
         """Read as far as everything is known, however long that takes: for when no loop has to turn."""
+        self._watch_control(samples)
         end = self._known(samples, evidence, len(samples))
         while self.read < end:
             self._read(samples, evidence, min(end, self.read + 50 * READ_MOST))
@@ -221,8 +225,6 @@ class Judge:
             rows = samples.judged_rows(arm, begin=begin, end=end)
             if not rows:
                 continue
-            if arm is Arm.CONTROL:
-                self._watch_control(samples, rows)
             absent = _absent(rows, arm, evidence)
             for check in self.checks:
                 compared = check.method == "comparison" or isinstance(check.expectation, FallbackExpectation)
@@ -252,21 +254,35 @@ class Judge:
             self._baseline_ns[arm] = int(stats.quantile(warm, 0.95)) if warm else 0
         return self._baseline_ns[arm]
 
-    def _watch_control(self, samples: Samples, rows: Sequence[int]) -> None:
-        failure, status, most, wanted = (
-            samples.failure,
-            samples.status,
-            self.control_errors_most,
-            -math.log(BREACH_ALPHA),
+    def _watch_control(self, samples: Samples) -> None:
+        """
+        Look at the control arm alone, in due order, whatever is undecided.
+
+        The tripwire waits neither for the fault arm, which hangs just when a
+        pool is full, nor for evidence. And what control itself still waits for
+        counts as good until it is decided: that finds too few errors and never
+        too many, so that one hanging bystander hides no other.
+        """
+        failure, status, done = samples.failure, samples.status, samples.done_ns
+        rows = samples.judged_rows(Arm.CONTROL, begin=self._watched, end=len(samples))
+        errors = [place for place, n in enumerate(rows) if failure[n] or status[n] >= 500]
+        if not self.breached:
+            self.breached = any(
+                self._breaches(self._control_errors + among, self._control_n + place + 1)
+                for among, place in enumerate(errors, start=1)
+            )
+        settled = next((place for place, n in enumerate(rows) if done[n] == PENDING), len(rows))
+        self._control_errors += bisect_left(errors, settled)
+        self._control_n += settled
+        self._watched = rows[settled] if settled < len(rows) else len(samples)
+
+    def _breaches(self, errors: int, requests: int) -> bool:
+        most, wanted = self.control_errors_most, -math.log(BREACH_ALPHA)
+        return (
+            errors > most * requests
+            and stats.most_log_e(errors, requests, most) >= wanted
+            and stats.guard_log_e(errors, requests, most) >= wanted
         )
-        errors = [place for place, n in enumerate(rows, start=1) if failure[n] or status[n] >= 500]
-        for place in () if self.breached else errors:
-            self._control_errors += 1
-            k, n = self._control_errors, self._control_n + place
-            if k > most * n and stats.most_log_e(k, n, most) >= wanted and stats.guard_log_e(k, n, most) >= wanted:
-                self.breached = True
-                break
-        self._control_n += len(rows)
 
     def _decided(self, check: PlannedCheck) -> bool:
         if check.method == "windows":
