@@ -20,6 +20,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from luff import stats
+from luff.bystanders import bystanders_of
 from luff.model import Experiment
 from luff.samples import PENDING, Evidence, Failure, Samples
 from luff.words import Arm
@@ -38,6 +39,7 @@ class Exposure:
     This is how many of *sent* requests met the fault: *least* for certain, *most* at the most.
 
     *fired* is what was counted: calls, or requests where luff saw them itself.
+    Where each request is seen, *sent* is without `luff.bystanders`.
     """
 
     sent: int
@@ -51,7 +53,10 @@ def exposure(samples: Samples, evidence: Evidence, experiment: Experiment) -> Ex
     rows = _judged(samples, Arm.FAULT)
     sent = len(rows)
     if evidence.per == "request":
-        attempts = evidence.attempts
+        attempts, elsewhere = evidence.attempts, bystanders_of(samples, evidence).sent
+        if elsewhere:
+            rows = [n for n in rows if samples.request[n] not in elsewhere]
+            sent = len(rows)
         reached = sum(map(bool, map(attempts.__getitem__, rows[: bisect_left(rows, len(attempts))])))
         return Exposure(sent, reached, reached, reached)
     if evidence.source == "latency-shift":

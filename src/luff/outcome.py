@@ -100,6 +100,8 @@ class EvidenceSummary(_Part):
 
     With *per* ``aggregate`` calls were counted, and *observed* is the least
     number of requests that they can have come from. *note* says what could not be read.
+    *bystanders* are the requests of ``traffic.requests`` that never reach the
+    target; they are in none of the numbers.
     """
 
     source: str
@@ -108,6 +110,7 @@ class EvidenceSummary(_Part):
     observed: int
     exposure: float
     note: str | None = None
+    bystanders: list[str] = Field(default_factory=list)
 
 
 class LatencySummary(_Part):

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from luff import __version__
+from luff.bystanders import bystanders_of
 from luff.default_claims import expect_block
 from luff.exposure import exposure
 from luff.inject import Live
@@ -187,6 +188,7 @@ class Record:
         if self.evidence is None or not self._injected:
             return None
         met = exposure(self.samples, self.evidence, self.experiment)
+        elsewhere = bystanders_of(self.samples, self.evidence)
         return EvidenceSummary(
             source=self.evidence.source,
             per=self.evidence.per,
@@ -194,6 +196,7 @@ class Record:
             observed=met.least,
             exposure=round(met.least / met.sent, 4) if met.sent else 0.0,
             note=self._redacted(self.evidence.remarks) or None,
+            bystanders=[self._redacted(name) for name in elsewhere.names(self.experiment)],
         )
 
     def _arms(self) -> dict[str, ArmSummary]:

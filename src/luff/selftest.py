@@ -47,7 +47,9 @@ class Case:
     `EXPOSURE` or `CONTROL`; *expected* is the verdict with its reason. *also* are
     expectations beside those of every case, *at_least* the exposure asked for,
     *attempts_most* the attempts allowed, *duration* and *stop_early* the
-    traffic's, *habit* the service's when it is not named like the case.
+    traffic's, *habit* the service's when it is not named like the case, and
+    *elsewhere* how many requests go where no backend is needed, for each that
+    needs it.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Case:
     duration: str = "8s"
     stop_early: bool = True
     habit: str = ""
+    elsewhere: int = 0
 
     @property
     def service(self) -> str:
@@ -143,6 +146,17 @@ CASES: tuple[Case, ...] = (
         "failed(isolation_breach)",
         frozenset({CONTROL}),
         at_least="5%",
+    ),
+    Case("healthy-elsewhere", None, _SLOW, "passed", habit="healthy-pool", elsewhere=2),
+    Case(
+        "pool-refuses-elsewhere",
+        "who needs no backend is refused too",
+        _SLOW,
+        "failed(isolation_breach)",
+        frozenset({CONTROL}),
+        at_least="5%",
+        habit="pool-refuses-all",
+        elsewhere=2,
     ),
     Case(
         "lost-header",
@@ -259,7 +273,7 @@ def _experiment(case: Case) -> dict[str, Any]:
             "scope": {"header": "x-tenant"},
             "fault": case.fault,
             "traffic": {
-                "requests": [f"GET http://{case.service}.{NAMESPACE}:{PORT}/"],
+                "requests": _requests(case),
                 "rate": "40/s",
                 "duration": case.duration,
                 "timeout": "2s",
@@ -270,6 +284,12 @@ def _experiment(case: Case) -> dict[str, Any]:
             "expect": _expectations(case),
         },
     }
+
+
+def _requests(case: Case) -> list[Any]:
+    here = f"http://{case.service}.{NAMESPACE}:{PORT}"
+    elsewhere = [{"url": f"{here}/elsewhere", "weight": case.elsewhere}] if case.elsewhere else []
+    return [f"GET {here}/", *elsewhere]
 
 
 def _expectations(case: Case) -> list[dict[str, Any]]:

@@ -23,7 +23,9 @@ from luff.recovery import Recovery
 from luff.samples import ARMS, PENDING, Evidence, Failure, Samples
 from luff.words import Arm, Phase
 
-__all__ = ["READ_MOST", "WEIGHED_MOST", "Judge", "Tally", "attempts_on", "comparison_size", "sequential_verdict"]
+__all__ = [
+    "READ_MOST", "WEIGHED_MOST", "Judge", "Tally", "attempts_on", "breaches", "comparison_size", "sequential_verdict",
+]  # fmt: skip
 
 BREACH_ALPHA = 0.001
 """The tripwire on control is wrong once in a thousand runs at most."""
@@ -160,11 +162,14 @@ class Judge:
 
     `feed` returns whether every check has decided. *breached* turns true when
     the control arm errs more often than declared; it never stops watching.
-    *behind* says that a look left something for the next.
+    *behind* says that a look left something for the next. What control is
+    compared by leaves out *elsewhere*: requests, by their place in
+    ``traffic.requests``, that never reach the target in either arm.
     """
 
     checks: tuple[PlannedCheck, ...]
     control_errors_most: float = 0.05
+    elsewhere: frozenset[int] = frozenset()
     tallies: dict[str, Tally] = field(default_factory=dict)
     controls: dict[str, Tally] = field(default_factory=dict)
     breached: bool = False
@@ -226,14 +231,14 @@ class Judge:
             if not rows:
                 continue
             absent = _absent(rows, arm, evidence)
+            alike = [n for n in rows if samples.request[n] not in self.elsewhere] if self.elsewhere else rows
             for check in self.checks:
                 compared = check.method == "comparison" or isinstance(check.expectation, FallbackExpectation)
                 if check.method != "windows" and (compared or arm is check.arm):
                     own = arm is check.arm
-                    bad = violations(
-                        check, samples, rows, attempts_on(check, evidence), self._baseline(samples, arm, rows[0])
-                    )
-                    _count(self._tally(check, own=own), check, samples, rows, bad, absent if own else frozenset())
+                    counted, baseline_ns = rows if own else alike, self._baseline(samples, arm, rows[0])
+                    bad = violations(check, samples, counted, attempts_on(check, evidence), baseline_ns)
+                    _count(self._tally(check, own=own), check, samples, counted, bad, absent if own else frozenset())
 
     def _tally(self, check: PlannedCheck, *, own: bool) -> Tally:
         into = self.tallies if own else self.controls
@@ -268,21 +273,13 @@ class Judge:
         errors = [place for place, n in enumerate(rows) if failure[n] or status[n] >= 500]
         if not self.breached:
             self.breached = any(
-                self._breaches(self._control_errors + among, self._control_n + place + 1)
+                breaches(self._control_errors + among, self._control_n + place + 1, self.control_errors_most)
                 for among, place in enumerate(errors, start=1)
             )
         settled = next((place for place, n in enumerate(rows) if done[n] == PENDING), len(rows))
         self._control_errors += bisect_left(errors, settled)
         self._control_n += settled
         self._watched = rows[settled] if settled < len(rows) else len(samples)
-
-    def _breaches(self, errors: int, requests: int) -> bool:
-        most, wanted = self.control_errors_most, -math.log(BREACH_ALPHA)
-        return (
-            errors > most * requests
-            and stats.most_log_e(errors, requests, most) >= wanted
-            and stats.guard_log_e(errors, requests, most) >= wanted
-        )
 
     def _decided(self, check: PlannedCheck) -> bool:
         if check.method == "windows":
@@ -308,6 +305,16 @@ class Judge:
                 if watching.time_ns is None:
                     return False
         return True
+
+
+def breaches(errors: int, requests: int, most: float) -> bool:
+    """Return whether *errors* among *requests* of bystanders show that more than the share *most* of them fail."""
+    wanted = -math.log(BREACH_ALPHA)
+    return (
+        errors > most * requests
+        and stats.most_log_e(errors, requests, most) >= wanted
+        and stats.guard_log_e(errors, requests, most) >= wanted
+    )
 
 
 def _absent(rows: Sequence[int], arm: Arm, evidence: Evidence) -> frozenset[int]:

@@ -9,9 +9,10 @@ From a run's facts to its verdict, by a table of rules: the first that holds dec
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from luff import stats
+from luff.bystanders import Bystanders, bystanders_of
 from luff.checks import PlannedCheck
 from luff.checks import late_most_s as late_most_s_of
 from luff.errors import (
@@ -33,7 +34,7 @@ from luff.outcome import CheckResult, FirstTry, Generator, Next, Outcome, Who
 from luff.results import p_value, result_of
 from luff.samples import PENDING, Evidence, Samples
 from luff.saturation import Saturation, saturation_of
-from luff.tallies import Judge
+from luff.tallies import Judge, breaches
 from luff.units import show_duration
 from luff.words import Arm, Verdict
 
@@ -99,6 +100,7 @@ class _Facts:
     control_errors: int = 0
     late_most_s: float = 0.0
     saturation: Saturation | None = None
+    elsewhere: Bystanders = field(default_factory=Bystanders)
 
     @property
     def sent(self) -> int:
@@ -273,7 +275,8 @@ def judge(
     generator: Generator | None,
 ) -> Judgement:
     """Judge a finished run from the beginning, with all the evidence that there is. The routes are back already."""
-    final = Judge(tuple(checks), control_errors_most=control_errors_most(experiment))
+    elsewhere, most = bystanders_of(samples, evidence), control_errors_most(experiment)
+    final = Judge(tuple(checks), control_errors_most=most, elsewhere=frozenset(elsewhere.sent))
     settled = evidence.settled_through
     evidence.settled_through = len(samples)
     final.feed_all(samples, evidence)
@@ -283,10 +286,10 @@ def judge(
         tuple(p_value(check, final) if check.threshold < 1.0 else 1.0 for check in checks),
     )
     met = exposure(samples, evidence, experiment)
-    hurt = situation.isolation_breach or final.breached
+    hurt = situation.isolation_breach or final.breached or breaches(elsewhere.hurt, elsewhere.total, most)
     late_most_s = late_most_s_of(checks)
     late = None if generator is None or generator.healthy else saturation_of(samples, late_most_s=late_most_s)
-    said = (*_control(samples), late_most_s, late)
+    said = (*_control(samples), late_most_s, late, elsewhere)
     facts = _Facts(experiment, situation, evidence, generator, met, hurt, results, *said)
     rule, verdict, reason = next((text, v, r) for text, holds, v, r in RULES if holds(facts))
     if reason == "of the check":
@@ -321,6 +324,14 @@ def _after_holm(results: tuple[CheckResult, ...], p_values: tuple[float, ...]) -
         )
         for r, stands in zip(results, standing, strict=True)
     )
+
+
+def _elsewhere(facts: _Facts) -> str:
+    """Return what there is to say of requests that never reach the target."""
+    if not facts.elsewhere.sent:
+        return ""
+    names = ", ".join(facts.elsewhere.names(facts.experiment))
+    return f"; {facts.elsewhere.total} requests never reach the target, as bystanders: {names}"
 
 
 def _left_out(facts: _Facts) -> bool:
@@ -390,8 +401,10 @@ def _explain(facts: _Facts, verdict: Verdict, reason: str | None, rule: str, see
         if _left_out(facts):
             where = ": no workload lost the scope, so the others did without that call (a breaker, a cache) or took another route"
         return f"{facts.exposed} of {facts.sent} requests reached the fault{where}"
+    if reason == "isolation_breach" and not facts.evidence.breaches and facts.elsewhere.hurt > facts.control_errors:
+        return f"bystanders were hurt: {facts.elsewhere.hurt} of {facts.elsewhere.total} requests that never reach the target failed"
     if reason == "isolation_breach" and not facts.evidence.breaches:
-        return f"bystanders were hurt: {facts.control_errors} of {facts.control} requests of the control arm failed"
+        return f"bystanders were hurt: {facts.control_errors} of {facts.control} requests of the control arm failed{_elsewhere(facts)}"
     if reason == "generator_saturated" and facts.generator is not None:
         late_ms = facts.generator.late_p99_ms
         if late_ms is not None and late_ms > facts.late_most_s * 1000:
@@ -406,7 +419,9 @@ def _explain(facts: _Facts, verdict: Verdict, reason: str | None, rule: str, see
         count = len(facts.checks)
         held = "its one expectation" if count == 1 else f"all {count} expectations"
         least = "at least " if facts.evidence.per == "aggregate" else ""
-        return f"with the fault live for {least}{facts.exposed} of {facts.sent} requests, {held} held"
+        return (
+            f"with the fault live for {least}{facts.exposed} of {facts.sent} requests, {held} held{_elsewhere(facts)}"
+        )
     return rule
 
 

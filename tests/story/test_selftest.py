@@ -17,6 +17,7 @@ WITHIN_S = 280
 SHORT = (
     "no-timeout", "retries-without-pause", "never-recovers", "wrong-fallback", "half-an-answer", "error-status",
     "pool-refuses-all", "lost-header", "healthy-when-slow", "healthy-pool",
+    "healthy-elsewhere", "pool-refuses-elsewhere",
 )  # fmt: skip
 """A row for each expectation and both guards; all rows with ``LUFF_TEST_WHOLE``, as `make prove` does."""
 ROWS = tuple(case for case in CASES if os.environ.get("LUFF_TEST_WHOLE") or case.name in SHORT)
@@ -60,6 +61,8 @@ def test_by_the_checks_that_must_catch_it_and_by_no_other(
         assert {name for name, verdict in checks.items() if verdict != "passed"} == case.caught_by
     if case.name == "lost-header":
         assert "lost at lost-header-v1" in row["because"]
+    if case.elsewhere and case.defect is None:
+        assert "never reach the target, as bystanders" in row["outcome"]["explanation"]
     if case.name == "pool-refuses-all":
         assert re.search(r"[1-9]\d* of \d+ requests of the control arm failed", row["because"])
 

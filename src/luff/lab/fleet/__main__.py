@@ -19,6 +19,8 @@ BACKEND = "stock"
 BACKEND_TAKES_S = 0.03
 """The backend is not instant, so that a machine's own hiccups are small beside what is usual."""
 PIECES = 7
+ELSEWHERE = "/elsewhere"
+"""What needs no backend, and yet a place in the pool."""
 TENANT = "x-tenant"
 """Who is served: what a service keeps apart, it keeps apart by this header's part before the first dot."""
 
@@ -130,7 +132,7 @@ class _Caller:
             return Answer(habit.open_status, habit.fallback)
         try:
             async with self._slot(tenant):
-                pieces = await self._ask(incoming, breaker)
+                pieces = await self._ask(incoming, breaker) if incoming.path != ELSEWHERE else PIECES
         except _Full:
             return Answer(503, {"error": "too busy"})
         if pieces is None:

@@ -1,0 +1,62 @@
+"""
+Which of ``traffic.requests`` never reach the target: bystanders that travel with the fault arm.
+
+They are inferred only where that is safe: each request is seen, others of them
+did meet the fault, and nobody was seen to lose the scope. Else a caller that
+drops the header on one of its paths would be excused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from luff.model import Experiment
+from luff.samples import PENDING, Evidence, Samples
+from luff.words import Arm
+
+__all__ = ["BYSTANDER_FROM", "Bystanders", "bystanders_of"]
+
+BYSTANDER_FROM = 20
+"""Of fewer requests of one kind it is not said that they go elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bystanders:
+    """
+    This is how many requests of each kind went elsewhere, by its place in ``traffic.requests``.
+
+    *hurt* of them failed, or had a 5xx.
+    """
+
+    sent: dict[int, int] = field(default_factory=dict)
+    hurt: int = 0
+
+    @property
+    def total(self) -> int:
+        """Return how many requests never could meet the fault."""
+        return sum(self.sent.values())
+
+    def names(self, experiment: Experiment) -> list[str]:
+        """Return their names, or what they ask where they have none."""
+        requests = experiment.spec.traffic.requests
+        return [requests[place].name or f"{requests[place].method} {requests[place].url}" for place in self.sent]
+
+
+def bystanders_of(samples: Samples, evidence: Evidence) -> Bystanders:
+    """Return the bystanders of the fault arm while the fault was live."""
+    attempts, known = evidence.attempts, len(evidence.attempts)
+    if evidence.per == "aggregate" or evidence.lost_at:
+        return Bystanders()
+    sent: dict[int, int] = {}
+    failed: dict[int, int] = {}
+    exposed: set[int] = set()
+    for number in samples.judged_rows(Arm.FAULT, begin=0, end=len(samples)):
+        if samples.done_ns[number] == PENDING:
+            continue
+        kind = samples.request[number]
+        sent[kind] = sent.get(kind, 0) + 1
+        failed[kind] = failed.get(kind, 0) + bool(samples.failure[number] or samples.status[number] >= 500)
+        if number < known and attempts[number]:
+            exposed.add(kind)
+    found = {k: n for k, n in sorted(sent.items()) if exposed and k not in exposed and n >= BYSTANDER_FROM}
+    return Bystanders(found, sum(failed[kind] for kind in found))
