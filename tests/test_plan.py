@@ -126,6 +126,10 @@ REFUSALS: list[tuple[str, str, dict[str, Any], list[Object], list[str]]] = [
         [virtual_service("stock", route(timeout="2s"))],
         ["abort: 504", "delay: 2s"],
     ),
+    ("timeout_hides_delay", "spec.fault={delay: {duration: 5s, percent: 50%}}", {}, [virtual_service("stock", route(timeout="2s"))], ["less than 2 s", "for 50 %", "apart"]),
+    ("timeout_hides_delay", "spec.fault={delay: 5s}", {}, [virtual_service("stock", route(retries={"attempts": 2, "perTryTimeout": "1s"}))], ["perTryTimeout of 1 s", "delay: 1s, abort: 504"]),
+    ("timeout_hides_delay", "spec.fault={delay: 5s}", {}, [virtual_service("stock", route(retries={"attempts": 2, "perTryTimeout": "1s", "retryOn": "reset,5xx"}))], ["perTryTimeout of 1 s", "delay: 3s, abort: 504"]),
+    ("timeout_hides_delay", "spec.fault={delay: 5s}", {}, [virtual_service("stock", route(timeout="2s", retries={"attempts": 2, "perTryTimeout": "1s", "retryOn": "504"}))], ["perTryTimeout of 1 s", "delay: 2s, abort: 504"]),
     ("grpc_abort_on_http", "spec.fault={abort: {grpc: UNAVAILABLE}}", {}, [virtual_service("stock", route())], ["503"]),
     (
         "too_many_held",
@@ -363,6 +367,49 @@ def test_the_patch_is_the_one_that_the_plan_shows() -> None:
     shown = "\n".join(difference(thing, plan.injection))
     assert f'+name: "{plan.injection.names[0]}"' in shown
     assert after["metadata"] == thing["metadata"], "no annotation is written"
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        {"timeout": "0s"},
+        {"timeout": "7s"},
+        {"retries": {"attempts": 2, "perTryTimeout": "0s"}},
+        {"retries": {"attempts": 0, "perTryTimeout": "1s"}},
+        {"retries": {"attempts": 2, "perTryTimeout": "6s"}},
+    ],
+)
+def test_a_timeout_that_cuts_nothing_hides_no_delay(kept: dict[str, Any]) -> None:
+    thing = virtual_service("stock", route(**kept))
+
+    plan = planned("spec.fault={delay: 5s};spec.expect=[{recovery: {within: 10s}}]", thing)
+
+    assert plan.injection.virtual_service == "stock"
+
+
+@pytest.mark.parametrize(
+    ("fault", "retries", "words"),
+    [
+        ("{abort: 503}", None, ["tries 2 times more", "before Istio 1.24"]),
+        ("{abort: {http: 503, percent: 50%}}", None, ["fails 50 % of its calls", "see 12 % fail"]),
+        ("{abort: {http: 500, percent: 10%}}", {"attempts": 3}, ["up to 4 attempts", "see 0.01 % fail"]),
+        ("{abort: 500}", None, []),
+        ("{abort: 503}", {"attempts": 0}, []),
+        ("{delay: 1s}", None, []),
+    ],
+)
+def test_retries_that_would_hide_failures_in_real_life_are_reckoned(
+    fault: str, retries: Object | None, words: list[str]
+) -> None:
+    kept: dict[str, Any] = {} if retries is None else {"retries": retries}
+
+    plan = planned(
+        f"spec.fault={fault};spec.expect=[{{recovery: {{within: 10s}}}}]", virtual_service("stock", route(**kept))
+    )
+
+    said = " ".join(plan.warnings)
+    assert all(word in said for word in words), said
+    assert ("not exercised" in said) is bool(words)
 
 
 def test_what_the_fault_cannot_exercise_is_said() -> None:

@@ -10,15 +10,17 @@ are given them, so a delegate's root counts.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Iterator
 
 from luff.claims import hosts_of, key_of, on_mesh
 from luff.errors import PlanRefused
 from luff.hosts import DOMAIN, qualify, qualify_gateway
-from luff.model import Experiment, Object
+from luff.model import Abort, Delay, Experiment, Object
 from luff.selection import leading
 from luff.targeting import Found, MeshView
-from luff.units import istio_duration, parse_duration_s, show_duration
+from luff.units import istio_duration, parse_duration_s, show_duration, show_percent
 from luff.validation import envoy_problems
 
 __all__ = ["check_frozen", "check_grpc", "check_timeouts", "retries_unseen"]
@@ -28,42 +30,94 @@ _HTTP2 = ("h2c", "http2", "kubernetes.io/h2c")
 
 
 def check_timeouts(experiment: Experiment, found: Found) -> None:
-    """Refuse a delay that the same route's timeout would have cut in real life: Istio's fault never sees that timeout."""
+    """Refuse a delay that the same route's timeouts would have cut in real life: Istio's fault never sees those."""
     delay = experiment.spec.fault.delay
     if delay is None:
         return
     for name, route in found.merged:
-        timeout_s = _istio_seconds(route.get("timeout"))
-        if timeout_s is not None and timeout_s < delay.duration_s:
+        what, cut_s, gives_up_s = _cut(route)
+        if cut_s < delay.duration_s:
             raise PlanRefused(
                 "timeout_hides_delay",
-                f"the {name} has a timeout of {show_duration(timeout_s)}, and a fault is injected before it: "
+                f"the {name} has {what} of {show_duration(cut_s)}, and a fault is injected before it: "
                 f"callers would wait {show_duration(delay.duration_s)}, which a slow dependency could never make them do",
-                next_step="break it as they would really see it: "
-                f"fault: {{delay: {istio_duration(timeout_s)}, abort: 504}}",
+                next_step=_as_really_seen(delay, cut_s, gives_up_s),
             )
 
 
-def _istio_seconds(text: object) -> float | None:
+def _cut(route: Object) -> tuple[str, float, float]:
+    """Return which of *route*'s timeouts is the shortest, its seconds, and after how many callers get a 504; ``inf`` without any."""
+    timeout_s = _istio_seconds(route.get("timeout"))
+    retries = route.get("retries") or {}
+    attempts = retries.get("attempts") or 0
+    # Without attempts there is no retry policy, and so no time for each of them.
+    per_try_s = _istio_seconds(retries.get("perTryTimeout")) if attempts else math.inf
+    again = _CUT_IS_TRIED_AGAIN.intersection(re.split(r"[,\s]+", str(retries.get("retryOn") or "")))
+    gives_up_s = min(timeout_s, per_try_s * (attempts + 1 if again else 1))
+    if per_try_s < timeout_s:
+        return "a retries.perTryTimeout", per_try_s, gives_up_s
+    return "a timeout", timeout_s, gives_up_s
+
+
+_CUT_IS_TRIED_AGAIN = frozenset({"5xx", "gateway-error", "504"})
+"""Words of ``retryOn`` by which an attempt that took too long is made again."""
+
+
+def _istio_seconds(text: object) -> float:
+    """Return the seconds of a timeout as Istio writes it, ``inf`` where there is none: 0 s turns it off."""
     if not isinstance(text, str):
-        return None
+        return math.inf
     try:
-        return parse_duration_s(text)
+        return parse_duration_s(text) or math.inf
     except ValueError:
-        return None
+        return math.inf
 
 
-def retries_unseen(found: Found) -> list[str]:
-    """Return a warning for each route whose retries the fault does not exercise."""
+def _as_really_seen(delay: Delay, cut_s: float, gives_up_s: float) -> str:
+    if delay.percent >= 100:
+        return f"break it as they would really see it: fault: {{delay: {istio_duration(gives_up_s)}, abort: 504}}"
+    return (
+        f"choose a delay of less than {show_duration(cut_s)}, or break all of the requests: "
+        f"fault: {{delay: {istio_duration(gives_up_s)}, abort: 504}}; "
+        f"for {show_percent(delay.percent)} of them it cannot be written, since Istio draws for a delay and for an abort apart"
+    )
+
+
+def retries_unseen(experiment: Experiment, found: Found) -> list[str]:
+    """Return a warning for each route whose retries the fault does not exercise, Istio's own included."""
+    abort = experiment.spec.fault.abort
     said = []
     for name, route in found.merged:
         attempts = (route.get("retries") or {}).get("attempts")
         if attempts:
             said.append(
-                f"the {name} retries {attempts} times, but a fault is injected before its router: "
-                f"those retries are not exercised (a really failing dependency would see up to {attempts + 1} attempts)"
+                f"the {name} retries {attempts} times, but a fault is injected before its router: those retries are "
+                f"not exercised (a really failing dependency would see up to {attempts + 1} attempts){_masked(abort, attempts)}"
+            )
+        elif "retries" not in route and abort is not None and (abort.grpc in _BY_ITSELF or abort.http == 503):
+            when = "before Istio 1.24 also a 503" if abort.grpc is None else f"also {abort.grpc}"
+            said.append(
+                f"the {name} says nothing of retries, so a proxy tries {DEFAULT_RETRIES} times more by Istio's default "
+                f"(where the connection fails; {when}), but a fault is injected before its router: "
+                f"those retries are not exercised{_masked(abort, DEFAULT_RETRIES)}"
             )
     return list(dict.fromkeys(said))
+
+
+DEFAULT_RETRIES = 2
+_BY_ITSELF = frozenset({"UNAVAILABLE", "CANCELLED"})
+"""gRPC statuses that a proxy retries where the route says nothing."""
+
+
+def _masked(abort: Abort | None, retries: int) -> str:
+    """Return what would be left of a share of failing attempts when each is made again."""
+    if abort is None or abort.percent >= 100:
+        return ""
+    left = 100 * (abort.percent / 100) ** (retries + 1)
+    return (
+        f"; of a dependency that fails {show_percent(abort.percent)} of its calls, callers would with them see "
+        f"{show_percent(float(f'{left:.2g}'))} fail, and here they see {show_percent(abort.percent)}"
+    )
 
 
 def check_grpc(experiment: Experiment, found: Found, view: MeshView) -> list[str]:

@@ -165,7 +165,7 @@ def make_plan(experiment: Experiment, view: MeshView, stamp: Stamp, *, bounds: B
             *injection.notes,
             *others,
             *grpc,
-            *retries_unseen(found),
+            *retries_unseen(experiment, found),
             *_aborted(experiment),
             *_delegating(found),
             *_unseen(proof),
