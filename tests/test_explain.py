@@ -135,7 +135,9 @@ RECOVERY = {"kind": "recovery", "within_s": 10.0}
 PASSED, FAILED, UNDECIDED = Verdict.PASSED, Verdict.FAILED, Verdict.INCONCLUSIVE
 
 SENTENCES: list[tuple[dict[str, Any], Verdict, str | None, dict[str, Any], str]] = [
-    (LATENCY, PASSED, None, {"measured": 912.0}, "p99 ≤ 1 s: measured 912 ms, none of 400 requests was against it"),
+    (LATENCY, PASSED, None, {"measured": 912.0}, "p99 ≤ 1 s: measured 912 ms, none of 400 requests was against it; this is for violations that come singly: of a service at this limit that has ten in a row, 67 % of such runs would show none"),
+    (LATENCY, PASSED, None, {"measured": 912.0, "n": 4000}, "p99 ≤ 1 s: measured 912 ms, none of 4000 requests was against it"),
+    (LATENCY, PASSED, None, {"measured": 912.0, "violations": 1}, "p99 ≤ 1 s: measured 912 ms, 1 of 400 requests were against it"),
     (LATENCY, FAILED, None, {"measured": 6021.0, "violations": 400}, "p99 ≤ 1 s: measured 6.02 s, 400 of 400 requests were against it"),
     (LATENCY, FAILED, None, {"violations": 400}, "p99 ≤ 1 s: measured no answer, 400 of 400 requests were against it"),
     (LATENCY, UNDECIDED, "not_enough_samples", {"measured": 9.0, "n": 90}, "p99 ≤ 1 s: measured 9 ms, none of 90 requests was against it; that is not enough to say either way"),

@@ -295,3 +295,76 @@ def test_a_quantile_is_the_nearest_rank(values: list[float], share: float) -> No
     assert found in values
     assert sum(value <= found for value in values) >= share * len(values) - 1e-6
     assert sum(value < found for value in values) < share * len(values) + 1e-6
+
+
+def _bursts(rng: random.Random, rate: float, length: int, most: int) -> list[int]:
+    """Return the places of violations at *rate*, in bursts of mean *length*."""
+    found, at = [], 0
+    while True:
+        at += 1 + math.floor(math.log(rng.random()) / math.log1p(-rate / length))
+        count = 1 + (math.floor(math.log(rng.random()) / math.log1p(-1 / length)) if length > 1 else 0)
+        found += range(at, at + count)
+        at += count
+        if at > most:
+            return [place for place in found if place <= most]
+
+
+def _passes(positions: list[int], most: int, needed: dict[int, int], *, guarded: bool) -> int | None:
+    """Return with how many violations a service that is at 1 % is passed, judged at every moment; ``None`` when it is not."""
+    for k in range(len(positions) + 1):
+        until = positions[k] - 1 if k < len(positions) else most
+        if k not in needed:
+            needed[k] = stats.passes_from(k, 0.01, 0.05)
+        if until >= needed[k]:
+            effect = stats.burst_effect(positions[:k], until) if guarded else 1.0
+            if effect == 1.0 or stats.log_e_pass(k, until, 0.01) >= effect * math.log(20):
+                return k
+    return None
+
+
+@pytest.mark.parametrize(
+    ("length", "blind", "most"), [(1, 0.003, 0.02), (2, 0.06, 0.07), (5, 0.08, 0.065), (10, 0.04, 0.04)]
+)
+def test_few_services_at_their_limit_are_passed_on_violations_that_come_in_bursts(
+    length: int, blind: float, most: float
+) -> None:
+    rng, runs, needed = random.Random(11), 2000, {}  # type: ignore[var-annotated]  # places by count
+    found = [_bursts(rng, 0.01, length, 2000) for _ in range(runs)]
+    before = sum(bool(_passes(each, 2000, needed, guarded=False)) for each in found) / runs
+    after = sum(bool(_passes(each, 2000, needed, guarded=True)) for each in found) / runs
+    unseen = sum(_passes(each, 2000, needed, guarded=True) == 0 for each in found) / runs
+
+    assert before >= blind
+    assert after <= most
+    assert after < before or length == 1
+    # What shows no violation cannot be helped, and is as likely as is said.
+    assert unseen == pytest.approx(math.exp(-328 * 0.01 / length), abs=0.04)
+
+
+@pytest.mark.parametrize(
+    ("positions", "requests", "effect"),
+    [
+        ([], 400, 1.0),
+        ([7], 400, 1.0),
+        ([7, 300], 400, 1.0),
+        ([7, 8], 400, 3.0),
+        ([7, 10], 400, 3.0),
+        ([7, 11], 400, 1.0),
+        (list(range(1, 400)), 400, 1.0),
+        ([1, 2], 2, 1.0),
+    ],
+)
+def test_violations_in_a_row_lessen_evidence_where_they_are_rare(
+    positions: list[int], requests: int, effect: float
+) -> None:
+    assert stats.burst_effect(positions, requests) == pytest.approx(effect, rel=0.05)
+
+
+def test_independent_violations_hardly_ever_lessen_evidence() -> None:
+    rng = random.Random(5)
+    found = [
+        stats.burst_effect(list(_positions(rng, rate, 2000)), 2000)
+        for rate in (0.003, 0.01, 0.1, 0.5)
+        for _ in range(100)
+    ]
+    assert sum(each > 1 for each in found) <= 0.06 * len(found)

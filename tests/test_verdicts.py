@@ -160,6 +160,12 @@ def _bursts() -> Story:
     return story.add(20, latency_ms=2000).add(1500)
 
 
+def _twice(apart: int, **spec: Any) -> Story:
+    """Return a run with two violations, *apart* from each other, that would just pass if they are independent."""
+    story = _warm(Story(spec=spec)).add(200).add(1, latency_ms=2000)
+    return story.add(apart - 1).add(1, latency_ms=2000).add(750)
+
+
 CHECKED: list[tuple[str, Story, Verdict, str | None]] = [
     (
         "samples that violate everything would not fail it",
@@ -204,6 +210,12 @@ CHECKED: list[tuple[str, Story, Verdict, str | None]] = [
         "not_enough_samples",
     ),
     ("violations come in bursts", _bursts(), Verdict.INCONCLUSIVE, "dependent_samples"),
+    ("violations come in bursts", _twice(1), Verdict.INCONCLUSIVE, "dependent_samples"),
+    ("violations come in bursts", _twice(1, stopEarly=False), Verdict.INCONCLUSIVE, "dependent_samples"),
+    ("it was proved", _twice(60), Verdict.PASSED, None),
+    ("it was proved", _twice(60, stopEarly=False), Verdict.PASSED, None),
+    ("it was proved", _twice(1).add(1500), Verdict.PASSED, None),
+    ("it was proved", _twice(1, stopEarly=False).add(1500), Verdict.PASSED, None),
     ("it was disproved", _good().add(400, latency_ms=3000), Verdict.FAILED, None),
     ("it was disproved", _warm(Story()).add(30, latency_ms=10_000, failure=Failure.DEADLINE, status=0), Verdict.FAILED, None),
     ("it was disproved", _good(stopEarly=False).add(400, latency_ms=3000), Verdict.FAILED, None),

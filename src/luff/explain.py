@@ -4,6 +4,7 @@ Saying what the numbers mean, in sentences, from what was measured and never fro
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -116,7 +117,21 @@ def sentence_for(
     what = f"{violations} of {n} requests were against it" if violations else f"none of {n} requests was against it"
     if verdict is Verdict.INCONCLUSIVE:
         return f"{check.expression}: measured {value}, {what}; that is not enough to say either way"
-    return f"{check.expression}: measured {value}, {what}"
+    return f"{check.expression}: measured {value}, {what}{_if_in_bursts(check, verdict, n, violations)}"
+
+
+_BURST = 10
+
+
+def _if_in_bursts(check: Any, verdict: Verdict, n: int, violations: int) -> str:
+    """Return what a pass without any violation does not say: nothing was seen of how they would come."""
+    missed = math.exp(-n * check.threshold / _BURST)
+    if verdict is not Verdict.PASSED or violations or check.method == "comparison" or missed <= 0.05:
+        return ""
+    return (
+        "; this is for violations that come singly: of a service at this limit that has ten in a row, "
+        f"{show_percent(round(100 * missed))} of such runs would show none"
+    )
 
 
 def _value(measured: float | None, unit: str | None) -> str:

@@ -74,7 +74,7 @@ CHECK_RULES: tuple[CheckRule, ...] = (
     ),
     (
         "violations come in bursts",
-        lambda c: c.verdict is not None and _dependent(c),
+        lambda c: _lessened(c) if c.verdict is None else _dependent(c),
         Verdict.INCONCLUSIVE,
         "dependent_samples",
     ),
@@ -98,6 +98,16 @@ def _dependent(counted: _Counted) -> bool:
     return near and stats.design_effect(counted.tally.positions, counted.tally.n) > DEPENDENT_FROM
 
 
+def _lessened(counted: _Counted) -> bool:
+    """Return whether as many violations would have passed it, had they not come in bursts."""
+    check, k, n = counted.check, len(counted.tally.positions), counted.tally.n
+    if check.method not in ("sequential", "fixed") or stats.burst_effect(counted.tally.positions, n) <= 1:
+        return False
+    if check.method == "fixed":
+        return stats.upper_bound(k, n, alpha=check.alpha_pass) <= check.threshold
+    return counted.tally.log_e_pass >= -math.log(check.alpha_pass) and k <= check.threshold * n
+
+
 def _holds_anyway(counted: _Counted) -> bool:
     """Return whether a fallback was served to the control arm as well: then it is no fallback."""
     if counted.check.kind != "fallback":
@@ -119,7 +129,13 @@ def _count_verdict(
     if check.method == "comparison":
         return _compared(check, tally, other)
     if check.method == "fixed":
-        if n and stats.upper_bound(k, n, alpha=check.alpha_pass) <= check.threshold:
+        # Of violations in bursts, as of fewer requests, each says less.
+        fewer = stats.burst_effect(tally.positions, n)
+        if (
+            n
+            and stats.upper_bound(math.ceil(k / fewer), math.floor(n / fewer), alpha=check.alpha_pass)
+            <= check.threshold
+        ):
             return "passed"
         return "failed" if _least(tally, check.alpha_fail) > check.threshold else None
     return sequential_verdict(check, tally, alpha_fail=check.alpha_fail)

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Literal
 
 __all__ = [
-    "ALPHA_FAIL", "FAIL_FLOOR", "design_effect", "fewest_requests", "guard_log_e", "holm", "log_e_fail", "log_e_pass",
+    "ALPHA_FAIL", "FAIL_FLOOR", "burst_effect", "design_effect", "fewest_requests", "guard_log_e", "holm", "log_e_fail", "log_e_pass",
     "log_incomplete_beta", "lower_bound", "most_log_e", "most_violations", "passes_from", "quantile",
     "smallest_visible_difference", "smallest_visible_excess", "upper_bound", "within_dose",
 ]  # fmt: skip
@@ -240,6 +241,30 @@ def design_effect(positions: Sequence[int], requests: int, *, blocks: int = 20) 
     rate = len(positions) / requests
     variance = sum((count - mean) ** 2 for count in counts) / (blocks - 1)
     return variance / (size * rate * (1 - rate))
+
+
+def burst_effect(positions: Sequence[int], requests: int) -> float:
+    """
+    Return by how much violations that follow each other closely lessen evidence to pass; 1 where that may be chance.
+
+    It sees what `design_effect` cannot: two in a row are enough where they are
+    rare. Violations are counted of which the one before is at most three
+    requests away; so many as that by chance less than once in 20 count. For
+    bursts of mean length L (geometric) the variance of a count is 2 L - 1 times
+    that of independent violations.
+    """
+    k = len(positions)
+    if k < 2 or requests <= k:
+        return 1.0
+    near = sum(1 for one, next_ in pairwise(positions) if next_ - one <= _NEAR)
+    by_chance = -math.expm1(_NEAR * math.log1p(-(k - 1) / requests))
+    if not near or log_incomplete_beta(by_chance, near, k - near) > math.log(0.05):
+        return 1.0
+    length = k / (k - (near - (k - 1) * by_chance))
+    return 2.0 * length - 1.0
+
+
+_NEAR = 3
 
 
 def within_dose(fired: int, requests: int, percent: float, *, alpha: float = 0.001) -> bool:

@@ -354,12 +354,15 @@ def sequential_verdict(check: PlannedCheck, tally: Tally, *, alpha_fail: float) 
 
     A pass does not outlive evidence enough to fail, nor a share of violations
     above the threshold: other checks may still be undecided while a service
-    gets worse.
+    gets worse. Where violations come in bursts it takes as much more evidence
+    as they lessen it.
     """
     if tally.log_e_fail >= -math.log(alpha_fail):
         return "failed"
-    proved = tally.log_e_pass >= -math.log(check.alpha_pass)
-    return "passed" if proved and len(tally.positions) <= check.threshold * tally.n else None
+    wanted = -math.log(check.alpha_pass)
+    if tally.log_e_pass < wanted or len(tally.positions) > check.threshold * tally.n:
+        return None
+    return "passed" if tally.log_e_pass >= wanted * stats.burst_effect(tally.positions, tally.n) else None
 
 
 def comparison_size(check: PlannedCheck) -> int:
