@@ -299,7 +299,8 @@ def test_a_quantile_is_the_nearest_rank(values: list[float], share: float) -> No
 
 def _bursts(rng: random.Random, rate: float, length: int, most: int) -> list[int]:
     """Return the places of violations at *rate*, in bursts of mean *length*."""
-    found, at = [], 0
+    found: list[int] = []
+    at = 0
     while True:
         at += 1 + math.floor(math.log(rng.random()) / math.log1p(-rate / length))
         count = 1 + (math.floor(math.log(rng.random()) / math.log1p(-1 / length)) if length > 1 else 0)

@@ -407,6 +407,27 @@ def test_a_comparison_is_made_at_its_size() -> None:
     assert judge.feed(samples, _evidence(samples))
 
 
+@pytest.mark.parametrize("chunk", [1, 7, 2000])
+def test_what_comes_after_a_comparison_has_its_size_is_not_compared_however_long_other_checks_take(chunk: int) -> None:
+    samples, attempts = Samples(), array("H")
+    _add(samples, 20, phase=Phase.WARMUP)
+    _add(samples, 20, phase=Phase.WARMUP, arm=Arm.CONTROL)
+    attempts.extend([0] * 40)
+    for place in range(600):
+        # One request in six is kept from the fault, and its errors count.
+        attempts.extend([place % 6 != 0, 0])
+        _add(samples, status=500 if place % 12 == 0 or place > 400 else 200)
+        _add(samples, arm=Arm.CONTROL, status=500 if place > 300 else 200)
+    judge = Judge(_checks({"kind": "noWorseThan"}))
+    for settled in range(0, len(samples) + chunk, chunk):
+        judge.feed(samples, _evidence(samples, attempts=attempts, settled_through=min(settled, len(samples))))
+    tally, other = judge.tallies["check-0"], judge.controls["check-0"]
+
+    assert (tally.met, other.n) == (288, 288)
+    assert (tally.unexposed, len(tally.positions)) == (29, 29)
+    assert not other.positions
+
+
 @pytest.mark.parametrize(
     "row", [{"status": 503}, {"failure": Failure.DEADLINE, "status": 0}, {"failure": Failure.RESET, "status": 0}]
 )

@@ -219,7 +219,7 @@ CHECKED: list[tuple[str, Story, Verdict, str | None]] = [
     ("it was disproved", _good().add(400, latency_ms=3000), Verdict.FAILED, None),
     ("it was disproved", _warm(Story()).add(30, latency_ms=10_000, failure=Failure.DEADLINE, status=0), Verdict.FAILED, None),
     ("it was disproved", _good(stopEarly=False).add(400, latency_ms=3000), Verdict.FAILED, None),
-    ("it was disproved", _good(NO_WORSE).add(400, latency_ms=3000), Verdict.FAILED, None),
+    ("it was disproved", _warm(Story((NO_WORSE,))).add(400, latency_ms=3000).add(400, Arm.CONTROL), Verdict.FAILED, None),
     ("it was disproved", _good(BYSTANDERS).add(400, Arm.CONTROL, latency_ms=3000), Verdict.FAILED, None),
     ("it was disproved", _recovering(_good(RECOVERY), fault_ms=3000), Verdict.FAILED, None),
     (
@@ -537,7 +537,8 @@ def test_a_p_value_falls_as_violations_rise(method: str) -> None:
     expect = NO_WORSE if method == "comparison" else RECOVERY if method == "windows" else dict(LATENCY)
     found = []
     for bad in (0, 10, 40, 200):
-        story = _good(expect, stopEarly=method != "fixed").add(bad, latency_ms=3000)
+        story = _warm(Story((expect,), {"stopEarly": method != "fixed"}))
+        story.add(bad, latency_ms=3000).add(400).add(400, Arm.CONTROL)
         check = plan_checks(story.experiment, rate_hz=20.0, timeout_s=11.0)[0]
         assert check.method == method
         counting = Judge((check,))

@@ -14,6 +14,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Literal
 
 from luff import stats
@@ -95,6 +96,11 @@ class Tally:
     def populations(self) -> list[tuple[int, int]]:
         """Return violations and requests of those that took the twin and, where that is not everybody, of all."""
         return _populations(len(self.positions), self.n, self.left_out, self.unexposed)
+
+    @property
+    def met(self) -> int:
+        """Return how many of the judged requests took the twin, or were to take none."""
+        return self.n - self.unexposed
 
     @property
     def behind(self) -> bool:
@@ -236,9 +242,10 @@ class Judge:
                 compared = check.method == "comparison" or isinstance(check.expectation, FallbackExpectation)
                 if check.method != "windows" and (compared or arm is check.arm):
                     own = arm is check.arm
-                    counted, baseline_ns = rows if own else alike, self._baseline(samples, arm, rows[0])
+                    baseline_ns, missed = self._baseline(samples, arm, rows[0]), absent if own else frozenset()
+                    counted = _up_to_size(check, self._tally(check, own=own), rows if own else alike, missed)
                     bad = violations(check, samples, counted, attempts_on(check, evidence), baseline_ns)
-                    _count(self._tally(check, own=own), check, samples, counted, bad, absent if own else frozenset())
+                    _count(self._tally(check, own=own), check, samples, counted, bad, missed)
 
     def _tally(self, check: PlannedCheck, *, own: bool) -> Tally:
         into = self.tallies if own else self.controls
@@ -288,8 +295,7 @@ class Judge:
         if check.threshold >= 1.0:
             return False
         if check.method == "comparison":
-            enough = comparison_size(check)
-            return min(tally.n, self.controls.get(check.id, Tally()).n) >= enough
+            return min(tally.met, self.controls.get(check.id, Tally()).n) >= comparison_size(check)
         if check.method == "fixed":
             return False
         # A failure has to stand among all the checks (Holm), so it is waited for until it would stand alone.
@@ -325,6 +331,27 @@ def _absent(rows: Sequence[int], arm: Arm, evidence: Evidence) -> frozenset[int]
     if rows[-1] < known and all(map(attempts.__getitem__, rows)):
         return frozenset()
     return frozenset(place for place, number in enumerate(rows) if number >= known or not attempts[number])
+
+
+def _up_to_size(check: PlannedCheck, tally: Tally, rows: Sequence[int], absent: frozenset[int]) -> Sequence[int]:
+    """
+    Return those of *rows* that belong to the sample of *check*.
+
+    The bounds of a comparison hold at a size that no outcome chooses. But how
+    long a run goes on hangs on what its other checks see, so what comes after
+    that size is not looked at.
+    """
+    if check.method != "comparison" or check.threshold >= 1.0:
+        return rows
+    room = comparison_size(check) - tally.met
+    if room <= 0:
+        return ()
+    if len(rows) - len(absent) < room:
+        return rows
+    if not absent:
+        return rows[:room]
+    taking = (place for place in range(len(rows)) if place not in absent)
+    return rows[: next(islice(taking, room - 1, None)) + 1]
 
 
 def _count(
