@@ -785,3 +785,12 @@ def test_the_second_try_decides_and_names_the_first() -> None:
     assert found.first_try is not None
     assert (found.first_try.run, found.first_try.reason) == (first.run, "generator_saturated")
     assert f"the second try: run {first.run} was inconclusive, generator_saturated" in found.explanation
+
+
+def test_the_rate_to_set_is_the_one_that_the_generator_names() -> None:
+    late = Generator(late_p99_ms=900.0, healthy=False, sustainable_hz=70.0)
+    found = replace(_good(), generator=late).judged()
+
+    assert found.reason == "generator_saturated"
+    assert found.next is not None
+    assert found.next.do.startswith("set traffic.rate to 70/s,")

@@ -12,7 +12,7 @@ from luff.samples import PHASES, Samples
 from luff.units import show_rate
 from luff.words import Phase
 
-__all__ = ["Saturation", "saturation_of"]
+__all__ = ["Saturation", "keeps_up_with", "saturation_of"]
 
 WINDOW_NS = 1_000_000_000
 HEADROOM = 0.7
@@ -41,7 +41,12 @@ class Saturation:
             return f"give luff a quieter machine: {said}, so something else had the processor in the others"
         if self.workable_hz is None:
             return "give luff a faster or a quieter machine: it did not keep time at any rate"
-        return f"set traffic.rate to {show_rate(self.workable_hz)}, which this machine keeps up with, or give luff a quieter one"
+        return keeps_up_with(self.workable_hz)
+
+
+def keeps_up_with(rate_hz: float) -> str:
+    """Return the advice to send at *rate_hz* per arm, which this machine can."""
+    return f"set traffic.rate to {show_rate(rate_hz)}, which this machine keeps up with, or give luff a quieter one"
 
 
 def saturation_of(samples: Samples, *, late_most_s: float) -> Saturation:

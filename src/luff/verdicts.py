@@ -33,7 +33,7 @@ from luff.model import ControlTripwire, Experiment
 from luff.outcome import CheckResult, FirstTry, Generator, Next, Outcome, Who
 from luff.results import p_value, result_of
 from luff.samples import PENDING, Evidence, Samples
-from luff.saturation import Saturation, saturation_of
+from luff.saturation import Saturation, keeps_up_with, saturation_of
 from luff.tallies import Judge, breaches
 from luff.units import show_duration
 from luff.words import Arm, Verdict
@@ -356,6 +356,10 @@ def _next(facts: _Facts, verdict: Verdict, reason: str | None) -> Next | None:
             retryable=True,
             do="see in docs/restoring.md when a reaper takes twins out, and whether this run could renew its Lease in time",
         )
+    sustainable_hz = None if facts.generator is None else facts.generator.sustainable_hz
+    if reason == "generator_saturated" and sustainable_hz is not None:
+        # One outcome names one rate: where the generator knows what held it back, that counts.
+        return NEXT[reason].model_copy(update={"do": keeps_up_with(sustainable_hz)})
     if reason == "generator_saturated" and facts.saturation is not None:
         return NEXT[reason].model_copy(update={"do": facts.saturation.advice})
     if reason == "fault_not_observed" and facts.evidence.per == "aggregate" and facts.met.fired:
