@@ -113,7 +113,7 @@ def test_what_was_said_of_the_other_fault_does_not_carry_over() -> None:
     assert other.spec.known_failure is None
     assert not other.metadata.annotations
     limits = [each.limit_s for each in other.spec.expect if each.kind == "latency"]
-    assert limits == [1.0], "the defaults must be those for the new fault"
+    assert limits == [0.9], "the defaults must be those for the new fault: before its delay is over"
 
 
 def test_a_variant_never_takes_the_name_of_an_experiment_that_is_there() -> None:
