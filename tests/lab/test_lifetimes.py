@@ -19,6 +19,7 @@ import pytest
 
 from luff import lab as labs
 from luff.cli.files import read_documents
+from luff.errors import LabError
 from luff.lab.program import PACKAGED, no_envoy
 from luff.lab.state import is_alive, read_state, registered
 from tests.lab.conftest import Home, is_running, until, workload
@@ -207,7 +208,8 @@ def test_a_second_lab_stands_beside_the_first(home: Home, monkeypatch: pytest.Mo
     assert "luff lab down --dir" in taken.err
 
     assert home.luff("lab", "down", LUFF_LAB_DIR=first.directory).code == 0
-    assert labs.find() is None
+    with pytest.raises(LabError, match="LUFF_LAB_DIR names"):
+        labs.find()
     monkeypatch.delenv("LUFF_LAB_DIR")
     found = labs.find()
     assert found is not None
