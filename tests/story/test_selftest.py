@@ -80,9 +80,11 @@ def test_one_row_can_be_run_by_itself_and_history_stays_as_it_was(shell: Shell) 
 
 BLIND = """\
 import sys
-from luff import checks
-sees = checks._is_violation
-checks._is_violation = lambda check, **facts: check.kind != "attempts" and sees(check, **facts)
+import luff.results, luff.tallies
+sees = luff.tallies.violations
+luff.results.violations = luff.tallies.violations = (
+    lambda check, *rest: [] if check.kind == "attempts" else sees(check, *rest)
+)
 from luff.cli import main
 sys.argv = ["luff", "selftest", "--defect", "retries-without-pause"]
 main()
