@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -158,3 +159,24 @@ def test_plan_refuses_with_the_rule_and_warns_with_what_to_do() -> None:
 
     plan = planned("", thing(annotations={"argocd.argoproj.io/tracking-id": "shop:x"}))
     assert any("argo_cd_may_revert" in warning and "skip-reconcile" in warning for warning in plan.warnings)
+
+
+class Counted(tuple[Object, ...]):
+    """Objects that count how often they are gone through."""
+
+    times = 0
+
+    def __iter__(self) -> Iterator[Object]:
+        type(self).times += 1
+        return super().__iter__()
+
+
+def test_services_are_gone_through_as_often_however_many_others_there_are() -> None:
+    gone_through = []
+    for count in (1, 50):
+        Counted.times = 0
+        others = [thing(f"v{n}", hosts=[f"v{n}"]) for n in range(count)]
+        assert found(thing(), *others, services=Counted([service("stock")])) == []
+        gone_through.append(Counted.times)
+
+    assert gone_through[0] == gone_through[1]

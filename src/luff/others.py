@@ -205,9 +205,8 @@ def _shadowed(around: Surroundings, target: Target) -> Iterator[Finding]:
     if not on_mesh(root) or (target.gateways and MESH not in target.gateways):
         return
     others = [each for each in around.virtual_services if key_of(each) != key_of(root) and on_mesh(each)]
-    covered = {
-        key_of(each): coverage(each, ports=_called_ports(around, target), labels=target.from_) for each in others
-    }
+    ports = _called_ports(around, target)
+    covered = {key_of(each): coverage(each, ports=ports, labels=target.from_) for each in others}
     others = [each for each in others if covered[key_of(each)] != "nobody"]
     others.sort(key=lambda each: covered[key_of(each)] != "everybody")
     callers = list(dict.fromkeys([key_of(root)[0], *around.callers]))
