@@ -9,8 +9,9 @@ from dataclasses import replace
 import pytest
 
 from luff.evidence import Sighting
+from luff.lifecycle import LIVE_WITHIN_S
 from luff.routes import Injection
-from luff.settle import GONE_WITHIN_S, LIVE_WITHIN_S, LOOK_EVERY_MOST_S, PROPAGATION_S, Settled, await_gone, await_live
+from luff.settle import GONE_WITHIN_S, LOOK_EVERY_MOST_S, PROPAGATION_S, Settled, await_gone, await_live
 
 Wait = Callable[..., Awaitable[Settled]]
 NAMES = ("luff.1.0123456789abcdef.1.2.0", "luff.1.0123456789abcdef.1.2.1")

@@ -16,7 +16,12 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Protocol
 
-__all__ = ["NEXT", "Intent", "Journal", "Phase", "check_way"]
+__all__ = ["EXPIRY_MARGIN_S", "LIVE_WITHIN_S", "NEXT", "Intent", "Journal", "Phase", "check_way"]
+
+LIVE_WITHIN_S = 30.0
+"""How long a run that is armed waits for the proxies to have the twins."""
+EXPIRY_MARGIN_S = 5.0
+"""So long before the twins expire the run ends itself: afterwards anybody may remove them."""
 
 
 class Phase(StrEnum):

@@ -13,11 +13,11 @@ from typing import Literal
 
 from luff.clock import Clock
 from luff.evidence import DataPlane, Sighting
+from luff.lifecycle import LIVE_WITHIN_S
 from luff.routes import Injection
 
 __all__ = ["PROPAGATION_S", "Settled", "await_gone", "await_live"]
 
-LIVE_WITHIN_S = 30.0
 GONE_WITHIN_S = 30.0
 LOOK_EVERY_S = 0.02
 LOOK_EVERY_MOST_S = 0.5

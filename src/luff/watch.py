@@ -17,16 +17,15 @@ from luff.beside import find_out_who_removed
 from luff.errors import MeshError, NotFound, RunAborted, StoreError
 from luff.heartbeat import heartbeat_lost
 from luff.lever import check_lever, check_record
+from luff.lifecycle import EXPIRY_MARGIN_S
 from luff.tripwires import tripwires
 from luff.underway import Run
 from luff.withdraw import remaining
 
-__all__ = ["EXPIRY_MARGIN_S", "watched"]
+__all__ = ["watched"]
 
 LOOK_EVERY_S = 2.0
 """How often the lever and the twins are looked at."""
-EXPIRY_MARGIN_S = 5.0
-"""So long before the twins expire the run ends itself: afterwards anybody may remove them."""
 ASK_TIME_EVERY_S = 30.0
 """How often the API server is asked for its time: this machine may have slept meanwhile."""
 
