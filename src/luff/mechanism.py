@@ -14,13 +14,14 @@ import math
 import re
 from collections.abc import Iterator
 
+from luff import crd
 from luff.claims import hosts_of, key_of, on_mesh
 from luff.errors import PlanRefused
 from luff.hosts import DOMAIN, qualify, qualify_gateway
 from luff.model import Abort, Delay, Experiment, Object
 from luff.selection import leading
 from luff.targeting import Found, MeshView
-from luff.units import istio_duration, parse_duration_s, show_duration, show_percent
+from luff.units import istio_duration, show_duration, show_percent
 from luff.validation import envoy_problems
 
 __all__ = ["check_frozen", "check_grpc", "check_timeouts", "retries_unseen"]
@@ -65,12 +66,8 @@ _CUT_IS_TRIED_AGAIN = frozenset({"5xx", "gateway-error", "504"})
 
 def _istio_seconds(text: object) -> float:
     """Return the seconds of a timeout as Istio writes it, ``inf`` where there is none: 0 s turns it off."""
-    if not isinstance(text, str):
-        return math.inf
-    try:
-        return parse_duration_s(text) or math.inf
-    except ValueError:
-        return math.inf
+    took_ns = crd.nanoseconds(text) if isinstance(text, str) else None
+    return float(took_ns / crd.UNIT_NS["s"]) if took_ns else math.inf
 
 
 def _as_really_seen(delay: Delay, cut_s: float, gives_up_s: float) -> str:
