@@ -66,7 +66,7 @@ def planned(
     view = MeshView(
         kind, "shop", objects, services, namespace_exists=exists, elsewhere=elsewhere, everywhere=everywhere
     )
-    chosen = Bounds(held=HELD_ON_CLUSTERS, **bounds) if bounds else None
+    chosen = Bounds(**{"held": HELD_ON_CLUSTERS, **bounds}) if bounds else None
     scope = Scope("a" * 32, "b" * 32, header=experiment.spec.scope.header, carriers=experiment.spec.scope.carriers)
     stamp = Stamp("0123456789abcdef", scope, created_s=1000, expires_s=1600)
     return make_plan(experiment, view, stamp, bounds=chosen)
@@ -138,6 +138,7 @@ REFUSALS: list[tuple[str, str, dict[str, Any], list[Object], list[str]]] = [
         [virtual_service("stock", route())],
         ["traffic.rate to 5/s", "1000 requests"],
     ),
+    ("too_many_held", "spec.fault={delay: 20s};spec.expect=[{recovery: {within: 10s}}]", {"held": 1.0}, [virtual_service("stock", route())], ["1 are allowed", "shorten the delay to 10 s"]),
     ("delay_over_bound", "spec.fault={delay: 5s};spec.expect=[{recovery: {within: 10s}}]", {"delay_s": 2.0}, [virtual_service("stock", route())], ["2 s"]),
     ("ttl_over_bound", "", {"ttl_s": 60.0}, [virtual_service("stock", route())], ["1m00s", "60 s"]),
     (
@@ -239,6 +240,13 @@ def test_a_rate_that_was_not_written_is_lowered_to_fit() -> None:
     assert plan.rate_hz == 5.0
     assert plan.held <= HELD_ON_CLUSTERS
     assert any(name == "traffic.rate" and "lowered" in why for name, _, why in plan.inferred)
+
+
+def test_a_rate_that_was_not_written_is_no_higher_than_allowed() -> None:
+    plan = planned("", virtual_service("stock", route()), rate_hz=5.0)
+
+    assert plan.rate_hz == 5.0
+    assert ("traffic.rate", "5/s", "the default, lowered to what is allowed here") in plan.inferred
 
 
 def test_a_delegate_is_followed_and_the_leaf_is_patched() -> None:
@@ -377,6 +385,7 @@ def test_the_patch_is_the_one_that_the_plan_shows() -> None:
         {"retries": {"attempts": 2, "perTryTimeout": "0s"}},
         {"retries": {"attempts": 0, "perTryTimeout": "1s"}},
         {"retries": {"attempts": 2, "perTryTimeout": "6s"}},
+        {"timeout": "1h"},
     ],
 )
 def test_a_timeout_that_cuts_nothing_hides_no_delay(kept: dict[str, Any]) -> None:
@@ -385,6 +394,15 @@ def test_a_timeout_that_cuts_nothing_hides_no_delay(kept: dict[str, Any]) -> Non
     plan = planned("spec.fault={delay: 5s};spec.expect=[{recovery: {within: 10s}}]", thing)
 
     assert plan.injection.virtual_service == "stock"
+
+
+@pytest.mark.parametrize("written", [".5s", "500000us", "0.5s", "+500ms", "0s500ms"])
+def test_a_timeout_is_read_as_istio_reads_it(written: str) -> None:
+    with pytest.raises(PlanRefused, match="a timeout of 500 ms"):
+        planned(
+            "spec.fault={delay: 5s};spec.expect=[{recovery: {within: 10s}}]",
+            virtual_service("stock", route(timeout=written)),
+        )
 
 
 @pytest.mark.parametrize(

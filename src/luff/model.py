@@ -346,6 +346,11 @@ class Traffic(Document):
     control: bool | None = None
     via: Via = Via()
 
+    @property
+    def stages_s(self) -> float:
+        """Return how long the stages last together, 0 without any."""
+        return sum(stage.for_s for stage in self.stages)
+
     def revealed(self, environment: Mapping[str, str]) -> Traffic:
         """Return this with every secret's value in place, to drive it; `UsageError` names one that is not set."""
         return self.model_copy(update={"requests": tuple(each.revealed(environment) for each in self.requests)})

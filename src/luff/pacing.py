@@ -102,7 +102,8 @@ def load_of(traffic: Traffic, rate_hz: float | None = None) -> Load:
     Stages begin at ``traffic.rate``, or at nothing; the last one's rate stays.
     """
     if not traffic.stages:
-        return Load.steady(rate_hz or traffic.rate_hz or DEFAULT_RATE_HZ)
+        written_hz = DEFAULT_RATE_HZ if traffic.rate_hz is None else traffic.rate_hz
+        return Load.steady(written_hz if rate_hz is None else rate_hz)
     rates_hz = [traffic.rate_hz or 0.0, *(stage.rate_hz for stage in traffic.stages)]
     legs = [Leg(stage.for_s, rates_hz[place], stage.rate_hz) for place, stage in enumerate(traffic.stages)]
     return Load(legs, rates_hz[-1])

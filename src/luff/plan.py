@@ -25,7 +25,7 @@ from luff.others import Surroundings, find_others
 from luff.pacing import load_of
 from luff.proof import Proof, plan_proof
 from luff.routes import Injection, inject
-from luff.run_bounds import HELD_IN_LABS, HELD_ON_CLUSTERS, too_many_held
+from luff.run_bounds import HELD_IN_LABS, HELD_ON_CLUSTERS, fits_hz, too_many_held
 from luff.scope import Scope
 from luff.targeting import Found, MeshView, check_merged, find
 from luff.units import RATE_MOST_HZ, TTL_MOST_S, show_duration, show_rate
@@ -271,11 +271,15 @@ def _load(experiment: Experiment, timeout_s: float, bounds: Bounds) -> tuple[flo
             return asked.mean_hz, held, []
         why = "the mean over the stages, for warm-up and recovery"
         return asked.mean_hz, held, [("traffic.rate", show_rate(asked.mean_hz), why)]
-    rate_hz = DEFAULT_RATE_HZ
-    why = "the default"
-    if hold_s and rate_hz * hold_s > bounds.held:
-        rate_hz = math.floor(bounds.held / hold_s * 10) / 10
-        why = f"the default, lowered so that at most {bounds.held:.0f} requests are held"
+    rate_hz, why = DEFAULT_RATE_HZ, "the default"
+    if bounds.rate_hz < rate_hz:
+        rate_hz, why = bounds.rate_hz, "the default, lowered to what is allowed here"
+    wrong = too_many_held(experiment, rate_hz, most=bounds.held)
+    if wrong is not None:
+        rate_hz = fits_hz(bounds.held, hold_s)
+        if not rate_hz:
+            raise PlanRefused("too_many_held", _placed(experiment, "spec.fault.delay", wrong[0]), next_step=wrong[1])
+        why = f"the default, lowered so that at most {bounds.held:g} requests are held"
     return rate_hz, rate_hz * hold_s, [("traffic.rate", show_rate(rate_hz), why)]
 
 

@@ -93,9 +93,8 @@ def _sum_stages(traffic: Node | None) -> None:
     lengths = [item.fields.get("for") for item in stages.items if isinstance(item, Fields)]
     try:
         seconds = sum(parse_duration_s(each.value if isinstance(each, Scalar) else None) for each in lengths)
-    except ValueError:
-        # The stage itself is complained of.
-        seconds = 60.0
+    except ValueError:  # the stage itself is complained of
+        return
     traffic.fields["duration"] = Scalar(stages.place, write_duration(seconds), quoted=True)
 
 
