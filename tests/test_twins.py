@@ -155,6 +155,7 @@ REFUSED: list[tuple[str, str, list[Object], list[Object], Object]] = [
     ("callers beside, and the target gateways", "delegate_conflict", [{"match": [{"sourceLabels": {"app": "a"}}, {}]}], [TO], {"gateways": ["mesh"]}),
     ("different headers", "delegate_conflict", [{"match": [{"uri": {"prefix": "/a"}}], "headers": {"request": {"set": {"x": "1"}}}}, {}], [TO], {}),
     ("routes that no match fits", "delegate_conflict", [{"match": [{"uri": {"prefix": "/a"}, "ignoreUriCase": True}]}, {"match": [{"uri": {"prefix": "/b"}}]}], [TO], {}),
+    ("a twin below a root that drops its original", "delegate_conflict", [{"match": [{"uri": {"prefix": "/a"}}]}, {}], [{**TO, "match": [{"uri": {"prefix": "/a"}}, {"uri": {"prefix": "/b"}, "sourceLabels": {"app": "a"}}]}], {"from": {"app": "b"}}),
     ("an original that is dropped", "scope_taken", [{"match": [{"uri": {"prefix": "/a"}}]}], [{**TO, "match": [{"uri": {"prefix": "/b"}}]}], {}),
 ]  # fmt: skip
 

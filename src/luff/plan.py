@@ -27,7 +27,7 @@ from luff.proof import Proof, plan_proof
 from luff.routes import Injection, inject
 from luff.run_bounds import HELD_IN_LABS, HELD_ON_CLUSTERS, fits_hz, too_many_held
 from luff.scope import Scope
-from luff.targeting import Found, MeshView, check_merged, find
+from luff.targeting import Found, MeshView, find
 from luff.units import RATE_MOST_HZ, TTL_MOST_S, show_duration, show_rate
 
 __all__ = ["Bounds", "MeshView", "Plan", "Stamp", "make_plan"]
@@ -125,7 +125,6 @@ def make_plan(experiment: Experiment, view: MeshView, stamp: Stamp, *, bounds: B
         roots=found.roots,
         namespace=found.namespace,
     )
-    check_merged(found, injection)
     namespace = leaf["metadata"]["namespace"]
     proof = plan_proof(
         experiment,

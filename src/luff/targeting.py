@@ -17,11 +17,10 @@ from luff.delegates import RootRoute, merged_route, root_routes
 from luff.errors import PlanRefused
 from luff.hosts import DOMAIN, matches, meanings, qualify
 from luff.model import Object, Target
-from luff.patches import apply
-from luff.routes import Injection, Selection, select
+from luff.routes import Selection, select
 from luff.selection import called, check_gateways
 
-__all__ = ["Found", "MeshView", "check_merged", "find"]
+__all__ = ["Found", "MeshView", "find"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,23 +258,3 @@ def _delegate(root: Object, wanted: tuple[str, str], view: MeshView) -> Object:
         f"{where}, which is not there: Istio ignores that route",
         next_step=f"create {name}, or take the delegate out",
     )
-
-
-def check_merged(found: Found, injection: Injection) -> None:
-    """Refuse twins that proxies would not be given as they stand: what istiod makes of roots and leaf decides."""
-    if not found.roots:
-        return
-    patched = apply(found.leaf, injection.operations)
-    for root in found.roots:
-        for position, twin in zip(injection.positions, injection.twins, strict=True):
-            original = patched["spec"]["http"][position + 1]
-            has_twin = merged_route(root, patched, twin) is not None
-            has_original = merged_route(root, patched, original) is not None
-            if has_twin != has_original:
-                raise PlanRefused(
-                    "delegate_conflict",
-                    f"below a route of VirtualService {'/'.join(key_of(root.root))} Istio would "
-                    + ("drop the twin and keep" if has_original else "keep the twin and drop")
-                    + f" {called(original, position)} of {'/'.join(key_of(found.leaf))}, since a match of it does not narrow the root's",
-                    next_step="let each match of the delegate narrow one of the root's",
-                )

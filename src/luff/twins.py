@@ -115,7 +115,20 @@ def make_twin(route: Object, name: Name, making: Making, *, called: str) -> Obje
     response = headers["response"] = headers.get("response") or {}
     kept = {key: value for key, value in (response.get("set") or {}).items() if key.lower() != FLAGS_HEADER}
     response["set"] = {**kept, FLAGS_HEADER: "%RESPONSE_FLAGS%"}
+    _check_dropped(twin, tuple(root for root in making.roots if root not in living), making, called)
     return twin
+
+
+def _check_dropped(twin: Object, dropping: tuple[RootRoute, ...], making: Making, called: str) -> None:
+    """Refuse a twin that has fewer matches than its original, so that Istio would keep it below roots that drop the original."""
+    keeping = tuple(root for root in dropping if merged_route(root, making.object_, twin) is not None)
+    if keeping:
+        raise PlanRefused(
+            "delegate_conflict",
+            f"{called}: below {_names(keeping)} Istio would keep the twin and drop the route itself, "
+            "since one of the route's matches does not narrow the root's",
+            next_step="let each match of the delegate narrow one of the root's",
+        )
 
 
 def _names(roots: tuple[RootRoute, ...]) -> str:
