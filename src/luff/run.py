@@ -43,8 +43,8 @@ from luff.model import Arm, Experiment, PolicySpec
 from luff.model import Phase as Part
 from luff.outcome import Outcome
 from luff.pacing import arrivals_of
-from luff.plan import Bounds, Plan, Stamp, make_plan
-from luff.policy import check_policy
+from luff.plan import Plan, Stamp, make_plan
+from luff.policy import bounds_of, check_policy
 from luff.predicates import observer
 from luff.preflight import check_foreign, namespace_of, preflight, read_view
 from luff.record import Record, iso
@@ -174,7 +174,6 @@ async def plan_only(
     *,
     namespace: str | None,
     dry_run: bool = False,
-    bounds: Bounds | None = None,
     policy: PolicySpec | None = None,
     everywhere: bool = True,
 ) -> Plan:
@@ -186,7 +185,7 @@ async def plan_only(
     stamp = await _stamp(experiment, mesh)
     _check_policy(policy, experiment, namespace, stamp)
     view = await read_view(mesh, namespace_of(experiment, namespace), everywhere=everywhere)
-    plan = make_plan(experiment, view, stamp, bounds=bounds)
+    plan = make_plan(experiment, view, stamp, bounds=bounds_of(policy, view.kind))
     if dry_run:
         await preflight(mesh, plan)
     return plan
@@ -234,7 +233,7 @@ async def _prepare(run: Run) -> Plan:
     stamp = replace(await _stamp(run.experiment, world.mesh), run=run.record.run)
     _check_policy(run.options.policy, run.experiment, run.options.namespace, stamp)
     view = await read_view(world.mesh, namespace_of(run.experiment, run.options.namespace))
-    plan = make_plan(run.experiment, view, stamp, bounds=run.options.bounds)
+    plan = make_plan(run.experiment, view, stamp, bounds=bounds_of(run.options.policy, view.kind))
     run.plan = run.record.plan = plan
     run.elsewhere, run.everywhere = view.elsewhere, view.everywhere
     for warning in plan.others:
@@ -257,7 +256,7 @@ async def _plan_again(run: Run, first: Plan) -> Injection:
     view = await read_view(run.world.mesh, namespace, everywhere=again)
     if not again:
         view = replace(view, elsewhere=run.elsewhere, everywhere=run.everywhere)
-    plan = make_plan(run.experiment, view, first.stamp, bounds=run.options.bounds)
+    plan = make_plan(run.experiment, view, first.stamp, bounds=bounds_of(run.options.policy, view.kind))
     if (plan.injection.namespace, plan.injection.virtual_service) != (
         first.injection.namespace,
         first.injection.virtual_service,

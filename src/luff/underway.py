@@ -24,7 +24,7 @@ from luff.mesh import Mesh
 from luff.model import Experiment, PolicySpec
 from luff.model import Phase as Part
 from luff.outcome import Context, MeshIdentity
-from luff.plan import Bounds, Plan
+from luff.plan import Plan
 from luff.record import Record
 from luff.tallies import Judge
 from luff.traffic import Driver
@@ -90,13 +90,12 @@ class Options:
     *namespace* is used where the experiment names none; *needs_reaper* says
     that the guard may not outlive us, so that somebody else must be there; *run*
     is the run id to use (16 hex digits), made here unless given; *policy* says
-    where and when runs are allowed (its numbers are in *bounds*).
+    where, when and how far runs may go.
     """
 
     actor: str
     namespace: str | None = None
     seed: int | None = None
-    bounds: Bounds | None = None
     context: Context = field(default_factory=Context)
     needs_reaper: bool = False
     run: str | None = None

@@ -153,7 +153,7 @@ async def serving(
         replace(world_on(cluster, store), identity=identity),
         store,
         Definitions(GameDays([], lambda: read, channels=(channels or Channels()).by_name)),
-        Rails(policy, "cluster", "shop"),
+        Rails(policy, "shop"),
         local_user="me@here",
         open_=open_,
         needs_reaper=needs_reaper,

@@ -211,9 +211,10 @@ def test_a_plan_shows_what_would_change_but_not_the_scope(play: Play) -> None:
 )
 def test_the_policy_says_where_traffic_goes(play: Play, policy: PolicySpec, code: str | None) -> None:
     async def story(server: Server) -> None:
-        answer = await server.client.post("/api/v1/runs", json={"experiment": "quick"})
+        for path, done in (("/api/v1/plans", 200), ("/api/v1/runs", 202)):
+            answer = await server.client.post(path, json={"experiment": "quick"})
 
-        assert answer.status_code == 202 if code is None else is_problem(answer, code)
+            assert answer.status_code == done if code is None else is_problem(answer, code), path
 
     play(story, policy=policy)
 

@@ -51,7 +51,6 @@ def plan(
     from luff.cli.mesh_choice import chosen_mesh
     from luff.errors import NothingSelected
     from luff.mesh.kubernetes import KubernetesMesh  # the client costs half a second
-    from luff.policy import bounds_of
     from luff.run import plan_only
 
     documents = read_documents(files, overrides=overrides_of(overrides))
@@ -59,7 +58,6 @@ def plan(
         raise NothingSelected("there is no experiment in these files")
     with chosen_mesh(mesh, documents) as chosen:
         api = KubernetesMesh.connect(chosen.connection)
-        bounds = bounds_of(chosen.policy, api.kind)
         try:
             plans = [
                 asyncio.run(
@@ -68,7 +66,6 @@ def plan(
                         api,
                         namespace=mesh.namespace,
                         dry_run=dry_run == "server",
-                        bounds=bounds,
                         policy=chosen.policy,
                     )
                 )

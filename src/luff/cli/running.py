@@ -45,7 +45,6 @@ from luff.model import Experiment, PolicySpec, Verdict
 from luff.notify import Channels, Notifier
 from luff.outcome import Next, Outcome
 from luff.parse import Documents
-from luff.policy import bounds_of
 from luff.record import Record, stopped
 from luff.run import Options, World, plan_only, run_experiment
 from luff.samples import Samples
@@ -289,8 +288,9 @@ class Crew:
     async def _target(self, experiment: Experiment) -> Ref | None:
         """Return the object that *experiment* would change; ``None`` when it cannot be planned, which its run will say."""
         with contextlib.suppress(LuffError):
+            namespace = self.settings.mesh.namespace
             plan = await plan_only(
-                experiment, self.world.mesh, namespace=self.settings.mesh.namespace, everywhere=False
+                experiment, self.world.mesh, namespace=namespace, policy=self.policy, everywhere=False
             )
             return Ref(Kind.VIRTUAL_SERVICE, plan.injection.namespace, plan.injection.virtual_service)
         return None
@@ -347,7 +347,6 @@ class Crew:
             namespace=self.settings.mesh.namespace,
             seed=self.settings.seed,
             context=context_from_environment(),
-            bounds=bounds_of(self.policy, self.world.identity.kind),
             policy=self.policy,
             needs_reaper=needs_reaper(self.world.identity.kind, accepted=self.settings.accept_inert_leftover),
         )

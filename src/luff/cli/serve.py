@@ -142,7 +142,7 @@ async def _serve(
     try:
         # The limit on the whole of an answer is the scheduler's.
         async with open_world(chosen, store) as world, httpx.AsyncClient(timeout=None, trust_env=False) as client:  # noqa: S113
-            rails = Rails(chosen.policy, world.mesh.kind, mesh.namespace or NAMESPACE)
+            rails = Rails(chosen.policy, mesh.namespace or NAMESPACE)
             service = Service(
                 world,
                 store,

@@ -82,12 +82,13 @@ async def get_experiment(service: Serving, _: Viewer, experiment: ExperimentName
     return of_experiment(await run_in_threadpool(service.definitions.get, experiment))
 
 
-@router.post("/plans", responses=documented("not_found", "mesh", "host_not_allowed", *CHANGES))
+@router.post("/plans", responses=documented("not_found", "mesh", "host_not_allowed", "policy", *CHANGES))
 async def make_plan(service: Serving, _: Viewer, body: Named) -> PlanSummary:
     """Return what a run would do now. Nothing is changed, and nothing is kept."""
     experiment = await run_in_threadpool(service.definitions.get, body.experiment)
+    await run_in_threadpool(service.check_allowed, experiment)
     rails = service.rails
-    made = await plan_only(experiment, service.world.mesh, namespace=rails.namespace, bounds=rails.bounds())
+    made = await plan_only(experiment, service.world.mesh, namespace=rails.namespace, policy=rails.policy)
     return PlanSummary(
         experiment=experiment.name,
         namespace=made.injection.namespace,

@@ -254,7 +254,7 @@ class Jobs:
         try:
             async with asyncio.timeout(PLAN_WITHIN_S):
                 options = self._options
-                plan = await plan_only(experiment, self._world.mesh, namespace=options.namespace, bounds=options.bounds)
+                plan = await plan_only(experiment, self._world.mesh, namespace=options.namespace, policy=options.policy)
         except (LuffError, TimeoutError):
             return None
         return Ref(Kind.VIRTUAL_SERVICE, plan.injection.namespace, plan.injection.virtual_service)

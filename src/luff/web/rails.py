@@ -10,13 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
 
 from luff.errors import PlanRefused
 from luff.hosts import DOMAIN
 from luff.model import Experiment, PolicySpec
-from luff.plan import Bounds
-from luff.policy import bounds_of, check_policy, unlisted_host
+from luff.policy import check_policy, unlisted_host
 from luff.web.problems import Problem
 
 __all__ = ["Rails"]
@@ -27,12 +25,7 @@ class Rails:
     """This is the policy, or its absence, applied. *namespace* is where experiments are that name none."""
 
     policy: PolicySpec | None
-    kind: Literal["lab", "cluster"]
     namespace: str
-
-    def bounds(self) -> Bounds:
-        """Return the bounds of every plan."""
-        return bounds_of(self.policy, self.kind)
 
     def check(self, experiment: Experiment, definitions: Iterable[Experiment], *, now: datetime) -> None:
         """Raise `Problem` when *experiment* may not run now."""

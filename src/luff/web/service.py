@@ -81,7 +81,6 @@ class Service:
             options=Options(
                 actor=self.local_user,
                 namespace=self.rails.namespace,
-                bounds=self.rails.bounds(),
                 policy=self.rails.policy,
                 needs_reaper=self.needs_reaper,
             ),
