@@ -17,8 +17,11 @@ from hypothesis import strategies as st
 from luff.decide import Proxy, RequestFacts
 from luff.errors import PlanRefused
 from luff.model import Abort, Carrier, Delay, Fault, Object, Target
-from luff.routes import Injection, Selection, apply, inject, select
+from luff.names import Stamp
+from luff.patches import apply
+from luff.routes import Injection, inject
 from luff.scope import Scope
+from luff.selection import Selection, select
 
 __all__ = [
     "OTHER_RUN", "OTHER_SCOPE", "RUN", "SCOPE", "THIRD_RUN", "THIRD_SCOPE", "Case", "cases", "faults", "injected",
@@ -256,14 +259,9 @@ def injected(
     try:
         selection = select(object_, target, namespace=NAMESPACE)
         injection = inject(
-            object_,
             selection,
-            run=run,
-            created_s=1_800_000_000,
-            expires_s=1_800_000_600,
-            scope=scope,
-            fault=fault or Fault(delay=Delay(duration_s=5.0)),
-            target=target,
+            Stamp(run, scope, created_s=1_800_000_000, expires_s=1_800_000_600),
+            fault or Fault(delay=Delay(duration_s=5.0)),
         )
     except PlanRefused:
         return None

@@ -56,7 +56,7 @@ def _judged(samples: Samples, evidence: Evidence, *expect: dict[str, Any]) -> Ju
         }
     )
     return judge(
-        plan_checks(experiment, rate_hz=20.0, timeout_s=11.0),
+        plan_checks(experiment, rate_hz=20.0),
         samples,
         evidence,
         experiment=experiment,

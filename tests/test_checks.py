@@ -44,7 +44,7 @@ def _experiment(*expect: dict[str, Any], **spec: Any) -> Experiment:
 
 
 def _check(expectation: dict[str, Any], **spec: Any) -> PlannedCheck:
-    return plan_checks(_experiment(expectation, **spec), rate_hz=20.0, timeout_s=11.0)[0]
+    return plan_checks(_experiment(expectation, **spec), rate_hz=20.0)[0]
 
 
 def _violates(
@@ -142,7 +142,6 @@ def test_equal_answers_share_a_bit() -> None:
     checks = plan_checks(
         _experiment(EXPECTATIONS["fallback"], other, EXPECTATIONS["answer"], EXPECTATIONS["latency"]),
         rate_hz=20.0,
-        timeout_s=11.0,
     )
     assert [check.bit for check in checks] == [0, 1, 0, None]
 
@@ -214,7 +213,7 @@ def test_a_claim_that_holds_whatever_happens_cannot_fail(kind: str, change: dict
 @pytest.mark.parametrize("than", ["control", "fault"])
 def test_the_generator_has_to_be_as_exact_as_the_claims(expect: list[str], most_s: float, than: str) -> None:
     made = [{**EXPECTATIONS[kind], **({"than": than} if kind == "noWorseThan" else {})} for kind in expect]
-    assert late_most_s(plan_checks(_experiment(*made), rate_hz=20.0, timeout_s=11.0)) == most_s
+    assert late_most_s(plan_checks(_experiment(*made), rate_hz=20.0)) == most_s
 
 
 def test_the_generator_is_never_held_to_less_than_timers_can_do() -> None:

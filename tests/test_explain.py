@@ -127,7 +127,7 @@ def _check(**expectation: Any) -> PlannedCheck:
             },
         }
     )
-    return plan_checks(experiment, rate_hz=20, timeout_s=11)[0]
+    return plan_checks(experiment, rate_hz=20)[0]
 
 
 LATENCY = {"kind": "latency", "quantile": 0.99, "limit_s": 1.0}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from luff.errors import PlanRefused
 from luff.model import Target
-from luff.others import Finding, Surroundings, find_others
+from luff.others import Finding, find_others
+from luff.selection import Selection
+from luff.targeting import Found, MeshView
 from luff.words import Object
 from tests.test_plan import planned, route, service
 
@@ -27,10 +29,17 @@ def thing(name: str = "stock", namespace: str = "shop", *, age: str = "2026-01-0
 
 
 def found(
-    root: Object, *others: Object, leaf: Object | None = None, target: dict[str, Any] | None = None, **more: Any
+    root: Object,
+    *others: Object,
+    leaf: Object | None = None,
+    target: dict[str, Any] | None = None,
+    kind: Literal["lab", "cluster"] = "cluster",
+    services: tuple[Object, ...] = (),
+    callers: tuple[str, ...] = (),
 ) -> list[Finding]:
-    around = Surroundings(root, leaf or root, (root, *([leaf] if leaf else []), *others), **more)
-    return list(find_others(around, Target.model_validate(target or {"host": "stock"})))
+    view = MeshView(kind, "shop", (root, *([leaf] if leaf else []), *others), services)
+    selection = Selection(leaf or root, Target.model_validate(target or {"host": "stock"}), "shop", (0,))
+    return list(find_others(Found(view, root, selection), callers))
 
 
 def owned_by(manager: str) -> list[Object]:
@@ -60,7 +69,7 @@ CASES: list[tuple[str, str | None, bool, dict[str, Any], list[Object], dict[str,
     ("flagger's owner reference", "flagger_owns_it", True, {"ownerReferences": CANARY}, [], {}, ["Canary stock", "--lab"]),
     ("flagger took it over", "flagger_owns_it", True, {"annotations": {"flagger.kubernetes.io/original-configuration": "{}"}}, [], {}, ["weights"]),
     ("flagger wrote the routes", "flagger_owns_it", True, {"managedFields": owned_by("flagger")}, [], {}, ["overwrites"]),
-    ("flagger's object in a lab", "flagger_owns_it", False, {"ownerReferences": CANARY}, [], {"controllers": False}, ["in a lab"]),
+    ("flagger's object in a lab", "flagger_owns_it", False, {"ownerReferences": CANARY}, [], {"kind": "lab"}, ["in a lab"]),
     ("another's owner reference", None, False, {"ownerReferences": [{"kind": "Shop", "name": "stock"}]}, [], {}, []),
     ("rollouts, no names", "rollouts_without_named_routes", True, {"managedFields": owned_by("rollouts-controller"), "http": UNNAMED}, [], {}, ["InvalidSpec", "trafficRouting.istio.virtualService.routes"]),
     ("rollouts, by annotation", "rollouts_without_named_routes", True, {"annotations": {"argo-rollouts.argoproj.io/managed-by-rollouts": "stock"}, "http": UNNAMED}, [], {}, ["(stock)"]),

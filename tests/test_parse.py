@@ -11,6 +11,7 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from luff.default_claims import expect_block
 from luff.errors import InvalidFile, Problem
 from luff.model import (
     AnswerExpectation,
@@ -26,7 +27,7 @@ from luff.model import (
     PrometheusTripwire,
     RecoveryExpectation,
 )
-from luff.parse import Documents, expect_block, parse_documents
+from luff.parse import Documents, parse_documents
 from luff.yaml_nodes import ALIASED_MOST, DEPTH_MOST
 
 SMALLEST = """\

@@ -8,11 +8,14 @@ import pytest
 
 from luff.checks import late_most_s
 from luff.errors import PlanRefused
+from luff.names import Stamp, ours
 from luff.parse import parse_documents
-from luff.plan import Bounds, MeshView, Plan, Stamp, make_plan
-from luff.routes import apply, difference, ours
+from luff.patches import apply
+from luff.plan import Bounds, Plan, make_plan
+from luff.routes import difference
 from luff.run_bounds import HELD_ON_CLUSTERS
 from luff.scope import Scope
+from luff.targeting import MeshView
 from luff.words import Object
 
 

@@ -18,10 +18,11 @@ from luff import routes, selection
 from luff.decide import Proxy, RequestFacts, decide
 from luff.errors import PlanRefused
 from luff.model import Abort, Carrier, Delay, Fault, Object, Target
-from luff.names import our_run, ours, tampered
+from luff.names import Stamp, our_run, ours, tampered
 from luff.patches import apply
-from luff.routes import difference, fallbacks, foreign_changes, http_hash, inject, select, withdrawal
+from luff.routes import difference, fallbacks, foreign_changes, http_hash, inject, withdrawal
 from luff.scope import FLAGS_HEADER, Scope
+from luff.selection import select
 from luff.validation import problems, warnings
 from tests.strategies import (
     CARRIER_SETS,
@@ -395,14 +396,9 @@ def _make(
 ) -> routes.Injection:
     wanted = Target.model_validate(target or {"host": "ratings"})
     return inject(
-        object_,
         select(object_, wanted, namespace="shop"),
-        run=RUN,
-        created_s=1,
-        expires_s=2,
-        scope=scope,
-        fault=fault or Fault(abort=Abort(http=503)),
-        target=wanted,
+        Stamp(RUN, scope, created_s=1, expires_s=2),
+        fault or Fault(abort=Abort(http=503)),
     )
 
 
@@ -415,7 +411,6 @@ REFUSALS: list[tuple[str, Object, Object]] = [
     ("no_route_to_target", _object(_split(("ratings", "v1", 0), ("reviews", "v1", 100))), {"host": "ratings"}),
     ("no_route_to_target", _object(_to()), {"host": "ratings", "subset": "v1"}),
     ("unknown_route", _object(_to(name="a")), {"host": "ratings", "routes": ["b"]}),
-    ("from_with_gateways", _object(_to()), {"host": "ratings", "from": {"app": "a"}, "gateways": ["mesh"]}),
     ("from_at_gateway", _object(_to(), gateways=["gw"]), {"host": "ratings", "from": {"app": "a"}}),
     ("unknown_gateway", _object(_to()), {"host": "ratings", "gateways": ["gw"]}),
     (

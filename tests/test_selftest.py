@@ -111,7 +111,7 @@ def test_every_method_has_a_defect_to_catch_and_a_healthy_service_to_pass() -> N
     methods = {
         case.name: {
             check.method
-            for check in plan_checks(EXPERIMENTS[case.name], rate_hz=40.0, timeout_s=2.0)
+            for check in plan_checks(EXPERIMENTS[case.name], rate_hz=40.0)
             if case.defect is None or check.id in case.caught_by
         }
         for case in CASES

@@ -40,7 +40,7 @@ def _checks(*expect: dict[str, Any], **spec: Any) -> tuple[PlannedCheck, ...]:
             },
         }
     )
-    return plan_checks(experiment, rate_hz=20.0, timeout_s=11.0)
+    return plan_checks(experiment, rate_hz=20.0)
 
 
 def _add(

@@ -14,10 +14,11 @@ from luff.decide import Proxy, RequestFacts, decide
 from luff.delegates import merged_routes, root_routes
 from luff.errors import PlanRefused
 from luff.model import Abort, Fault, Object, Target
-from luff.names import find_name
+from luff.names import Stamp, find_name
 from luff.patches import apply
-from luff.routes import Injection, inject, select
+from luff.routes import Injection, inject
 from luff.scope import FLAGS_HEADER
+from luff.selection import select
 from luff.validation import problems
 from tests.strategies import RUN, SCOPE, proxies, requests, virtual_services
 
@@ -46,16 +47,9 @@ def _leaf(*http: Object, namespace: str = "shop") -> Object:
 def _inject(root: Object, leaf: Object, target: Object | None = None) -> Injection:
     wanted = Target.model_validate({"host": "ratings", **(target or {})})
     return inject(
-        leaf,
-        select(leaf, wanted, namespace="shop"),
-        run=RUN,
-        created_s=1,
-        expires_s=2,
-        scope=SCOPE,
-        fault=Fault(abort=Abort(http=503)),
-        target=wanted,
-        roots=root_routes(leaf, [root, leaf]),
-        namespace="shop",
+        select(leaf, wanted, namespace="shop", roots=root_routes(leaf, [root, leaf])),
+        Stamp(RUN, SCOPE, created_s=1, expires_s=2),
+        Fault(abort=Abort(http=503)),
     )
 
 

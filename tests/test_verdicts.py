@@ -126,7 +126,7 @@ class Story:
 
     def judged(self) -> Judgement:
         experiment = self.experiment
-        checks = plan_checks(experiment, rate_hz=20.0, timeout_s=11.0)
+        checks = plan_checks(experiment, rate_hz=20.0)
         return judge(
             checks,
             self.samples,
@@ -539,7 +539,7 @@ def test_a_p_value_falls_as_violations_rise(method: str) -> None:
     for bad in (0, 10, 40, 200):
         story = _warm(Story((expect,), {"stopEarly": method != "fixed"}))
         story.add(bad, latency_ms=3000).add(400).add(400, Arm.CONTROL)
-        check = plan_checks(story.experiment, rate_hz=20.0, timeout_s=11.0)[0]
+        check = plan_checks(story.experiment, rate_hz=20.0)[0]
         assert check.method == method
         counting = Judge((check,))
         counting.feed_all(story.samples, story.evidence)
@@ -554,7 +554,7 @@ def test_a_p_value_falls_as_violations_rise(method: str) -> None:
 
 def test_a_fixed_samples_p_value_is_the_binomials() -> None:
     story = _good(stopEarly=False).add(10, latency_ms=3000)
-    check = plan_checks(story.experiment, rate_hz=20.0, timeout_s=11.0)[0]
+    check = plan_checks(story.experiment, rate_hz=20.0)[0]
     counting = Judge((check,))
     counting.feed_all(story.samples, story.evidence)
     assert p_value(check, counting) == pytest.approx(float(binom.sf(9, 410, 0.01)), rel=1e-6)
@@ -740,7 +740,7 @@ def test_what_to_do_about_a_fault_that_may_be_live_comes_before_whatever_ended_t
 
 def test_a_check_can_be_judged_for_itself() -> None:
     story = _good()
-    check = plan_checks(story.experiment, rate_hz=20.0, timeout_s=11.0)[0]
+    check = plan_checks(story.experiment, rate_hz=20.0)[0]
     nothing = result_of(check, Judge((check,)), story.samples, story.evidence, removed_ns=None)
     assert (nothing.rule, nothing.n, nothing.bound, nothing.e_value) == ("no request was judged", 0, None, None)
     assert nothing.explanation == "p99 ≤ 1 s: no request was judged"

@@ -63,8 +63,8 @@ class PlannedCheck:
     line: int | None = None
 
 
-def plan_checks(experiment: Experiment, *, rate_hz: float, timeout_s: float) -> tuple[PlannedCheck, ...]:
-    """Return a planned check for each expectation. *rate_hz* is per arm; *timeout_s* is kept for readers of the plan."""
+def plan_checks(experiment: Experiment, *, rate_hz: float) -> tuple[PlannedCheck, ...]:
+    """Return a planned check for each expectation. *rate_hz* is per arm."""
     spec = experiment.spec
     alpha = 1.0 - spec.confidence_percent / 100
     most = max(1, int(rate_hz * spec.traffic.duration_s))

@@ -9,19 +9,14 @@ plain route.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Literal
 
-from luff.hosts import MESH, matches, qualify
+from luff.hosts import MESH, matches, namespace_of, qualify, visibility
 from luff.names import http_routes
 from luff.words import Object
 
-__all__ = ["NOBODY", "Coverage", "coverage", "exports_of", "hosts_of", "key_of", "on_mesh", "standing", "visibility"]
-
-NOBODY, OWN, EVERYBODY = "~", ".", "*"
-"""What ``exportTo`` may say besides the names of namespaces."""
-_NONE: Mapping[str, str] = {}
-
+__all__ = ["Coverage", "coverage", "hosts_of", "key_of", "on_mesh", "ports_of", "service_host", "standing"]
 
 Coverage = Literal["everybody", "some", "nobody"]
 """For which sidecars a VirtualService makes HTTP routes, as far as that can be told."""
@@ -29,8 +24,7 @@ Coverage = Literal["everybody", "some", "nobody"]
 
 def key_of(virtual_service: Object) -> tuple[str, str]:
     """Return the namespace and the name of *virtual_service*."""
-    metadata = virtual_service.get("metadata") or {}
-    return str(metadata.get("namespace", "")), str(metadata.get("name", ""))
+    return namespace_of(virtual_service), str((virtual_service.get("metadata") or {}).get("name", ""))
 
 
 def standing(virtual_service: Object, host: str, caller: str) -> tuple[int, int, str, str, str] | None:
@@ -45,19 +39,6 @@ def standing(virtual_service: Object, host: str, caller: str) -> tuple[int, int,
     return closest, seen, str((virtual_service.get("metadata") or {}).get("creationTimestamp") or ""), name, namespace
 
 
-def visibility(virtual_service: Object, caller: str) -> int | None:
-    """Return 0 for private to *caller*, 1 for exported to it by name, 2 for everybody; ``None`` when it does not see it."""
-    namespace = key_of(virtual_service)[0]
-    to = exports_of(virtual_service)
-    if not to or EVERYBODY in to:
-        return 2
-    if NOBODY in to:
-        return None
-    if caller == namespace and (OWN in to or namespace in to):
-        return 0
-    return 1 if caller in to else None
-
-
 def _spec(virtual_service: Object) -> Object:
     return virtual_service.get("spec") or {}
 
@@ -68,18 +49,29 @@ def hosts_of(virtual_service: Object) -> list[str]:
     return [qualify(str(host), namespace).lower() for host in _spec(virtual_service).get("hosts") or []]
 
 
-def exports_of(virtual_service: Object) -> list[str]:
-    """Return its ``exportTo``; empty means everybody."""
-    return [str(each) for each in _spec(virtual_service).get("exportTo") or []]
-
-
 def on_mesh(virtual_service: Object) -> bool:
     """Return whether *virtual_service* is for sidecars."""
     gateways = _spec(virtual_service).get("gateways")
     return not gateways or MESH in gateways
 
 
-def coverage(virtual_service: Object, *, ports: Collection[int] = (), labels: Mapping[str, str] = _NONE) -> Coverage:
+def service_host(service: Object) -> str:
+    """Return the full name of *service*, in lower case."""
+    return qualify(str((service.get("metadata") or {}).get("name", "")), namespace_of(service)).lower()
+
+
+def ports_of(hosts: Collection[str], services: Iterable[Object]) -> set[int]:
+    """Return the ports of those *services* whose full names are among *hosts*; empty when they are not known."""
+    return {
+        int(port["port"])
+        for service in services
+        if service_host(service) in hosts
+        for port in (service.get("spec") or {}).get("ports") or []
+        if port.get("port")
+    }
+
+
+def coverage(virtual_service: Object, *, ports: Collection[int], labels: Mapping[str, str]) -> Coverage:
     """
     Return for which sidecars *virtual_service* makes HTTP routes.
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from luff.hosts import matches, qualify
-from luff.mesh_state import Endpoint, MeshState, Service, age, imported, namespace_of, protobuf_seconds
+from luff.hosts import matches, namespace_of, qualify
+from luff.mesh_state import Endpoint, MeshState, Service, age, imported, protobuf_seconds
 from luff.words import Object
 
 __all__ = ["clusters"]

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from luff import regex
-from luff.hosts import MESH, qualify_gateway
+from luff.hosts import MESH, namespace_of, qualify_gateway
 from luff.names import http_routes
 from luff.words import Object
 
@@ -85,7 +85,7 @@ def decide(virtual_service: Object, request: RequestFacts, proxy: Proxy) -> int 
 
     ``None`` when none does (Envoy answers 404), or when the object is not for that proxy.
     """
-    namespace = str((virtual_service.get("metadata") or {}).get("namespace") or "")
+    namespace = namespace_of(virtual_service)
     if not _names_gateway((virtual_service.get("spec") or {}).get("gateways") or [MESH], proxy, namespace):
         return None
     seen = _seen(request)

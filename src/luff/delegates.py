@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from luff.decide import catches_all
-from luff.hosts import qualify, qualify_gateway
+from luff.hosts import namespace_of, qualify, qualify_gateway, visibility
 from luff.names import http_routes
 from luff.words import Object
 
@@ -59,7 +59,7 @@ def root_routes(leaf: Object, all_of_them: Sequence[Object]) -> tuple[RootRoute,
     for root in all_of_them:
         if not (root.get("spec") or {}).get("hosts"):
             continue
-        namespace = _namespace(root)
+        namespace = namespace_of(root)
         for route in http_routes(root):
             if not isinstance(route, dict):
                 continue
@@ -73,7 +73,7 @@ def root_routes(leaf: Object, all_of_them: Sequence[Object]) -> tuple[RootRoute,
 
 def merged_route(outer: RootRoute, leaf: Object, own: Object) -> Object | None:
     """Return what pilot makes of the route *own* of *leaf* below *outer*; ``None`` where it drops it."""
-    return _merge(outer.route, _resolved(own, _namespace(leaf)))
+    return _merge(outer.route, _resolved(own, namespace_of(leaf)))
 
 
 def delegate_of(route: Object, namespace: str) -> tuple[str, str]:
@@ -84,7 +84,7 @@ def delegate_of(route: Object, namespace: str) -> tuple[str, str]:
 
 def merged_routes(virtual_service: Object, all_of_them: Sequence[Object]) -> list[Object]:
     """Return the http routes of *virtual_service* with every delegate among *all_of_them* put in its place."""
-    namespace = _namespace(virtual_service)
+    namespace = namespace_of(virtual_service)
     found = []
     for route in http_routes(virtual_service):
         delegate = route.get("delegate")
@@ -103,18 +103,10 @@ def merged_routes(virtual_service: Object, all_of_them: Sequence[Object]) -> lis
 def _is_delegate(candidate: Object, delegate: Mapping[str, Any], namespace: str) -> bool:
     """Return whether *delegate*, written in *namespace*, names *candidate*, and istiod follows it there."""
     wanted = (delegate.get("namespace") or namespace, delegate.get("name"))
-    where, spec = _namespace(candidate), candidate.get("spec") or {}
+    where, spec = namespace_of(candidate), candidate.get("spec") or {}
     if (where, candidate["metadata"]["name"]) != wanted or spec.get("hosts"):
         return False
-    return _visible(spec.get("exportTo") or ["*"], where, namespace)
-
-
-def _namespace(virtual_service: Object) -> str:
-    return str(virtual_service["metadata"].get("namespace") or "default")
-
-
-def _visible(exported: Sequence[str], own: str, other: str) -> bool:
-    return "*" in exported or other in exported or (own == other and "." in exported)
+    return visibility(candidate, namespace) is not None
 
 
 def _resolved(route: Object, namespace: str) -> Object:

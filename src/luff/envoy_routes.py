@@ -12,8 +12,8 @@ from __future__ import annotations
 from typing import Any
 
 from luff.header_values import is_authority
-from luff.hosts import qualify
-from luff.mesh_state import MeshState, namespace_of, protobuf_seconds
+from luff.hosts import namespace_of, qualify
+from luff.mesh_state import MeshState, protobuf_seconds
 from luff.words import Object
 
 __all__ = ["retry_policy", "translated_route"]

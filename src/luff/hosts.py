@@ -1,5 +1,5 @@
 """
-Names as Istio reads them: hosts, gateways, wildcards.
+Names as Istio reads them: hosts, gateways, wildcards, and to whom an object is visible.
 
 A name is read in the namespace of the object that says it. What a person
 writes in an experiment or a URL may mean more than one full name, since in a
@@ -10,12 +10,61 @@ full name by itself; `meanings` has both, `qualify` only what Istio makes of it.
 from __future__ import annotations
 
 import ipaddress
+from urllib.parse import urlsplit
 
-__all__ = ["DOMAIN", "MESH", "covers", "is_ip", "matches", "meanings", "qualify", "qualify_gateway"]
+from luff.words import Object
+
+__all__ = [
+    "DOMAIN",
+    "MESH",
+    "NOBODY",
+    "covers",
+    "exports_of",
+    "host_of",
+    "is_ip",
+    "matches",
+    "meanings",
+    "namespace_of",
+    "qualify",
+    "qualify_gateway",
+    "visibility",
+]
 
 DOMAIN = "svc.cluster.local"
 MESH = "mesh"
 """The word for all sidecars, where gateways are named."""
+NOBODY, OWN, EVERYBODY = "~", ".", "*"
+"""What ``exportTo`` may say besides the names of namespaces."""
+
+
+def namespace_of(object_: Object) -> str:
+    """Return the namespace of *object_*, in which the names that it says are read."""
+    return str((object_.get("metadata") or {}).get("namespace") or "default")
+
+
+def exports_of(object_: Object) -> list[str]:
+    """Return the ``exportTo`` of *object_*; empty means everybody."""
+    return [str(each) for each in (object_.get("spec") or {}).get("exportTo") or []]
+
+
+def visibility(object_: Object, caller: str) -> int | None:
+    """Return 0 for private to *caller*, 1 for exported to it by name, 2 for everybody; ``None`` when it does not see it."""
+    namespace, to = namespace_of(object_), exports_of(object_)
+    if not to or EVERYBODY in to:
+        return 2
+    if NOBODY in to:
+        return None
+    if caller == namespace and (OWN in to or namespace in to):
+        return 0
+    return 1 if caller in to else None
+
+
+def host_of(url: str) -> str:
+    """Return the host of *url*, in lower case and without a port; empty where there is none."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
 
 
 def qualify(host: str, namespace: str) -> str:

@@ -15,16 +15,16 @@ import re
 from collections.abc import Iterator
 
 from luff import crd
-from luff.claims import hosts_of, key_of, on_mesh
+from luff.claims import hosts_of, key_of, on_mesh, ports_of, service_host
 from luff.errors import PlanRefused
-from luff.hosts import DOMAIN, qualify, qualify_gateway
+from luff.hosts import namespace_of, qualify, qualify_gateway
 from luff.model import Abort, Delay, Experiment, Object
 from luff.selection import leading
-from luff.targeting import Found, MeshView
+from luff.targeting import Found
 from luff.units import istio_duration, show_duration, show_percent
 from luff.validation import envoy_problems
 
-__all__ = ["check_frozen", "check_grpc", "check_timeouts", "retries_unseen"]
+__all__ = ["check_frozen", "check_grpc", "check_timeouts", "retries_unseen", "unreached"]
 
 _HTTP2 = ("h2c", "http2", "kubernetes.io/h2c")
 """Protocols of a port that gRPC may be spoken on, or not."""
@@ -117,13 +117,22 @@ def _masked(abort: Abort | None, retries: int) -> str:
     )
 
 
-def check_grpc(experiment: Experiment, found: Found, view: MeshView) -> list[str]:
+def unreached(experiment: Experiment) -> list[str]:
+    """Return a warning where the dependency's own defences are not exercised, since no request arrives there."""
+    if experiment.spec.fault.abort is None:
+        return []
+    return [
+        "an injected abort never reaches the dependency, so outlier detection and connection pools see nothing of it"
+    ]
+
+
+def check_grpc(experiment: Experiment, found: Found) -> list[str]:
     """Refuse a gRPC status for a service that speaks HTTP/1, and return warnings where it may be either."""
     abort = experiment.spec.fault.abort
     if abort is None or abort.grpc is None:
         return []
     warnings = []
-    for service, protocols in _called(experiment, found, view):
+    for service, protocols in _called(found):
         if any(protocol.startswith("grpc") for protocol in protocols):
             continue
         shown = ", ".join(sorted(filter(None, protocols))) or "unnamed"
@@ -142,46 +151,46 @@ def check_grpc(experiment: Experiment, found: Found, view: MeshView) -> list[str
     return warnings
 
 
-def _called(experiment: Experiment, found: Found, view: MeshView) -> Iterator[tuple[str, set[str]]]:
+def _called(found: Found) -> Iterator[tuple[str, set[str]]]:
     """Yield each Service that the twins' originals lead to, with the protocols of the ports that are called."""
-    target, of = experiment.spec.target, key_of(found.leaf)[0]
+    selection, of = found.selection, namespace_of(found.leaf)
+    target = selection.target
     wanted: dict[str, set[int]] = {}
-    for index in found.selection.indices:
-        for each in leading(found.leaf["spec"]["http"][index], target, namespace=found.namespace, of=of):
+    for index in selection.indices:
+        for each in leading(found.leaf["spec"]["http"][index], target, namespace=selection.namespace, of=of):
             port = (each.get("port") or {}).get("number") or target.port
             numbers = wanted.setdefault(qualify(str(each.get("host", "")), of).lower(), set())
             if port is not None:
                 numbers.add(port)
-    for service in view.services:
-        metadata = service["metadata"]
-        name = f"{metadata['name']}.{metadata.get('namespace') or view.namespace}.{DOMAIN}"
+    for service in found.view.services:
+        name = service_host(service)
         if name not in wanted:
             continue
         ports = (service.get("spec") or {}).get("ports") or []
         meant = [port for port in ports if port.get("port") in wanted[name]] or ports
-        yield metadata["name"], {_protocol(port) for port in meant}
+        yield service["metadata"]["name"], {_protocol(port) for port in meant}
 
 
 def _protocol(port: Object) -> str:
     return str(port.get("appProtocol") or str(port.get("name") or "").partition("-")[0]).lower()
 
 
-def check_frozen(found: Found, view: MeshView) -> list[str]:
+def check_frozen(found: Found) -> list[str]:
     """
     Refuse where a proxy would keep the routes that it has, and return warnings where that cannot be told.
 
     Envoy takes the routes of a port as a whole: while one of them is refused,
     neither the twins nor their removal arrive.
     """
-    warnings = []
-    mine = _ports(found.root, view)
+    warnings, view = [], found.view
+    mine = ports_of(hosts_of(found.root), view.services)
     for candidate in view.all_virtual_services:
         wrong = envoy_problems(candidate)
         if not wrong:
             continue
-        name, theirs = "/".join(key_of(candidate)), _ports(candidate, view)
+        name, theirs = "/".join(key_of(candidate)), ports_of(hosts_of(candidate), view.services)
         said = f"Envoy refuses what Istio makes of VirtualService {name} ({wrong[0]}), and with it every change of the routes on the same port"
-        near = key_of(candidate)[0] == view.namespace or candidate is found.leaf
+        near = namespace_of(candidate) == view.namespace or candidate is found.leaf
         if near and _share_a_proxy(found.root, candidate) and not (mine and theirs and mine.isdisjoint(theirs)):
             raise PlanRefused(
                 "routes_frozen",
@@ -192,24 +201,12 @@ def check_frozen(found: Found, view: MeshView) -> list[str]:
     return warnings
 
 
-def _ports(virtual_service: Object, view: MeshView) -> set[int]:
-    """Return the ports of the Services that *virtual_service* is for, empty when they are not known."""
-    wanted = set(hosts_of(virtual_service))
-    return {
-        int(port["port"])
-        for service in view.services
-        if qualify(service["metadata"]["name"], service["metadata"].get("namespace") or view.namespace) in wanted
-        for port in (service.get("spec") or {}).get("ports") or []
-        if port.get("port")
-    }
-
-
 def _share_a_proxy(one: Object, other: Object) -> bool:
     """Return whether some proxy has the routes of both; a delegate may be with anybody."""
     if not hosts_of(other) or (on_mesh(one) and on_mesh(other)):
         return True
     bound = [
-        {qualify_gateway(str(name), key_of(each)[0]) for name in (each.get("spec") or {}).get("gateways") or []}
+        {qualify_gateway(str(name), namespace_of(each)) for name in (each.get("spec") or {}).get("gateways") or []}
         for each in (one, other)
     ]
     return not bound[0].isdisjoint(bound[1])

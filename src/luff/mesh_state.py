@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from luff.crd import nanoseconds
-from luff.hosts import DOMAIN
+from luff.hosts import DOMAIN, namespace_of, visibility
 from luff.words import Object
 
-__all__ = ["Endpoint", "MeshState", "Service", "age", "imported", "namespace_of", "protobuf_seconds"]
+__all__ = ["Endpoint", "MeshState", "Service", "age", "imported", "protobuf_seconds"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +49,6 @@ class MeshState:
     gateways: tuple[Object, ...] = ()
 
 
-def namespace_of(thing: Object) -> str:
-    return str(thing["metadata"].get("namespace") or "default")
-
-
 def age(thing: Object) -> tuple[str, str, str]:
     metadata = thing["metadata"]
     return str(metadata.get("creationTimestamp") or ""), str(metadata["name"]), namespace_of(thing)
@@ -60,17 +56,8 @@ def age(thing: Object) -> tuple[str, str, str]:
 
 def imported(objects: Iterable[Object], namespace: str) -> list[Object]:
     """Return what *namespace* sees, in pilot's order: private to it, exported to it, public; each the oldest first."""
-    groups: tuple[list[Object], list[Object], list[Object]] = ([], [], [])
-    for thing in sorted(objects, key=age):
-        exported = (thing.get("spec") or {}).get("exportTo") or ["*"]
-        own = namespace_of(thing)
-        if "*" in exported:
-            groups[2].append(thing)
-        elif own == namespace and ("." in exported or own in exported):
-            groups[0].append(thing)
-        elif namespace in exported:
-            groups[1].append(thing)
-    return [thing for group in groups for thing in group]
+    seen = [(place, thing) for thing in objects if (place := visibility(thing, namespace)) is not None]
+    return [thing for _, thing in sorted(seen, key=lambda each: (each[0], age(each[1])))]
 
 
 def protobuf_seconds(text: Any) -> str | None:

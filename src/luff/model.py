@@ -561,11 +561,19 @@ class ExperimentSpec(Document):
     known_failure: KnownFailure | None = None
 
     @property
+    def delay_s(self) -> float:
+        """Return the injected delay, 0 without one."""
+        return 0.0 if self.fault.delay is None else self.fault.delay.duration_s
+
+    @property
     def timeout_s(self) -> float:
         """Return the total time that one request may take: as given, or max(10 s, 2 x delay + 5 s)."""
-        if self.traffic.timeout_s is not None:
-            return self.traffic.timeout_s
-        return max(10.0, 2 * (0.0 if self.fault.delay is None else self.fault.delay.duration_s) + 5.0)
+        return max(10.0, 2 * self.delay_s + 5.0) if self.traffic.timeout_s is None else self.traffic.timeout_s
+
+    @property
+    def hold_s(self) -> float:
+        """Return how long the fault can hold a request in the caller."""
+        return min(self.delay_s, self.timeout_s)
 
 
 class Experiment(Document):
@@ -579,7 +587,7 @@ class Experiment(Document):
     columns: dict[str, int] = Field(default_factory=dict, exclude=True)
     """The column (from 1) of each dotted path in *lines*."""
     defaults: bool = Field(default=False, exclude=True)
-    """Whether ``spec.expect`` was left out, so that it holds the defaults; `luff.parse.expect_block` shows them."""
+    """Whether ``spec.expect`` was left out, so that it holds the defaults; `luff.default_claims.expect_block` shows them."""
 
     @property
     def name(self) -> str:

@@ -22,6 +22,7 @@ __all__ = [
     "FORMAT",
     "PREFIX",
     "Name",
+    "Stamp",
     "find_name",
     "http_routes",
     "is_newer",
@@ -68,6 +69,20 @@ class Name:
 
     def __str__(self) -> str:
         return f"{PREFIX}{FORMAT}.{self.run}.{self.created_s}.{self.expires_s}.{self.index}"
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """This is what makes the twins of a run its own: the run id (16 hex), its scope, and its dates by the server's clock."""
+
+    run: str
+    scope: Scope
+    created_s: int
+    expires_s: int
+
+    def name(self, index: int) -> Name:
+        """Return the name of the twin of number *index*."""
+        return Name(self.run, self.created_s, self.expires_s, index)
 
 
 def parse_name(text: str) -> Name | None:

@@ -18,17 +18,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from luff.claims import NOBODY, coverage, exports_of, hosts_of, key_of, on_mesh, standing, visibility
-from luff.hosts import MESH, matches, meanings, qualify, qualify_gateway
+from luff.claims import coverage, hosts_of, key_of, on_mesh, ports_of, service_host, standing
+from luff.hosts import MESH, NOBODY, exports_of, matches, meanings, namespace_of, qualify, qualify_gateway, visibility
 from luff.names import http_routes, ours, suspects
+from luff.targeting import Found
 from luff.words import Object
 
-if TYPE_CHECKING:
-    from luff.model import Target
-
-__all__ = ["Finding", "Surroundings", "find_others"]
+__all__ = ["Finding", "find_others"]
 
 FLAGGER_ANNOTATION = "flagger.kubernetes.io/original-configuration"
 ROLLOUTS_ANNOTATION = "argo-rollouts.argoproj.io/managed-by-rollouts"
@@ -56,75 +53,56 @@ class Finding:
         return f"{self.message} ({self.rule}): {self.do}"
 
 
-@dataclass(frozen=True, slots=True)
-class Surroundings:
+def find_others(found: Found, callers: Sequence[str] = ()) -> tuple[Finding, ...]:
     """
-    This is what is in view around a target.
+    Return everything that others have to do with what was *found*, refusals first.
 
-    *root* is what proxies look up by host, *leaf* what gets the twins: the same
-    object unless *root* delegates. *virtual_services* are all that are in view,
-    *callers* the namespaces that the traffic is known to pass through.
-    *controllers* is false in a lab, where no controller is at work, whatever
-    an object copied from a cluster says.
+    *callers* are the namespaces that the traffic is known to pass through.
     """
-
-    root: Object
-    leaf: Object
-    virtual_services: Sequence[Object]
-    services: Sequence[Object] = ()
-    callers: Sequence[str] = ()
-    controllers: bool = True
-
-
-def find_others(around: Surroundings, target: Target) -> tuple[Finding, ...]:
-    """Return everything that others have to do with the target, refusals first."""
-    found = [
-        *_controllers(around),
-        *_shadowed(around, target),
-        *_gateway_merges(around, target),
-        *_hidden(around, target),
-        *_waypoints(around, target),
-        *_strangers(around.leaf),
+    findings = [
+        *_controllers(found),
+        *_shadowed(found, callers),
+        *_gateway_merges(found),
+        *_hidden(found, callers),
+        *_waypoints(found),
+        *_strangers(found.leaf),
     ]
-    return tuple(sorted(found, key=lambda finding: not finding.refuse))
+    return tuple(sorted(findings, key=lambda finding: not finding.refuse))
 
 
-def _controllers(around: Surroundings) -> list[Finding]:
+def _controllers(found: Found) -> list[Finding]:
     each = [_flagger, _rollouts, _argo_cd, _flux]
-    found = [finding for find in each for finding in find(around)]
-    if around.controllers:
-        return found
+    findings = [finding for find in each for finding in find(found)]
+    if found.view.kind == "cluster":
+        return findings
+    # In a lab no controller is at work, whatever an object copied from a cluster says.
     return [
         Finding(
             finding.rule, False, f"in a lab this harms nothing, on a cluster it would: {finding.message}", finding.do
         )
-        for finding in found
+        for finding in findings
     ]
 
 
-def _flagger(around: Surroundings) -> Iterator[Finding]:
-    owners = _metadata(around.leaf).get("ownerReferences") or []
+def _flagger(found: Found) -> Iterator[Finding]:
+    owners = _metadata(found.leaf).get("ownerReferences") or []
     canary = next((str(owner.get("name")) for owner in owners if owner.get("kind") == "Canary"), None)
-    if canary is None and FLAGGER_ANNOTATION not in _notes(around.leaf) and not _written_by(around.leaf, ["flagger"]):
+    if canary is None and FLAGGER_ANNOTATION not in _notes(found.leaf) and not _written_by(found.leaf, ["flagger"]):
         return
     who = f"Flagger (Canary {canary})" if canary else "Flagger"
     yield Finding(
         "flagger_owns_it",
         True,
-        f"{who} writes {_name(around.leaf)}: it overwrites any other change at its next look, also when no canary runs, "
+        f"{who} writes {_name(found.leaf)}: it overwrites any other change at its next look, also when no canary runs, "
         "sets the weights of a running canary back, and may keep the twins as the original to go back to",
         "target a VirtualService that Flagger does not write, such as that of the next hop, or try it in a lab (--lab)",
     )
 
 
-def _rollouts(around: Surroundings) -> Iterator[Finding]:
-    leaf = around.leaf
+def _rollouts(found: Found) -> Iterator[Finding]:
+    leaf = found.leaf
     named = _notes(leaf).get(ROLLOUTS_ANNOTATION)
-    managed = {
-        (str(_metadata(service).get("name")), str(_metadata(service).get("namespace", "")))
-        for service in around.services
-        if ROLLOUTS_ANNOTATION in _notes(service)
-    }
+    managed = {service_host(service) for service in found.view.services if ROLLOUTS_ANNOTATION in _notes(service)}
     sure = named is not None or _written_by(leaf, ROLLOUTS_MANAGERS)
     # A Service alone may belong to a blue-green Rollout, which never looks at a VirtualService; a split is a canary's.
     splits = [route for route in _theirs(leaf) if len(route.get("route") or []) > 1 and _leads_to(route, leaf, managed)]
@@ -150,16 +128,13 @@ def _rollouts(around: Surroundings) -> Iterator[Finding]:
     )
 
 
-def _leads_to(route: Object, leaf: Object, services: set[tuple[str, str]]) -> bool:
-    namespace = str(_metadata(leaf).get("namespace", ""))
-    hosts = {
-        qualify(str((each.get("destination") or {}).get("host", "")), namespace) for each in route.get("route") or []
-    }
-    return any(qualify(name, of or namespace) in hosts for name, of in services)
+def _leads_to(route: Object, leaf: Object, services: set[str]) -> bool:
+    hosts = [str((each.get("destination") or {}).get("host", "")) for each in route.get("route") or []]
+    return any(qualify(host, namespace_of(leaf)).lower() in services for host in hosts)
 
 
-def _argo_cd(around: Surroundings) -> Iterator[Finding]:
-    leaf = around.leaf
+def _argo_cd(found: Found) -> Iterator[Finding]:
+    leaf = found.leaf
     tracked = _notes(leaf).get(ARGO_CD_ANNOTATION)
     labels = _metadata(leaf).get("labels") or {}
     label = next((str(labels[key]) for key in ARGO_CD_LABELS if key in labels), None)
@@ -180,8 +155,8 @@ def _argo_cd(around: Surroundings) -> Iterator[Finding]:
     )
 
 
-def _flux(around: Surroundings) -> Iterator[Finding]:
-    leaf = around.leaf
+def _flux(found: Found) -> Iterator[Finding]:
+    leaf = found.leaf
     labels, notes = _metadata(leaf).get("labels") or {}, _notes(leaf)
     for group, kind in ((FLUX, "kustomization"), (FLUX_HELM, "helmrelease")):
         name = labels.get(f"{group}/name")
@@ -199,21 +174,21 @@ def _flux(around: Surroundings) -> Iterator[Finding]:
         )
 
 
-def _shadowed(around: Surroundings, target: Target) -> Iterator[Finding]:
+def _shadowed(found: Found, callers: Sequence[str]) -> Iterator[Finding]:
     """Find the other objects for the same host on sidecars: one of them is used, the rest is not even looked at."""
-    root = around.root
+    root, target = found.root, found.target
     if not on_mesh(root) or (target.gateways and MESH not in target.gateways):
         return
-    others = [each for each in around.virtual_services if key_of(each) != key_of(root) and on_mesh(each)]
-    ports = _called_ports(around, target)
+    others = [each for each in found.view.all_virtual_services if key_of(each) != key_of(root) and on_mesh(each)]
+    ports = _called_ports(found)
     covered = {key_of(each): coverage(each, ports=ports, labels=target.from_) for each in others}
     others = [each for each in others if covered[key_of(each)] != "nobody"]
     others.sort(key=lambda each: covered[key_of(each)] != "everybody")
-    callers = list(dict.fromkeys([key_of(root)[0], *around.callers]))
+    callers = list(dict.fromkeys([key_of(root)[0], *callers]))
     lost: dict[tuple[str, str], tuple[Object, list[str]]] = {}
     beaten: dict[str, Object] = {}
     for caller in callers:
-        for host in _wanted(root, target):
+        for host in _wanted(found):
             mine = standing(root, host, caller)
             for other in others:
                 theirs = standing(other, host, caller)
@@ -225,7 +200,7 @@ def _shadowed(around: Surroundings, target: Target) -> Iterator[Finding]:
                     beaten[host] = other
     if lost:
         (caller, host), (other, _) = next(iter(lost.items()))
-        everywhere = len(lost) == len(callers) * len(_wanted(root, target)) and all(
+        everywhere = len(lost) == len(callers) * len(_wanted(found)) and all(
             covered[key_of(winner)] == "everybody" for winner, _ in lost.values()
         )
         yield Finding(
@@ -248,22 +223,15 @@ def _shadowed(around: Surroundings, target: Target) -> Iterator[Finding]:
             return
 
 
-def _called_ports(around: Surroundings, target: Target) -> set[int]:
+def _called_ports(found: Found) -> set[int]:
     """Return the ports on which the target is called, empty when that is not known."""
-    if target.port is not None:
-        return {target.port}
-    wanted = set(_wanted(around.root, target))
-    return {
-        int(port["port"])
-        for service in around.services
-        if qualify(str(_metadata(service).get("name")), str(_metadata(service).get("namespace", ""))) in wanted
-        for port in (service.get("spec") or {}).get("ports") or []
-        if port.get("port")
-    }
+    port = found.target.port
+    return {port} if port is not None else ports_of(_wanted(found), found.view.services)
 
 
-def _wanted(root: Object, target: Target) -> list[str]:
-    """Return the full names of the hosts that matter: the target's, else all that *root* claims."""
+def _wanted(found: Found) -> list[str]:
+    """Return the full names of the hosts that matter: the target's, else all that the root claims."""
+    root, target = found.root, found.target
     claimed = hosts_of(root)
     if target.host is None:
         return claimed
@@ -280,13 +248,13 @@ def _why_first(other: Object, root: Object, host: str, caller: str) -> str:
     return "the oldest wins, and they are not merged"
 
 
-def _gateway_merges(around: Surroundings, target: Target) -> Iterator[Finding]:
-    root = around.root
+def _gateway_merges(found: Found) -> Iterator[Finding]:
+    root, target = found.root, found.target
     if target.from_:
         return
     shared_with: list[str] = []
     mine = _gateways(root) & ({qualify_gateway(name, key_of(root)[0]) for name in target.gateways} or _gateways(root))
-    for other in around.virtual_services:
+    for other in found.view.all_virtual_services:
         if key_of(other) == key_of(root) or not mine & _gateways(other):
             continue
         if set(hosts_of(root)) & set(hosts_of(other)):
@@ -301,8 +269,8 @@ def _gateway_merges(around: Surroundings, target: Target) -> Iterator[Finding]:
         )
 
 
-def _hidden(around: Surroundings, target: Target) -> Iterator[Finding]:
-    root, leaf = around.root, around.leaf
+def _hidden(found: Found, callers: Sequence[str]) -> Iterator[Finding]:
+    root, leaf, target = found.root, found.leaf, found.target
     namespace = key_of(root)[0]
     for each in {key_of(root): root, key_of(leaf): leaf}.values():
         if NOBODY in exports_of(each):
@@ -320,7 +288,7 @@ def _hidden(around: Surroundings, target: Target) -> Iterator[Finding]:
             f"{_name(root)} delegates to {_name(leaf)}, whose exportTo leaves out the namespace {namespace}: Istio ignores that route",
             f"add {namespace} to its exportTo",
         )
-    blind = [caller for caller in dict.fromkeys([namespace, *around.callers]) if visibility(root, caller) is None]
+    blind = [caller for caller in dict.fromkeys([namespace, *callers]) if visibility(root, caller) is None]
     if blind and on_mesh(root) and not target.gateways:
         yield Finding(
             "hidden_from_callers",
@@ -330,15 +298,14 @@ def _hidden(around: Surroundings, target: Target) -> Iterator[Finding]:
         )
 
 
-def _waypoints(around: Surroundings, target: Target) -> Iterator[Finding]:
-    wanted = set(_wanted(around.root, target))
-    for service in around.services:
-        metadata = _metadata(service)
-        waypoint = str((metadata.get("labels") or {}).get(WAYPOINT_LABEL) or "none")
-        name = str(metadata.get("name"))
-        if waypoint == "none" or qualify(name, str(metadata.get("namespace") or key_of(around.root)[0])) not in wanted:
+def _waypoints(found: Found) -> Iterator[Finding]:
+    wanted = set(_wanted(found))
+    for service in found.view.services:
+        waypoint = str((_metadata(service).get("labels") or {}).get(WAYPOINT_LABEL) or "none")
+        if waypoint == "none" or service_host(service) not in wanted:
             continue
-        if target.from_:
+        name = str(_metadata(service).get("name"))
+        if found.target.from_:
             yield Finding(
                 "waypoint_ignores_from",
                 True,

@@ -25,7 +25,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from luff.default_claims import default_expectations, expect_block
+from luff.default_claims import default_expectations
 from luff.errors import InvalidFile
 from luff.model import API_VERSION, Experiment, GameDay, LabWorkload, Object, Policy, Suite
 from luff.refusals import refuse_before, refuse_experiment, refuse_game_day, refuse_policy, refuse_suite
@@ -47,7 +47,7 @@ from luff.yaml_nodes import (
     walk,
 )
 
-__all__ = ["Documents", "Manifest", "expect_block", "parse_documents"]
+__all__ = ["Documents", "Manifest", "parse_documents"]
 
 SET = "--set"
 """What stands for the file where a problem is in an override; its line is the number of the override."""

@@ -13,24 +13,26 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
-from urllib.parse import urlsplit
 
 from luff.checks import PlannedCheck, plan_checks
-from luff.claims import hosts_of, key_of, on_mesh
+from luff.claims import hosts_of, key_of, on_mesh, service_host
 from luff.errors import PlanRefused
-from luff.hosts import DOMAIN, matches, meanings, qualify
-from luff.mechanism import check_frozen, check_grpc, check_timeouts, retries_unseen
-from luff.model import DEFAULT_RATE_HZ, AttemptsExpectation, Experiment, Object, Target
-from luff.others import Surroundings, find_others
+from luff.hosts import DOMAIN, host_of, matches, meanings
+from luff.mechanism import check_frozen, check_grpc, check_timeouts, retries_unseen, unreached
+from luff.model import DEFAULT_RATE_HZ, AttemptsExpectation, Experiment, Object
+from luff.names import Stamp
+from luff.others import find_others
 from luff.pacing import load_of
 from luff.proof import Proof, plan_proof
 from luff.routes import Injection, inject
 from luff.run_bounds import HELD_IN_LABS, HELD_ON_CLUSTERS, fits_hz, too_many_held
-from luff.scope import Scope
 from luff.targeting import Found, MeshView, find
 from luff.units import RATE_MOST_HZ, TTL_MOST_S, show_duration, show_rate
 
-__all__ = ["Bounds", "MeshView", "Plan", "Stamp", "make_plan"]
+__all__ = ["Bounds", "Plan", "make_plan"]
+
+Inferred = tuple[str, str, str]
+"""What was not written in an experiment: the field, its value, and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,27 +51,16 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True)
-class Stamp:
-    """This is what makes a plan one of a kind: the run id (16 hex), its scope, and its dates by the server's clock."""
-
-    run: str
-    scope: Scope
-    created_s: int
-    expires_s: int
-
-
-@dataclass(frozen=True, slots=True)
 class Plan:
     """
     This is what a run will do.
 
-    *virtual_service* is the object as read; *subject* is judged; *caller* is
-    ``None`` when only the evidence will tell; *proof* where it is seen that
-    the fault fired; *held* how many requests the fault holds at once;
-    *inferred* what was not written in the experiment, as (field, value, why);
-    *warnings* what a reader should know before going on; *others* those of
-    them that are about who else writes, or is in the way; *other_hops* the
-    hosts, as they are written, whose attempts are counted beside the broken hop's.
+    *virtual_service* is the object as read; *subject* is judged; *proof* where
+    it is seen that the fault fired; *held* how many requests the fault holds at
+    once; *inferred* what was not written in the experiment; *warnings* what a
+    reader should know before going on; *others* those of them that are about
+    who else writes, or is in the way; *other_hops* the hosts, as they are
+    written, whose attempts are counted beside the broken hop's.
     """
 
     experiment: Experiment
@@ -78,22 +69,48 @@ class Plan:
     injection: Injection
     checks: tuple[PlannedCheck, ...]
     subject: str
-    caller: str | None
     dependency: str
     proof: Proof
     rate_hz: float
-    timeout_s: float
     held: float
-    inferred: tuple[tuple[str, str, str], ...]
+    inferred: tuple[Inferred, ...]
     warnings: tuple[str, ...]
     others: tuple[str, ...] = ()
     other_hops: tuple[str, ...] = ()
 
     @property
+    def caller(self) -> str | None:
+        """Return who calls the dependency; ``None`` when only the evidence will tell."""
+        wanted = self.experiment.spec.target.from_
+        return wanted.get("app") or next(iter(wanted.values()), None)
+
+    @property
     def delay_s(self) -> float:
         """Return the injected delay, 0 without one."""
-        delay = self.experiment.spec.fault.delay
-        return 0.0 if delay is None else delay.duration_s
+        return self.experiment.spec.delay_s
+
+    @property
+    def timeout_s(self) -> float:
+        """Return the total time that one request may take."""
+        return self.experiment.spec.timeout_s
+
+
+@dataclass(frozen=True, slots=True)
+class _Edge:
+    """This is who is judged and *why*, and what it depends on."""
+
+    subject: str
+    why: str
+    dependency: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Pace:
+    """This is the rate per arm, its highest, and *why* it is so where it was not written as one rate."""
+
+    rate_hz: float
+    most_hz: float
+    why: str | None = None
 
 
 def make_plan(experiment: Experiment, view: MeshView, stamp: Stamp, *, bounds: Bounds | None = None) -> Plan:
@@ -103,101 +120,82 @@ def make_plan(experiment: Experiment, view: MeshView, stamp: Stamp, *, bounds: B
     Raises `PlanRefused` with a stable rule, the reason and what to do.
     """
     bounds = bounds or Bounds.usual(view.kind)
-    spec = experiment.spec
-    found = find(spec.target, view)
-    leaf = found.leaf
-    others = [*_check_others(experiment, found, view), *check_frozen(found, view)]
+    found = find(experiment.spec.target, view)
+    others = (*_check_others(experiment, found), *check_frozen(found))
     check_timeouts(experiment, found)
-    grpc = check_grpc(experiment, found, view)
-    timeout_s = spec.timeout_s
-    rate_hz, held, inferred = _load(experiment, timeout_s, bounds)
-    subject, why_subject = _subject(experiment, view)
-    dependency = _dependency(spec.target, leaf)
-    injection = inject(
-        leaf,
-        found.selection,
-        run=stamp.run,
-        created_s=stamp.created_s,
-        expires_s=stamp.expires_s,
-        scope=stamp.scope,
-        fault=spec.fault,
-        target=spec.target,
-        roots=found.roots,
-        namespace=found.namespace,
-    )
-    namespace = leaf["metadata"]["namespace"]
-    proof = plan_proof(
-        experiment,
-        kind=view.kind,
-        namespace=view.namespace,
-        services=view.services,
-        subject=subject,
-        dependency=dependency,
-        twins=injection.twins,
-    )
-    inferred = [
-        ("target", f"VirtualService {namespace}/{leaf['metadata']['name']}", _why_target(spec.target, found)),
-        ("subject", subject, why_subject),
-        *inferred,
-    ]
-    if spec.traffic.timeout_s is None:
-        inferred.append(("traffic.timeout", show_duration(timeout_s), "max(10 s, 2 x delay + 5 s)"))
-    _check_attempts(experiment, view, dependency, proof)
-    if spec.evidence.source == "auto":
-        inferred.append(("evidence.source", proof.sources[0], proof.why))
+    grpc = check_grpc(experiment, found)
+    _check_bounds(experiment, bounds)
+    pace = _pace(experiment, bounds)
+    edge = _edge(experiment, found)
+    injection = inject(found.selection, stamp, experiment.spec.fault)
+    proof = _proof(experiment, view, edge, injection)
+    other_hops = _other_hops(experiment, view.namespace, edge.dependency)
+    _check_attempts(experiment, proof, edge.dependency, other_hops)
     return Plan(
         experiment=experiment,
         stamp=stamp,
-        virtual_service=leaf,
+        virtual_service=found.leaf,
         injection=injection,
-        checks=plan_checks(experiment, rate_hz=rate_hz, timeout_s=timeout_s),
-        subject=subject,
-        caller=_caller(spec.target),
-        dependency=dependency,
-        other_hops=_other_hops(experiment, view.namespace, dependency),
+        checks=plan_checks(experiment, rate_hz=pace.rate_hz),
+        subject=edge.subject,
+        dependency=edge.dependency,
+        other_hops=other_hops,
         proof=proof,
-        rate_hz=rate_hz,
-        timeout_s=timeout_s,
-        held=held,
-        inferred=tuple(inferred),
+        rate_hz=pace.rate_hz,
+        held=pace.most_hz * experiment.spec.hold_s,
+        inferred=(*_inferred_target(found, edge), *_inferred_traffic(experiment, pace, proof)),
         warnings=(
             *injection.notes,
             *others,
             *grpc,
             *retries_unseen(experiment, found),
-            *_aborted(experiment),
+            *unreached(experiment),
             *_delegating(found),
             *_unseen(proof),
         ),
-        others=tuple(others),
+        others=others,
     )
 
 
-def _check_others(experiment: Experiment, found: Found, view: MeshView) -> list[str]:
-    """Refuse where somebody else's work stands in the way, and return what to be warned of."""
+def _proof(experiment: Experiment, view: MeshView, edge: _Edge, injection: Injection) -> Proof:
+    return plan_proof(
+        experiment,
+        kind=view.kind,
+        namespace=view.namespace,
+        services=view.services,
+        subject=edge.subject,
+        dependency=edge.dependency,
+        twins=injection.twins,
+    )
+
+
+def _inferred_target(found: Found, edge: _Edge) -> list[Inferred]:
+    if found.leaf is not found.root:
+        why = f"{found.root['metadata']['name']} delegates to it"
+    else:
+        why = "as written" if found.target.virtual_service else f"it routes {found.target.host}"
+    return [("target", "VirtualService " + "/".join(key_of(found.leaf)), why), ("subject", edge.subject, edge.why)]
+
+
+def _inferred_traffic(experiment: Experiment, pace: _Pace, proof: Proof) -> list[Inferred]:
     spec = experiment.spec
-    full = [meanings(urlsplit(request.url).hostname or "", view.namespace)[0] for request in spec.traffic.requests]
-    around = Surroundings(
-        found.root,
-        found.leaf,
-        view.all_virtual_services,
-        view.services,
-        callers=[host.split(".")[1] for host in full if host.endswith(f".{DOMAIN}")],
-        controllers=view.kind == "cluster",
-    )
-    findings = find_others(around, spec.target)
+    inferred = [] if pace.why is None else [("traffic.rate", show_rate(pace.rate_hz), pace.why)]
+    if spec.traffic.timeout_s is None:
+        inferred.append(("traffic.timeout", show_duration(spec.timeout_s), "max(10 s, 2 x delay + 5 s)"))
+    if spec.evidence.source == "auto":
+        inferred.append(("evidence.source", proof.sources[0], proof.why))
+    return inferred
+
+
+def _check_others(experiment: Experiment, found: Found) -> list[str]:
+    """Refuse where somebody else's work stands in the way, and return what to be warned of."""
+    urls = [request.url for request in experiment.spec.traffic.requests]
+    full = [meanings(host_of(url), found.view.namespace)[0] for url in urls]
+    findings = find_others(found, [host.split(".")[1] for host in full if host.endswith(f".{DOMAIN}")])
     for finding in findings:
         if finding.refuse:
             raise PlanRefused(finding.rule, finding.message, next_step=finding.do)
     return [str(finding) for finding in findings]
-
-
-def _aborted(experiment: Experiment) -> list[str]:
-    if experiment.spec.fault.abort is None:
-        return []
-    return [
-        "an injected abort never reaches the dependency, so outlier detection and connection pools see nothing of it"
-    ]
 
 
 def _delegating(found: Found) -> list[str]:
@@ -207,7 +205,7 @@ def _delegating(found: Found) -> list[str]:
         return [
             f"{', '.join(found.also)} delegates to {name} by another route as well: requests in scope meet the twins there too"
         ]
-    if not found.roots and not hosts_of(found.leaf):
+    if not found.selection.roots and not hosts_of(found.leaf):
         return [
             f"no VirtualService that could be read delegates to {name}, which has no hosts: no proxy has its routes"
         ]
@@ -219,39 +217,36 @@ def _other_hops(experiment: Experiment, namespace: str, dependency: str) -> tupl
     return tuple(h for h in dict.fromkeys(hosts) if meanings(h, namespace)[0].split(".")[0] != dependency)
 
 
-def _check_attempts(experiment: Experiment, view: MeshView, dependency: str, proof: Proof) -> None:
+def _check_attempts(experiment: Experiment, proof: Proof, dependency: str, other_hops: Sequence[str]) -> None:
     """Refuse to count attempts on a hop where nobody would see them, or where nobody knows whose they are."""
     asked = [each.id for each in experiment.spec.expect if isinstance(each, AttemptsExpectation)]
-    if asked and proof.sources[0] not in ("lab-log", "response-header"):
+    if asked and not proof.per_request:
         raise PlanRefused(
             "attempts_not_per_request",
             f"{asked[0]} is about the attempts of each request, and {proof.sources[0]} counts calls without telling whose they are",
             next_step="run it with --lab, where every proxy's log is read, or leave it out here",
         )
-    elsewhere = _other_hops(experiment, view.namespace, dependency)
-    if elsewhere and proof.sources != ("lab-log",):
+    if other_hops and proof.sources != ("lab-log",):
         raise PlanRefused(
             "attempts_elsewhere",
-            f"the attempts on {elsewhere[0]} cannot be counted by {proof.sources[0]}, which sees the broken hop alone",
+            f"the attempts on {other_hops[0]} cannot be counted by {proof.sources[0]}, which sees the broken hop alone",
             next_step=f"expect attempts of {dependency}, or run it with --lab, where every proxy's log is read",
         )
 
 
 def _unseen(proof: Proof) -> list[str]:
-    if proof.sources[0] in ("lab-log", "response-header"):
+    if proof.per_request:
         return []
     return ["luff will not know for each request whether the fault fired: " + proof.sentence]
 
 
-def _load(experiment: Experiment, timeout_s: float, bounds: Bounds) -> tuple[float, float, list[tuple[str, str, str]]]:
-    """Return the rate per arm, the requests held by the fault, and what was inferred."""
+def _check_bounds(experiment: Experiment, bounds: Bounds) -> None:
+    """Refuse a delay, a rate or a life of the twins that was written and is over its bound."""
     spec = experiment.spec
-    delay_s = 0.0 if spec.fault.delay is None else spec.fault.delay.duration_s
-    asked, written = load_of(spec.traffic), bool(spec.traffic.rate_hz or spec.traffic.stages)
-    rate_path = "spec.traffic.stages" if spec.traffic.stages else "spec.traffic.rate"
+    written_hz = load_of(spec.traffic).most_hz if _is_paced(experiment) else 0.0
     for what, path, value, most, show in (
-        ("delay", "spec.fault.delay", delay_s, bounds.delay_s, show_duration),
-        ("rate", rate_path, asked.most_hz if written else 0.0, bounds.rate_hz, show_rate),
+        ("delay", "spec.fault.delay", spec.delay_s, bounds.delay_s, show_duration),
+        ("rate", _rate_path(experiment), written_hz, bounds.rate_hz, show_rate),
         ("ttl", "spec.restore.ttl", spec.restore.ttl_s, bounds.ttl_s, show_duration),
     ):
         if value > most:
@@ -260,26 +255,42 @@ def _load(experiment: Experiment, timeout_s: float, bounds: Bounds) -> tuple[flo
                 _placed(experiment, path, f"the {what} of {show(value)} is over the {show(most)} that is allowed here"),
                 next_step=f"lower it to {show(most)}",
             )
-    hold_s = min(delay_s, timeout_s)
-    if written:
-        wrong = too_many_held(experiment, asked.most_hz, most=bounds.held)
-        if wrong is not None:
-            raise PlanRefused("too_many_held", _placed(experiment, rate_path, wrong[0]), next_step=wrong[1])
-        held = asked.most_hz * hold_s
-        if not spec.traffic.stages:
-            return asked.mean_hz, held, []
-        why = "the mean over the stages, for warm-up and recovery"
-        return asked.mean_hz, held, [("traffic.rate", show_rate(asked.mean_hz), why)]
+
+
+def _pace(experiment: Experiment, bounds: Bounds) -> _Pace:
+    """Return how fast requests are sent, a rate that was not written lowered to every bound."""
+    return _written_pace(experiment, bounds) if _is_paced(experiment) else _usual_pace(experiment, bounds)
+
+
+def _written_pace(experiment: Experiment, bounds: Bounds) -> _Pace:
+    asked = load_of(experiment.spec.traffic)
+    wrong = too_many_held(experiment, asked.most_hz, most=bounds.held)
+    if wrong is not None:
+        raise PlanRefused("too_many_held", _placed(experiment, _rate_path(experiment), wrong[0]), next_step=wrong[1])
+    staged = "the mean over the stages, for warm-up and recovery" if experiment.spec.traffic.stages else None
+    return _Pace(asked.mean_hz, asked.most_hz, staged)
+
+
+def _usual_pace(experiment: Experiment, bounds: Bounds) -> _Pace:
     rate_hz, why = DEFAULT_RATE_HZ, "the default"
     if bounds.rate_hz < rate_hz:
         rate_hz, why = bounds.rate_hz, "the default, lowered to what is allowed here"
     wrong = too_many_held(experiment, rate_hz, most=bounds.held)
     if wrong is not None:
-        rate_hz = fits_hz(bounds.held, hold_s)
+        rate_hz = fits_hz(bounds.held, experiment.spec.hold_s)
+        why = f"the default, lowered so that at most {bounds.held:g} requests are held"
         if not rate_hz:
             raise PlanRefused("too_many_held", _placed(experiment, "spec.fault.delay", wrong[0]), next_step=wrong[1])
-        why = f"the default, lowered so that at most {bounds.held:g} requests are held"
-    return rate_hz, rate_hz * hold_s, [("traffic.rate", show_rate(rate_hz), why)]
+    return _Pace(rate_hz, rate_hz, why)
+
+
+def _is_paced(experiment: Experiment) -> bool:
+    """Return whether the experiment says how fast requests are sent."""
+    return experiment.spec.traffic.rate_hz is not None or bool(experiment.spec.traffic.stages)
+
+
+def _rate_path(experiment: Experiment) -> str:
+    return "spec.traffic.stages" if experiment.spec.traffic.stages else "spec.traffic.rate"
 
 
 def _placed(experiment: Experiment, path: str, message: str) -> str:
@@ -287,23 +298,21 @@ def _placed(experiment: Experiment, path: str, message: str) -> str:
     return message if place is None else f"{place}: {message}"
 
 
-def _subject(experiment: Experiment, view: MeshView) -> tuple[str, str]:
-    spec = experiment.spec
-    if spec.subject is not None:
-        return spec.subject, "as written"
-    hosts = {urlsplit(request.url).hostname or "" for request in spec.traffic.requests}
-    if len(hosts) > 1:
-        raise PlanRefused(
-            "subject_unknown",
-            f"the traffic goes to several hosts ({', '.join(sorted(hosts))}), so it is not clear which service is judged",
-            next_step="name it: spec.subject",
-        )
-    host = hosts.pop()
+def _edge(experiment: Experiment, found: Found) -> _Edge:
+    target, leaf = experiment.spec.target, found.leaf
+    names: Sequence[str] = [target.host] if target.host else leaf["spec"].get("hosts") or [leaf["metadata"]["name"]]
+    dependency = names[0].split(".")[0]
+    if experiment.spec.subject is not None:
+        return _Edge(experiment.spec.subject, "as written", dependency)
+    return _Edge(_subject(experiment, found.view), "the host of the traffic's URL", dependency)
+
+
+def _subject(experiment: Experiment, view: MeshView) -> str:
+    """Return the service that the traffic calls; parse sees to it that all requests call the same where none is named."""
+    host = host_of(experiment.spec.traffic.requests[0].url)
     for service in view.services:
-        name = service["metadata"]["name"]
-        where = service["metadata"].get("namespace", view.namespace)
-        if qualify(name, where) in meanings(host, view.namespace):
-            return str(name), "the host of the traffic's URL"
+        if service_host(service) in meanings(host, view.namespace):
+            return str(service["metadata"]["name"])
     at_gateway = any(
         matches(own, host) and not on_mesh(candidate)
         for candidate in view.virtual_services
@@ -315,21 +324,4 @@ def _subject(experiment: Experiment, view: MeshView) -> tuple[str, str]:
             f"{host} is not a service of the namespace {view.namespace}, so it is not clear which service is judged",
             next_step="name it: spec.subject",
         )
-    return host.split(".")[0], "the host of the traffic's URL"
-
-
-def _why_target(target: Target, found: Found) -> str:
-    if found.leaf is not found.root:
-        return f"{found.root['metadata']['name']} delegates to it"
-    return "as written" if target.virtual_service else f"it routes {target.host}"
-
-
-def _caller(target: Target) -> str | None:
-    return target.from_.get("app") or next(iter(target.from_.values()), None)
-
-
-def _dependency(target: Target, leaf: Object) -> str:
-    if target.host:
-        return target.host.split(".")[0]
-    hosts: Sequence[str] = leaf["spec"].get("hosts") or [leaf["metadata"]["name"]]
-    return hosts[0].split(".")[0]
+    return host.split(".")[0]

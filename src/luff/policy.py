@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from datetime import datetime, time
 from fnmatch import fnmatchcase
 from typing import Literal
-from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from luff.errors import PlanRefused, UsageError
-from luff.hosts import DOMAIN, meanings
+from luff.hosts import DOMAIN, host_of, meanings
 from luff.model import Experiment, PolicySpec
 from luff.plan import Bounds
 
@@ -128,14 +127,8 @@ def _is_listed(name: str, patterns: Iterable[str]) -> bool:
 
 
 def _hosts(experiment: Experiment) -> list[str]:
-    found = []
     traffic = experiment.spec.traffic
-    for url in (request.url for request in traffic.requests):
-        try:
-            host = urlsplit(url).hostname
-        except ValueError:
-            host = None
-        found.append((host or url).lower())
+    found = [host_of(request.url) or request.url.lower() for request in traffic.requests]
     if traffic.via.connect:
         found.append(traffic.via.connect.rpartition(":")[0].lower())
     return found

@@ -13,8 +13,9 @@ from luff.errors import MeshError, NotFound, PlanRefused, Rejected
 from luff.lever import check_lever
 from luff.mesh import Kind, Mesh, Ref
 from luff.model import Experiment
-from luff.plan import MeshView, Plan
-from luff.routes import ours
+from luff.names import ours
+from luff.plan import Plan
+from luff.targeting import MeshView
 
 __all__ = ["check_foreign", "namespace_of", "preflight", "read_view"]
 

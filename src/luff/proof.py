@@ -11,10 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
-from urllib.parse import urlsplit
 
 from luff.errors import PlanRefused
-from luff.hosts import DOMAIN, meanings
+from luff.hosts import DOMAIN, host_of, meanings, namespace_of
 from luff.model import EvidenceSource, Experiment
 from luff.words import Object
 
@@ -47,6 +46,11 @@ class Proof:
     why: str
 
     @property
+    def per_request(self) -> bool:
+        """Return whether it is seen for each request whether the fault fired."""
+        return self.sources[0] in ("lab-log", "response-header")
+
+    @property
     def sentence(self) -> str:
         """Return what will be looked at and what it can prove, for people."""
         first, *others = self.sources
@@ -73,7 +77,7 @@ def plan_proof(
             "evidence.source is lab-log, and a cluster's proxies are not the lab's",
             next_step="leave evidence.source out, or use --lab",
         )
-    where = _namespace_of(experiment, namespace)
+    where = _called_in(experiment, namespace)
     labels = dict(experiment.spec.target.from_) or _selector(subject, where, services) or {"app": subject}
     sources, why = _sources(asked, kind, direct=subject == dependency)
     return Proof(sources, where, labels, _destinations(twins, dependency, namespace), why)
@@ -89,17 +93,15 @@ def _sources(asked: EvidenceSource, kind: Literal["lab", "cluster"], *, direct: 
     return ("pod-metrics", "prometheus", "latency-shift"), "the traffic goes to a caller of the broken hop"
 
 
-def _namespace_of(experiment: Experiment, namespace: str) -> str:
+def _called_in(experiment: Experiment, namespace: str) -> str:
     """Return the namespace of the service that the traffic goes to."""
-    host = urlsplit(experiment.spec.traffic.requests[0].url).hostname or ""
-    full = meanings(host, namespace)[0]
+    full = meanings(host_of(experiment.spec.traffic.requests[0].url), namespace)[0]
     return full.split(".")[1] if full.endswith(f".{DOMAIN}") else namespace
 
 
 def _selector(subject: str, namespace: str, services: Sequence[Object]) -> dict[str, str]:
     for service in services:
-        metadata = service["metadata"]
-        if metadata["name"] == subject and metadata.get("namespace", namespace) == namespace:
+        if service["metadata"]["name"] == subject and namespace_of(service) == namespace:
             return dict((service.get("spec") or {}).get("selector") or {})
     return {}
 

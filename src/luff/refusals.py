@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim, CronSimError
 
 from luff import jsonpath, regex
-from luff.hosts import is_ip
+from luff.hosts import host_of, is_ip
 from luff.model import (
     Answer,
     AnswerExpectation,
@@ -295,7 +295,7 @@ def _aims(experiment: Experiment, spec: Fields, problems: Problems) -> None:
         )
     if experiment.spec.subject is not None:
         return
-    hosts = [_host(request.url) for request in requests]
+    hosts = [host_of(request.url) for request in requests]
     for index, host in enumerate(hosts):
         if host and _is_outside(host):
             message = f"{host[:80]} is no service of the mesh, so it is not clear which service is judged"
@@ -305,13 +305,6 @@ def _aims(experiment: Experiment, spec: Fields, problems: Problems) -> None:
             continue
         problems.add(place_at(spec, "traffic", "requests", index, "url"), message, "name it in spec.subject")
         return
-
-
-def _host(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:  # which `_url` says
-        return ""
 
 
 def _is_outside(host: str) -> bool:

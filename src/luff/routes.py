@@ -20,23 +20,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from luff.decide import decide
-from luff.delegates import RootRoute
 from luff.errors import PlanRefused
-from luff.names import Name, http_routes, our_run, ours, parse_name, suspects, tampered
-from luff.patches import apply, same
+from luff.names import Stamp, http_routes, our_run, ours, parse_name
+from luff.patches import same
 from luff.scope import Scope
-from luff.selection import Selection, called, select
+from luff.selection import Selection, called
 from luff.twins import Making, make_twin
 from luff.words import Object
 
 if TYPE_CHECKING:  # the documents cost a quarter of a second, and who restores has no use for them
-    from luff.model import Fault, Target
+    from luff.model import Fault
 
-__all__ = [
-    "Injection", "Name", "Selection", "apply", "decide", "difference", "fallbacks", "foreign_changes", "http_hash",
-    "inject", "our_run", "ours", "parse_name", "select", "suspects", "tampered", "withdrawal",
-]  # fmt: skip
+__all__ = ["Injection", "difference", "fallbacks", "foreign_changes", "http_hash", "inject", "withdrawal"]
 
 OBJECT_MOST_BYTES = 1 << 20
 
@@ -81,65 +76,55 @@ def _canonical(value: Any) -> bytes:
     return text.encode(errors="surrogatepass")
 
 
-def inject(
-    virtual_service: Object,
-    selection: Selection,
-    *,
-    run: str,
-    created_s: int,
-    expires_s: int,
-    scope: Scope,
-    fault: Fault,
-    target: Target,
-    roots: Sequence[RootRoute] = (),
-    namespace: str | None = None,
-) -> Injection:
+def inject(selection: Selection, stamp: Stamp, fault: Fault) -> Injection:
     """
-    Return the patch that puts a twin directly before each selected route. *virtual_service* itself is not changed.
+    Return the patch that puts a twin directly before each selected route. The object itself is not changed.
 
-    *roots* are the routes that delegate to it, if it is a delegate; *target* is
-    read in *namespace*, by default the object's. Raises `PlanRefused` where no
-    twin can be made.
+    Raises `PlanRefused` where no twin can be made.
     """
-    metadata, routes = virtual_service["metadata"], virtual_service["spec"]["http"]
-    _check_carriers(scope)
-    making = Making(scope, fault, target, virtual_service, namespace or metadata["namespace"], tuple(roots))
-    twins: list[Object] = []
-    positions: list[int] = []
-    first = _first_free(virtual_service, run)
+    _check_carriers(stamp.scope)
+    object_ = selection.object_
+    metadata, routes = object_["metadata"], object_["spec"]["http"]
+    making = Making(selection, stamp.scope, fault)
+    placed: list[tuple[int, Object]] = []
+    first = _first_free(object_, stamp.run)
     for index in selection.indices:
-        name = Name(run, created_s, expires_s, first + len(twins))
+        name = stamp.name(first + len(placed))
         twin = make_twin(routes[index], name, making, called=called(routes[index], index))
         if twin is not None:
-            positions.append(index + len(twins))
-            twins.append(twin)
-    if not twins:
+            placed.append((index + len(placed), twin))
+    if not placed:
         raise PlanRefused(
             "scope_taken",
             "no route is left that a scoped request could be told apart on: " + "; ".join(making.notes),
             next_step="choose another scope.header or scope.carrier",
         )
-    _check_size(virtual_service, twins)
-    operations: list[Object] = [
-        {"op": "test", "path": "/metadata/uid", "value": metadata["uid"]},
-        {"op": "replace", "path": "/metadata/resourceVersion", "value": metadata["resourceVersion"]},
-        *({"op": "add", "path": f"/spec/http/{at}", "value": twin} for at, twin in zip(positions, twins, strict=True)),
-    ]
+    positions, twins = zip(*placed, strict=True)
+    _check_size(object_, twins)
     return Injection(
         namespace=metadata["namespace"],
         virtual_service=metadata["name"],
         uid=metadata["uid"],
         resource_version=metadata["resourceVersion"],
-        run=run,
+        run=stamp.run,
         names=tuple(twin["name"] for twin in twins),
-        twins=tuple(twins),
-        positions=tuple(positions),
-        operations=tuple(operations),
-        hash_before=http_hash(virtual_service),
-        created_s=created_s,
-        expires_s=expires_s,
-        for_some_callers=bool(target.from_),
+        twins=twins,
+        positions=positions,
+        operations=_operations(metadata, placed),
+        hash_before=http_hash(object_),
+        created_s=stamp.created_s,
+        expires_s=stamp.expires_s,
+        for_some_callers=bool(selection.target.from_),
         notes=tuple(making.notes),
+    )
+
+
+def _operations(metadata: Object, placed: Sequence[tuple[int, Object]]) -> tuple[Object, ...]:
+    """Return the patch that adds each twin at its place, pinned to the object as its *metadata* says that it was read."""
+    return (
+        {"op": "test", "path": "/metadata/uid", "value": metadata["uid"]},
+        {"op": "replace", "path": "/metadata/resourceVersion", "value": metadata["resourceVersion"]},
+        *({"op": "add", "path": f"/spec/http/{at}", "value": twin} for at, twin in placed),
     )
 
 

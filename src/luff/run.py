@@ -41,9 +41,10 @@ from luff.lock import STOP_ANNOTATION, lease_ref, locked
 from luff.mesh import Kind, Mesh, Ref
 from luff.model import Arm, Experiment, PolicySpec
 from luff.model import Phase as Part
+from luff.names import Stamp
 from luff.outcome import Outcome
 from luff.pacing import arrivals_of
-from luff.plan import Plan, Stamp, make_plan
+from luff.plan import Plan, make_plan
 from luff.policy import bounds_of, check_policy
 from luff.predicates import observer
 from luff.preflight import check_foreign, namespace_of, preflight, read_view

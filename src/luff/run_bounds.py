@@ -37,8 +37,7 @@ def refuse_bounds(experiment: Experiment, spec: Fields, problems: Problems) -> N
 
 def too_many_held(experiment: Experiment, rate_hz: float, *, most: float) -> tuple[str, str] | None:
     """Return why *rate_hz* an arm would hold more than *most* requests, and what to do; ``None`` when it would not."""
-    delay = experiment.spec.fault.delay
-    hold_s = min(0.0 if delay is None else delay.duration_s, experiment.spec.timeout_s)
+    hold_s = experiment.spec.hold_s
     held = rate_hz * hold_s
     if held <= most:
         return None

@@ -13,9 +13,9 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from luff.decide import catches_all
-from luff.delegates import delegate_of
+from luff.delegates import RootRoute, delegate_of
 from luff.errors import PlanRefused
-from luff.hosts import MESH, meanings, qualify, qualify_gateway
+from luff.hosts import MESH, meanings, namespace_of, qualify, qualify_gateway
 from luff.names import http_routes, ours
 from luff.words import Object
 
@@ -29,18 +29,28 @@ TWINS_MOST = 2000
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """This is which routes get a twin, by index; which do not and why; and which delegates lead on to the target."""
+    """
+    This is where twins go: the routes of *object_* that lead to *target*, by index.
 
+    The target's names are read in *namespace*. *roots* are the routes that
+    delegate to *object_*, none where it has hosts; *delegates* are the
+    namespaces and names of what its own routes delegate to.
+    """
+
+    object_: Object
+    target: Target
+    namespace: str
     indices: tuple[int, ...]
-    skipped: tuple[tuple[int, str], ...] = ()
+    roots: tuple[RootRoute, ...] = ()
     delegates: tuple[tuple[str, str], ...] = ()
 
 
-def select(virtual_service: Object, target: Target, *, namespace: str) -> Selection:
+def select(virtual_service: Object, target: Target, *, namespace: str, roots: tuple[RootRoute, ...] = ()) -> Selection:
     """
     Return which http routes of *virtual_service* lead to *target*, whose names are read in *namespace*.
 
-    Raises `PlanRefused` when none can get a twin, with the reason.
+    *roots* are the routes that delegate to it, if it is a delegate. Raises
+    `PlanRefused` when none can get a twin, with the reason.
     """
     where = _where(virtual_service)
     routes = http_routes(virtual_service)
@@ -66,7 +76,7 @@ def select(virtual_service: Object, target: Target, *, namespace: str) -> Select
         ended = not route.get("delegate") and catches_all(route)
         why = _why_not(route, target, namespace, virtual_service)
         if route.get("delegate") and why is None:
-            delegates.append(delegate_of(route, _own_namespace(virtual_service)))
+            delegates.append(delegate_of(route, namespace_of(virtual_service)))
         elif why is None:
             indices.append(index)
         else:
@@ -79,7 +89,7 @@ def select(virtual_service: Object, target: Target, *, namespace: str) -> Select
         )
     if not indices and not delegates:
         raise _nowhere(virtual_service, target, skipped, namespace=namespace)
-    return Selection(tuple(indices), tuple(skipped), tuple(delegates))
+    return Selection(virtual_service, target, namespace, tuple(indices), roots, tuple(delegates))
 
 
 def _nowhere(
@@ -106,29 +116,19 @@ def _nowhere(
 
 
 def _subsets(virtual_service: Object, target: Target, *, namespace: str) -> list[str]:
-    of = _own_namespace(virtual_service)
+    of = namespace_of(virtual_service)
     routes = [route for route in http_routes(virtual_service) if isinstance(route, dict)]
     found = (each.get("subset") for route in routes for each in leading(route, target, namespace=namespace, of=of))
     return sorted({str(subset) for subset in found if subset})
 
 
-def _own_namespace(virtual_service: Object) -> str:
-    return str(virtual_service["metadata"].get("namespace") or "default")
-
-
 def _where(virtual_service: Object) -> str:
-    return f"VirtualService {_own_namespace(virtual_service)}/{virtual_service['metadata']['name']}"
+    return f"VirtualService {namespace_of(virtual_service)}/{virtual_service['metadata']['name']}"
 
 
 def check_gateways(virtual_service: Object, target: Target, namespace: str) -> None:
     """Refuse twins that no proxy would ever be given; *virtual_service* has hosts, *target* is read in *namespace*."""
     where = _where(virtual_service)
-    if target.from_ and target.gateways:
-        raise PlanRefused(
-            "from_with_gateways",
-            "target.from and target.gateways cannot go together: Istio does not look at source labels where gateways are named",
-            next_step="keep one of them",
-        )
     bound = virtual_service["spec"].get("gateways") or []
     if target.from_ and bound and MESH not in bound:
         raise PlanRefused(
@@ -136,7 +136,7 @@ def check_gateways(virtual_service: Object, target: Target, namespace: str) -> N
             f"{where} is only for the gateways {', '.join(bound)}, and target.from chooses among sidecars by their labels",
             next_step="leave target.from out",
         )
-    known = {qualify_gateway(name, _own_namespace(virtual_service)) for name in bound or [MESH]}
+    known = {qualify_gateway(name, namespace_of(virtual_service)) for name in bound or [MESH]}
     for name in target.gateways:
         if qualify_gateway(name, namespace) not in known:
             raise PlanRefused(
@@ -175,7 +175,7 @@ def _why_not(route: Object, target: Target, namespace: str, virtual_service: Obj
     if route.get("delegate"):
         return None
     all_of_them = destinations(route)
-    leads = leading(route, target, namespace=namespace, of=_own_namespace(virtual_service))
+    leads = leading(route, target, namespace=namespace, of=namespace_of(virtual_service))
     if not leads:
         return f"it leads to {', '.join(str(d.get('host')) for d in all_of_them) or 'nowhere'}"
     if target.port is not None and not any((d.get("port") or {}).get("number") in (None, target.port) for d in leads):

@@ -12,13 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from luff.claims import coverage, hosts_of, key_of, on_mesh
-from luff.delegates import RootRoute, merged_route, root_routes
+from luff.claims import coverage, hosts_of, key_of, on_mesh, ports_of
+from luff.delegates import merged_route, root_routes
 from luff.errors import PlanRefused
-from luff.hosts import DOMAIN, matches, meanings, qualify
+from luff.hosts import DOMAIN, matches, meanings
 from luff.model import Object, Target
-from luff.routes import Selection, select
-from luff.selection import called, check_gateways
+from luff.selection import Selection, called, check_gateways, select
 
 __all__ = ["Found", "MeshView", "find"]
 
@@ -50,19 +49,27 @@ class MeshView:
 @dataclass(frozen=True, slots=True)
 class Found:
     """
-    This is where a target is.
+    This is where a target is in *view*.
 
     *root* is what proxies look up by host, *leaf* what gets the twins: the same
-    object unless *root* delegates. *roots* are the routes that delegate to
-    *leaf* and count; *also* are the names of other objects that do so too.
+    object unless *root* delegates. *also* are the names of other objects that
+    delegate to *leaf*.
     """
 
+    view: MeshView
     root: Object
-    leaf: Object
     selection: Selection
-    namespace: str
-    roots: tuple[RootRoute, ...] = ()
     also: tuple[str, ...] = ()
+
+    @property
+    def leaf(self) -> Object:
+        """Return the object that gets the twins."""
+        return self.selection.object_
+
+    @property
+    def target(self) -> Target:
+        """Return what was looked for; in a leaf that was followed to, without the names of the root's routes."""
+        return self.selection.target
 
     @property
     def merged(self) -> list[tuple[str, Object]]:
@@ -70,7 +77,8 @@ class Found:
         made: list[tuple[str, Object]] = []
         for index in self.selection.indices:
             route = self.leaf["spec"]["http"][index]
-            below = [merged_route(root, self.leaf, route) for root in self.roots] if self.roots else [route]
+            roots = self.selection.roots
+            below = [merged_route(root, self.leaf, route) for root in roots] if roots else [route]
             made += [(called(route, index), each) for each in below if each is not None]
         return made
 
@@ -94,7 +102,7 @@ def _leaf_by_name(leaf: Object, target: Target, view: MeshView) -> Found:
     for root in objects.values():
         check_gateways(root, target, view.namespace)
     root = next(iter(objects.values())) if len(objects) == 1 else leaf
-    return Found(root, leaf, select(leaf, target, namespace=view.namespace), view.namespace, roots)
+    return Found(view, root, select(leaf, target, namespace=view.namespace, roots=roots))
 
 
 def _named(target: Target, view: MeshView) -> Object:
@@ -180,23 +188,11 @@ def _claims(wanted: Sequence[str], target: Target, view: MeshView, *, exact: boo
                 closest.setdefault(max(map(len, fits)), []).append(candidate)
         if closest:
             found = closest[max(closest)]
-            ports = _ports(host, target, view)
+            ports = {target.port} if target.port is not None else ports_of({host}, view.services)
             # One without a route for these callers is passed over by their sidecars, unless there is no other.
             counted = [each for each in found if coverage(each, ports=ports, labels=target.from_) != "nobody"]
             return counted or found
     return []
-
-
-def _ports(host: str, target: Target, view: MeshView) -> set[int]:
-    if target.port is not None:
-        return {target.port}
-    return {
-        int(port["port"])
-        for service in view.services
-        if qualify(service["metadata"]["name"], service["metadata"].get("namespace", view.namespace)) == host
-        for port in (service.get("spec") or {}).get("ports") or []
-        if port.get("port")
-    }
 
 
 def _plain(host: str, namespace: str) -> str:
@@ -215,7 +211,7 @@ def _follow(root: Object, target: Target, view: MeshView) -> Found:
     """Return *root*, or the one leaf that it delegates to."""
     selection = select(root, target, namespace=view.namespace)
     if not selection.delegates:
-        return Found(root, root, selection, view.namespace)
+        return Found(view, root, selection)
     if selection.indices or len(set(selection.delegates)) > 1:
         raise PlanRefused(
             "several_objects",
@@ -232,7 +228,7 @@ def _follow(root: Object, target: Target, view: MeshView) -> Found:
     also = sorted({"/".join(key_of(each.root)) for each in every if each not in mine})
     # The names are of the root's routes; in the leaf they mean all that is there.
     inner = target.model_copy(update={"routes": ()})
-    return Found(root, leaf, select(leaf, inner, namespace=view.namespace), view.namespace, mine, tuple(also))
+    return Found(view, root, select(leaf, inner, namespace=view.namespace, roots=mine), tuple(also))
 
 
 def _delegate(root: Object, wanted: tuple[str, str], view: MeshView) -> Object:

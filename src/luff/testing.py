@@ -26,8 +26,8 @@ from luff.lifecycle import Intent, Phase, check_way
 from luff.mesh import Kind, Operation, Ref
 from luff.mesh.answers import error_of
 from luff.model import Object
-from luff.patches import clone
-from luff.routes import Injection, apply
+from luff.patches import apply, clone
+from luff.routes import Injection
 
 __all__ = [
     "Cluster",

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from luff.decide import Proxy
 from luff.delegates import merged_routes
 from luff.envoy_routes import retry_policy, translated_route
-from luff.hosts import MESH, covers, matches, qualify, qualify_gateway
-from luff.mesh_state import MeshState, Service, age, imported, namespace_of
+from luff.hosts import MESH, covers, matches, namespace_of, qualify, qualify_gateway
+from luff.mesh_state import MeshState, Service, age, imported
 from luff.words import Object
 
 __all__ = [

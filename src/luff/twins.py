@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 from luff.delegates import RootRoute, conflict, match_in_full, merge_match, merged_route
 from luff.errors import PlanRefused
-from luff.hosts import MESH, qualify_gateway
+from luff.hosts import MESH, namespace_of, qualify_gateway
 from luff.names import Name
 from luff.patches import clone, same
 from luff.scope import FLAGS_HEADER, Scope
-from luff.selection import destinations, leading
+from luff.selection import Selection, destinations, leading
 from luff.units import istio_duration
 from luff.words import Object
 
@@ -39,30 +39,39 @@ class Making:
     """
     This is what all twins of an injection have in common.
 
-    *object_* gets them; *namespace* is where the target's names are read;
-    *roots* are the routes that delegate to *object_*, none where it has hosts.
     *notes* collects what a reader should know.
     """
 
+    selection: Selection
     scope: Scope
     fault: Fault
-    target: Target
-    object_: Object
-    namespace: str
-    roots: tuple[RootRoute, ...] = ()
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def target(self) -> Target:
+        """Return whose hop is broken; its names are read in the selection's namespace."""
+        return self.selection.target
 
     @property
     def own_namespace(self) -> str:
         """Return the namespace in which the object's own names are read."""
-        return str(self.object_["metadata"].get("namespace") or "default")
+        return namespace_of(self.selection.object_)
 
     @property
     def at_gateways(self) -> bool:
         """Return whether twins may get to a gateway, where the port of a service says nothing."""
-        bound = [each.root["spec"].get("gateways") or [] for each in self.roots]
-        named = self.target.gateways or [*(self.object_["spec"].get("gateways") or []), *(n for b in bound for n in b)]
-        return any(name != MESH for name in named)
+        objects = (self.selection.object_, *(each.root for each in self.selection.roots))
+        bound = [name for each in objects for name in each["spec"].get("gateways") or []]
+        return any(name != MESH for name in self.target.gateways or bound)
+
+    def leading(self, route: Object) -> list[Object]:
+        """Return the destinations of *route* that are the target's."""
+        return leading(route, self.target, namespace=self.selection.namespace, of=self.own_namespace)
+
+    def note(self, said: str) -> None:
+        """Take down *said*, once."""
+        if said not in self.notes:
+            self.notes.append(said)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +94,10 @@ def make_twin(route: Object, name: Name, making: Making, *, called: str) -> Obje
 
     Raises `PlanRefused` where a delegate's roots leave no twin that would do as it should.
     """
-    living = tuple(root for root in making.roots if merged_route(root, making.object_, route) is not None)
-    if making.roots and not living:
-        making.notes.append(
-            f"{called}: Istio drops it, since none of its matches narrows one of {_names(making.roots)}"
-        )
+    roots, object_ = making.selection.roots, making.selection.object_
+    living = tuple(root for root in roots if merged_route(root, object_, route) is not None)
+    if roots and not living:
+        making.note(f"{called}: Istio drops it, since none of its matches narrows one of {_names(roots)}")
         return None
     matches: list[Object] = []
     for pair in _pairs(route, living, making.own_namespace):
@@ -99,15 +107,22 @@ def make_twin(route: Object, name: Name, making: Making, *, called: str) -> Obje
         matches = _fitting(matches, living, making, called)
     if not matches:
         return None
-    to = leading(route, making.target, namespace=making.namespace, of=making.own_namespace)
+    to = making.leading(route)
     others = [each for each in destinations(route) if each not in to]
     if others:
         hosts = ", ".join(sorted({str(d.get("host")) for d in others}))
-        making.notes.append(f"{called}: it leads to {hosts} as well, and the fault hits those requests too")
-    twin: Object = clone({key: value for key, value in route.items() if key not in ("match", "fault", *_MIRRORS)})
+        making.note(f"{called}: it leads to {hosts} as well, and the fault hits those requests too")
+    twin = _copy(route, living)
     twin["name"] = str(name)
     twin["match"] = matches
     twin["fault"] = _fault(making.fault)
+    _check_dropped(twin, tuple(root for root in roots if root not in living), making, called)
+    return twin
+
+
+def _copy(route: Object, living: tuple[RootRoute, ...]) -> Object:
+    """Return all of *route* that its twin takes over, with the header that makes it ours."""
+    twin: Object = clone({key: value for key, value in route.items() if key not in ("match", "fault", *_MIRRORS)})
     twin.update(_unmirrored(living))
     headers = twin["headers"] = twin.get("headers") or (
         _inherited_headers(living) if route.get("headers") is None else {}
@@ -115,13 +130,12 @@ def make_twin(route: Object, name: Name, making: Making, *, called: str) -> Obje
     response = headers["response"] = headers.get("response") or {}
     kept = {key: value for key, value in (response.get("set") or {}).items() if key.lower() != FLAGS_HEADER}
     response["set"] = {**kept, FLAGS_HEADER: "%RESPONSE_FLAGS%"}
-    _check_dropped(twin, tuple(root for root in making.roots if root not in living), making, called)
     return twin
 
 
 def _check_dropped(twin: Object, dropping: tuple[RootRoute, ...], making: Making, called: str) -> None:
     """Refuse a twin that has fewer matches than its original, so that Istio would keep it below roots that drop the original."""
-    keeping = tuple(root for root in dropping if merged_route(root, making.object_, twin) is not None)
+    keeping = tuple(root for root in dropping if merged_route(root, making.selection.object_, twin) is not None)
     if keeping:
         raise PlanRefused(
             "delegate_conflict",
@@ -132,7 +146,7 @@ def _check_dropped(twin: Object, dropping: tuple[RootRoute, ...], making: Making
 
 
 def _names(roots: tuple[RootRoute, ...]) -> str:
-    named = {f"{each.root['metadata'].get('namespace', 'default')}/{each.root['metadata']['name']}" for each in roots}
+    named = {f"{namespace_of(each.root)}/{each.root['metadata']['name']}" for each in roots}
     return "VirtualService " + " and ".join(sorted(named))
 
 
@@ -158,7 +172,7 @@ def _scoped(pair: _Pair, route: Object, making: Making, called: str) -> list[Obj
     """Return the match with the scope ANDed in, once for each carrier that it leaves free."""
     narrowing = _narrowing(pair.whole, route, making)
     if isinstance(narrowing, str):
-        making.notes.append(f"{called}: {narrowing}")
+        making.note(f"{called}: {narrowing}")
         return []
     taken = {str(header).lower() for key in ("headers", "withoutHeaders") for header in pair.whole.get(key) or {}}
     # Synthetic requests must not be counted where the owner of the route counts.
@@ -168,9 +182,7 @@ def _scoped(pair: _Pair, route: Object, making: Making, called: str) -> list[Obj
     made = []
     for carrier, (header, wanted) in making.scope.matches().items():
         if header in taken:
-            note = f"{called}: a match already looks at {header}, so the {carrier} carrier is not used there"
-            if note not in making.notes:
-                making.notes.append(note)
+            making.note(f"{called}: a match already looks at {header}, so the {carrier} carrier is not used there")
             continue
         made.append(
             {**clone(written), **clone(narrowing), "headers": {**(written.get("headers") or {}), header: dict(wanted)}}
@@ -180,7 +192,8 @@ def _scoped(pair: _Pair, route: Object, making: Making, called: str) -> list[Obj
 
 def _narrowing(match: Object, route: Object, making: Making) -> Object | str:
     """Return what to add to *match* for the callers, gateways and port of the target only, or why that leaves nothing."""
-    target, labels, named = making.target, match.get("sourceLabels") or {}, match.get("gateways") or []
+    target, namespace = making.target, making.selection.namespace
+    labels, named = match.get("sourceLabels") or {}, match.get("gateways") or []
     added = _port(match, route, making)
     if isinstance(added, str):
         return added
@@ -197,9 +210,9 @@ def _narrowing(match: Object, route: Object, making: Making) -> Object | str:
         known = {qualify_gateway(name, making.own_namespace) for name in named}
         left = [
             # In another namespace the short name would be another gateway's.
-            name if making.namespace == making.own_namespace else qualify_gateway(name, making.namespace)
+            name if namespace == making.own_namespace else qualify_gateway(name, namespace)
             for name in target.gateways
-            if not named or qualify_gateway(name, making.namespace) in known
+            if not named or qualify_gateway(name, namespace) in known
         ]
         return {**added, "gateways": left} if left else "a match is for other gateways than target.gateways"
     return added
@@ -208,13 +221,13 @@ def _narrowing(match: Object, route: Object, making: Making) -> Object | str:
 def _port(match: Object, route: Object, making: Making) -> Object | str:
     """Return the port that *match* has to ask for: a destination without one leads to the port that was called."""
     wanted = making.target.port
-    leads = leading(route, making.target, namespace=making.namespace, of=making.own_namespace)
-    if wanted is None or any((each.get("port") or {}).get("number") == wanted for each in leads):
+    if wanted is None or any((each.get("port") or {}).get("number") == wanted for each in making.leading(route)):
         return {}
     if making.at_gateways:
-        note = "at a gateway target.port narrows nothing, since the destination names no port: give it one, or set target.gateways to [mesh]"
-        if note not in making.notes:
-            making.notes.append(note)
+        making.note(
+            "at a gateway target.port narrows nothing, since the destination names no port: "
+            "give it one, or set target.gateways to [mesh]"
+        )
         return {}
     if match.get("port") and match["port"] != wanted:
         return f"a match is for port {match['port']}, and the destination has no port of its own"
@@ -246,7 +259,7 @@ def _fitting(matches: list[Object], living: tuple[RootRoute, ...], making: Makin
             next_step="let those routes agree, or give the target a VirtualService of its own",
         )
     if len(found) < len(matches):
-        making.notes.append(
+        making.note(
             f"{called}: the routes that delegate to it differ, so not every request that takes one of them meets the twin"
         )
     return found

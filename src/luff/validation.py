@@ -22,7 +22,7 @@ from luff import regex, spelling
 from luff.crd import SCHEMAS, UNIT_NS, misshapen, nanoseconds, without_nulls
 from luff.destination_rules import destination_rule_problems, destination_rule_warnings
 from luff.header_values import is_authority, name_problems, operation_problems
-from luff.hosts import MESH, covers, is_ip
+from luff.hosts import MESH, covers, is_ip, namespace_of
 from luff.reachability import unreachable
 from luff.words import Object
 
@@ -69,7 +69,7 @@ def problems(object_: Any) -> list[str]:
         return wrong
     said = list(_metadata(seen))
     if seen["kind"] == "DestinationRule":
-        return said + list(destination_rule_problems(seen["spec"], _namespace(seen)))
+        return said + list(destination_rule_problems(seen["spec"], namespace_of(seen)))
     return said + list(_virtual_service_problems(seen))
 
 
@@ -126,10 +126,6 @@ def _shaped(object_: Any, kind: str) -> Object | None:
     return spec if isinstance(spec, dict) and not any(misshapen(seen, SCHEMAS[kind], "")) else None
 
 
-def _namespace(object_: Object) -> str:
-    return str((object_.get("metadata") or {}).get("namespace") or "default")
-
-
 def _virtual_service_problems(object_: Object) -> Iterator[str]:
     spec, hosts = object_["spec"], object_["spec"].get("hosts") or []
     if not hosts:
@@ -149,7 +145,7 @@ def _virtual_service_problems(object_: Object) -> Iterator[str]:
         for number, route in enumerate(spec.get(kind) or []):
             for text in _l4_route(route, kind.upper(), hosts):
                 yield f"spec.{kind}[{number}]: {text}"
-    yield from spelling.export_to(spec.get("exportTo") or [], _namespace(object_))
+    yield from spelling.export_to(spec.get("exportTo") or [], namespace_of(object_))
 
 
 def _metadata(object_: Object) -> Iterator[str]:

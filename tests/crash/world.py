@@ -18,13 +18,14 @@ from luff.inject import Hands, injected
 from luff.lifecycle import Phase
 from luff.mesh import Kind, Ref
 from luff.model import Delay, Fault, Object, Target
-from luff.names import http_routes, our_run, ours, tampered
+from luff.names import Stamp, http_routes, our_run, ours, tampered
 from luff.outcome import Outcome
 from luff.patches import clone
 from luff.reaper import Reaper
 from luff.restore import find_injected, put_back
-from luff.routes import Injection, inject, select
+from luff.routes import Injection, inject
 from luff.scope import Scope
+from luff.selection import select
 from luff.testing import EPOCH_S, Cluster, Killed, MemoryJournal, NoWatcher, SimClock, SimMesh, Trouble
 from luff.withdraw import FENCE_ANNOTATION
 from tests.crash.writers import BASE, EDITS, PROCESSES, RUN
@@ -356,14 +357,9 @@ def planner(mesh: SimMesh, run: str) -> Callable[[], Any]:
         target = Target(host="inventory")
         now_s = int(EPOCH_S + asyncio.get_running_loop().time())
         return inject(
-            object_,
             select(object_, target, namespace="shop"),
-            run=run,
-            created_s=now_s,
-            expires_s=now_s + TTL_S,
-            scope=Scope("a" * 32, "b" * 32),
-            fault=FAULT,
-            target=target,
+            Stamp(run, Scope("a" * 32, "b" * 32), created_s=now_s, expires_s=now_s + TTL_S),
+            FAULT,
         )
 
     return plan

@@ -22,8 +22,11 @@ from hypothesis import strategies as st
 from luff.decide import JOINED, Proxy, RequestFacts, decide
 from luff.mesh_state import MeshState, Service
 from luff.model import Delay, Fault, Object, Target
-from luff.routes import apply, inject, select, withdrawal
+from luff.names import Stamp
+from luff.patches import apply
+from luff.routes import inject, withdrawal
 from luff.scope import Scope
+from luff.selection import select
 from tests.lab.one_envoy import NOTHING, OneEnvoy, one_envoy
 from tests.strategies import CARRIER_SETS, RUN, SCOPE, cases, requests, virtual_services
 
@@ -398,14 +401,9 @@ def test_each_carrier_alone_reaches_the_twin_and_nothing_does_after_the_withdraw
     before = _object("s0", http)
     target = Target.model_validate({"host": "ratings"})
     injection = inject(
-        before,
         select(before, target, namespace="shop"),
-        run=RUN,
-        created_s=1_800_000_000,
-        expires_s=1_800_000_600,
-        scope=SCOPE,
-        fault=Fault(delay=Delay(duration_s=5.0)),
-        target=target,
+        Stamp(RUN, SCOPE, created_s=1_800_000_000, expires_s=1_800_000_600),
+        Fault(delay=Delay(duration_s=5.0)),
     )
     assert injection.positions == (1, 4)
     after = apply(before, injection.operations)

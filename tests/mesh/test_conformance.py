@@ -25,9 +25,11 @@ from luff.lock import STOP_ANNOTATION, lease_ref, locked
 from luff.mesh import Kind, Mesh, Ref
 from luff.mesh.kubernetes import KubernetesMesh
 from luff.model import Abort, Fault, Target
+from luff.names import Stamp
 from luff.restore import ask_to_stop
-from luff.routes import inject, select
+from luff.routes import inject
 from luff.scope import Scope
+from luff.selection import select
 from luff.testing import SimClock, SimMesh
 from luff.withdraw import give_back, withdraw
 from luff.words import Object
@@ -290,14 +292,9 @@ def test_a_twin_goes_in_and_comes_out_by_name(mesh_and_run: Case, virtual_servic
         before = await mesh.create(virtual_service)
         now_s = int(await mesh.server_time_s())
         planned = inject(
-            before,
             select(before, target, namespace=ref.namespace),
-            run=RUN,
-            created_s=now_s,
-            expires_s=now_s + 600,
-            scope=Scope("a" * 32, "b" * 32),
-            fault=Fault(abort=Abort(http=503)),
-            target=target,
+            Stamp(RUN, Scope("a" * 32, "b" * 32), created_s=now_s, expires_s=now_s + 600),
+            Fault(abort=Abort(http=503)),
         )
         live = await mesh.patch(ref, planned.operations)
         assert [route["name"] for route in live["spec"]["http"]] == [*planned.names, "all"]

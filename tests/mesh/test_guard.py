@@ -18,9 +18,11 @@ from luff.lab.misbehaviour import Rule
 from luff.mesh import Kind, Ref
 from luff.mesh.kubernetes import Connection, KubernetesMesh
 from luff.model import Abort, Fault, Target
+from luff.names import Stamp
 from luff.patches import clone
-from luff.routes import Injection, inject, select
+from luff.routes import Injection, inject
 from luff.scope import Scope
+from luff.selection import select
 from luff.testing import ANSWER_S, Cluster, SimMesh, virtual_time
 from luff.words import Object
 from tests.crash.world import BASE, REF, planner
@@ -34,14 +36,9 @@ PATIENTLY_S = 30.0
 def _injection(object_: Object, run: str, *, life_s: int = 600) -> Injection:
     target = Target(host="stock")
     return inject(
-        object_,
         select(object_, target, namespace=NAMESPACE),
-        run=run,
-        created_s=1_700_000_000,
-        expires_s=1_700_000_000 + life_s,
-        scope=Scope("a" * 32, "b" * 32),
-        fault=Fault(abort=Abort(http=503)),
-        target=target,
+        Stamp(run, Scope("a" * 32, "b" * 32), created_s=1_700_000_000, expires_s=1_700_000_000 + life_s),
+        Fault(abort=Abort(http=503)),
     )
 
 

@@ -31,11 +31,12 @@ from luff.lifecycle import Intent, Phase
 from luff.mesh import Mesh, Ref
 from luff.mesh.kubernetes import Connection, KubernetesMesh
 from luff.model import Abort, Fault, Target
-from luff.names import http_routes
+from luff.names import Stamp, http_routes
 from luff.reaper import Reaper
 from luff.restore import find_injected, put_back
-from luff.routes import Injection, inject, select
+from luff.routes import Injection, inject
 from luff.scope import Scope
+from luff.selection import select
 from luff.testing import MemoryJournal, NoWatcher
 from luff.withdraw import Withdrawal, remaining, withdraw
 from luff.words import Object
@@ -56,14 +57,9 @@ async def _injection(mesh: Mesh, ref: Ref, run: str = RUN, *, life_s: int = 600)
     target = Target(host="stock")
     now_s = int(await mesh.server_time_s())
     return inject(
-        object_,
         select(object_, target, namespace=ref.namespace),
-        run=run,
-        created_s=now_s,
-        expires_s=now_s + life_s,
-        scope=SCOPE,
-        fault=FAULT,
-        target=target,
+        Stamp(run, SCOPE, created_s=now_s, expires_s=now_s + life_s),
+        FAULT,
     )
 
 

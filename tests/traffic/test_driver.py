@@ -21,11 +21,13 @@ from hypothesis import strategies as st
 from luff.decide import Proxy, RequestFacts, decide
 from luff.errors import UsageError
 from luff.model import Fault, Target, Traffic
+from luff.names import Stamp
 from luff.pacing import Arrival, Load, arrivals
 from luff.patches import apply
-from luff.routes import inject, select
+from luff.routes import inject
 from luff.samples import Failure, Flag, Samples
 from luff.scope import Scope
+from luff.selection import select
 from luff.stats import quantile
 from luff.traffic import Address, Driver, TrafficError, Transport
 from luff.words import Arm, Carrier, Object, Phase
@@ -471,14 +473,9 @@ def _injected(scope: Scope) -> Object:
     }
     target = Target(host="inventory")
     injection = inject(
-        plain,
         select(plain, target, namespace="shop"),
-        run="0123456789abcdef",
-        created_s=1,
-        expires_s=601,
-        scope=scope,
-        fault=Fault.model_validate({"abort": {"http": 503}}),
-        target=target,
+        Stamp("0123456789abcdef", scope, created_s=1, expires_s=601),
+        Fault.model_validate({"abort": {"http": 503}}),
     )
     return apply(plain, list(injection.operations))
 

@@ -14,9 +14,10 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from luff.hosts import namespace_of
 from luff.lab.envoy import ProxyPlan, resources, write_files
 from luff.lab.objects import Store
-from luff.mesh_state import MeshState, Service, age, namespace_of
+from luff.mesh_state import MeshState, Service, age
 from luff.model import Object
 
 __all__ = ["Made", "Pusher", "configure"]

@@ -29,8 +29,9 @@ from typing import Any
 
 import httpx
 
+from luff.claims import hosts_of, on_mesh
 from luff.errors import LabError, LuffError
-from luff.hosts import MESH, matches, qualify
+from luff.hosts import matches
 from luff.lab.api import ApiServer
 from luff.lab.envoy import FLUSH_EVERY_MS, bootstrap
 from luff.lab.pods import METRICS_PATH, METRICS_PORTS, ProxyPage, pod_object
@@ -148,10 +149,7 @@ class Supervisor:
 
     def _without_virtual_service(self) -> list[tuple[str, str]]:
         claimed = [
-            qualify(str(host), each["metadata"].get("namespace", "default"))
-            for each in self.api.store.objects("virtualservices")
-            if MESH in (each["spec"].get("gateways") or [MESH])
-            for host in each["spec"].get("hosts") or []
+            host for each in self.api.store.objects("virtualservices") if on_mesh(each) for host in hosts_of(each)
         ]
         return [
             (service.name, service.namespace)
