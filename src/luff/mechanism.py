@@ -24,13 +24,19 @@ from luff.targeting import Found
 from luff.units import istio_duration, show_duration, show_percent
 from luff.validation import envoy_problems
 
-__all__ = ["check_frozen", "check_grpc", "check_timeouts", "retries_unseen", "unreached"]
+__all__ = ["check_fault", "check_frozen"]
 
 _HTTP2 = ("h2c", "http2", "kubernetes.io/h2c")
 """Protocols of a port that gRPC may be spoken on, or not."""
 
 
-def check_timeouts(experiment: Experiment, found: Found) -> None:
+def check_fault(experiment: Experiment, found: Found) -> list[str]:
+    """Refuse a fault that real callers could never meet, and return warnings of what it does not exercise."""
+    _check_timeouts(experiment, found)
+    return [*_check_grpc(experiment, found), *_retries_unseen(experiment, found), *_unreached(experiment)]
+
+
+def _check_timeouts(experiment: Experiment, found: Found) -> None:
     """Refuse a delay that the same route's timeouts would have cut in real life: Istio's fault never sees those."""
     delay = experiment.spec.fault.delay
     if delay is None:
@@ -80,7 +86,7 @@ def _as_really_seen(delay: Delay, cut_s: float, gives_up_s: float) -> str:
     )
 
 
-def retries_unseen(experiment: Experiment, found: Found) -> list[str]:
+def _retries_unseen(experiment: Experiment, found: Found) -> list[str]:
     """Return a warning for each route whose retries the fault does not exercise, Istio's own included."""
     abort = experiment.spec.fault.abort
     said = []
@@ -117,7 +123,7 @@ def _masked(abort: Abort | None, retries: int) -> str:
     )
 
 
-def unreached(experiment: Experiment) -> list[str]:
+def _unreached(experiment: Experiment) -> list[str]:
     """Return a warning where the dependency's own defences are not exercised, since no request arrives there."""
     if experiment.spec.fault.abort is None:
         return []
@@ -126,7 +132,7 @@ def unreached(experiment: Experiment) -> list[str]:
     ]
 
 
-def check_grpc(experiment: Experiment, found: Found) -> list[str]:
+def _check_grpc(experiment: Experiment, found: Found) -> list[str]:
     """Refuse a gRPC status for a service that speaks HTTP/1, and return warnings where it may be either."""
     abort = experiment.spec.fault.abort
     if abort is None or abort.grpc is None:

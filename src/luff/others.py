@@ -174,53 +174,69 @@ def _flux(found: Found) -> Iterator[Finding]:
         )
 
 
-def _shadowed(found: Found, callers: Sequence[str]) -> Iterator[Finding]:
-    """Find the other objects for the same host on sidecars: one of them is used, the rest is not even looked at."""
+@dataclass(frozen=True, slots=True)
+class _Rival:
+    """This is another object for sidecars. *everybody* says that it makes routes for all of them, and not for some."""
+
+    object_: Object
+    everybody: bool
+
+
+def _rivals(found: Found) -> list[_Rival]:
+    """Return the other objects of which sidecars may use one instead of the target's; those for everybody first."""
     root, target = found.root, found.target
     if not on_mesh(root) or (target.gateways and MESH not in target.gateways):
-        return
+        return []
     others = [each for each in found.view.all_virtual_services if key_of(each) != key_of(root) and on_mesh(each)]
     ports = _called_ports(found)
-    covered = {key_of(each): coverage(each, ports=ports, labels=target.from_) for each in others}
-    others = [each for each in others if covered[key_of(each)] != "nobody"]
-    others.sort(key=lambda each: covered[key_of(each)] != "everybody")
-    callers = list(dict.fromkeys([key_of(root)[0], *callers]))
-    lost: dict[tuple[str, str], tuple[Object, list[str]]] = {}
+    covered = [(each, coverage(each, ports=ports, labels=target.from_)) for each in others]
+    rivals = [_Rival(each, whom == "everybody") for each, whom in covered if whom != "nobody"]
+    return sorted(rivals, key=lambda rival: not rival.everybody)
+
+
+def _shadowed(found: Found, callers: Sequence[str]) -> Iterator[Finding]:
+    """Find the other objects for the same host on sidecars: one of them is used, the rest is not even looked at."""
+    root, rivals, wanted = found.root, _rivals(found), _wanted(found)
+    lost: dict[tuple[str, str], _Rival] = {}
     beaten: dict[str, Object] = {}
-    for caller in callers:
-        for host in _wanted(found):
-            mine = standing(root, host, caller)
-            for other in others:
-                theirs = standing(other, host, caller)
-                if theirs is None or mine is None:
-                    continue
-                if theirs < mine:
-                    lost.setdefault((caller, host), (other, []))
-                else:
-                    beaten[host] = other
+    everywhere = [(caller, host) for caller in dict.fromkeys([namespace_of(root), *callers]) for host in wanted]
+    for caller, host in everywhere:
+        mine = standing(root, host, caller)
+        for rival in rivals:
+            theirs = standing(rival.object_, host, caller)
+            if theirs is None or mine is None:
+                continue
+            if theirs < mine:
+                lost.setdefault((caller, host), rival)
+            else:
+                beaten[host] = rival.object_
     if lost:
-        (caller, host), (other, _) = next(iter(lost.items()))
-        everywhere = len(lost) == len(callers) * len(_wanted(found)) and all(
-            covered[key_of(winner)] == "everybody" for winner, _ in lost.values()
-        )
-        yield Finding(
-            "shadowed_virtual_service",
-            everywhere,
-            f"sidecars in {caller} use {_name(other)} for {host} and not {_name(root)}: {_why_first(other, root, host, caller)}",
-            f"name {key_of(other)[1]} in target.virtualService"
-            + ("" if key_of(other)[0] == key_of(root)[0] else f" with target.namespace {key_of(other)[0]}")
-            + ", or keep one VirtualService per host",
-        )
+        refuse = len(lost) == len(everywhere) and all(winner.everybody for winner in lost.values())
+        (caller, host), winner = next(iter(lost.items()))
+        yield _shadow(root, winner.object_, (caller, host), refuse=refuse)
         return
-    for host, other in beaten.items():
-        if host.startswith("*") or any(host == own for own in hosts_of(other)):
-            yield Finding(
-                "second_virtual_service",
-                False,
-                f"{_name(other)} is for {host} as well; sidecars ignore it as long as {_name(root)} comes first",
-                "keep one VirtualService per host; until then never delete and create this one anew, it would lose its place",
-            )
-            return
+    second = [(host, other) for host, other in beaten.items() if host.startswith("*") or host in hosts_of(other)]
+    for host, other in second[:1]:
+        yield Finding(
+            "second_virtual_service",
+            False,
+            f"{_name(other)} is for {host} as well; sidecars ignore it as long as {_name(root)} comes first",
+            "keep one VirtualService per host; until then never delete and create this one anew, it would lose its place",
+        )
+
+
+def _shadow(root: Object, other: Object, seen: tuple[str, str], *, refuse: bool) -> Finding:
+    """Return that *other* is used and not *root*, as *seen* from a caller's namespace for a host."""
+    caller, host = seen
+    namespace, name = key_of(other)
+    return Finding(
+        "shadowed_virtual_service",
+        refuse,
+        f"sidecars in {caller} use {_name(other)} for {host} and not {_name(root)}: {_why_first(other, root, host, caller)}",
+        f"name {name} in target.virtualService"
+        + ("" if namespace == namespace_of(root) else f" with target.namespace {namespace}")
+        + ", or keep one VirtualService per host",
+    )
 
 
 def _called_ports(found: Found) -> set[int]:

@@ -18,7 +18,7 @@ from luff.checks import PlannedCheck, plan_checks
 from luff.claims import hosts_of, key_of, on_mesh, service_host
 from luff.errors import PlanRefused
 from luff.hosts import DOMAIN, host_of, matches, meanings
-from luff.mechanism import check_frozen, check_grpc, check_timeouts, retries_unseen, unreached
+from luff.mechanism import check_fault, check_frozen
 from luff.model import DEFAULT_RATE_HZ, AttemptsExpectation, Experiment, Object
 from luff.names import Stamp
 from luff.others import find_others
@@ -122,13 +122,13 @@ def make_plan(experiment: Experiment, view: MeshView, stamp: Stamp, *, bounds: B
     bounds = bounds or Bounds.usual(view.kind)
     found = find(experiment.spec.target, view)
     others = (*_check_others(experiment, found), *check_frozen(found))
-    check_timeouts(experiment, found)
-    grpc = check_grpc(experiment, found)
+    not_shown = check_fault(experiment, found)
     _check_bounds(experiment, bounds)
     pace = _pace(experiment, bounds)
     edge = _edge(experiment, found)
     injection = inject(found.selection, stamp, experiment.spec.fault)
-    proof = _proof(experiment, view, edge, injection)
+    twins = injection.twins
+    proof = plan_proof(experiment, view, subject=edge.subject, dependency=edge.dependency, twins=twins)
     other_hops = _other_hops(experiment, view.namespace, edge.dependency)
     _check_attempts(experiment, proof, edge.dependency, other_hops)
     return Plan(
@@ -144,28 +144,8 @@ def make_plan(experiment: Experiment, view: MeshView, stamp: Stamp, *, bounds: B
         rate_hz=pace.rate_hz,
         held=pace.most_hz * experiment.spec.hold_s,
         inferred=(*_inferred_target(found, edge), *_inferred_traffic(experiment, pace, proof)),
-        warnings=(
-            *injection.notes,
-            *others,
-            *grpc,
-            *retries_unseen(experiment, found),
-            *unreached(experiment),
-            *_delegating(found),
-            *_unseen(proof),
-        ),
+        warnings=(*injection.notes, *others, *not_shown, *_delegating(found), *_unseen(proof)),
         others=others,
-    )
-
-
-def _proof(experiment: Experiment, view: MeshView, edge: _Edge, injection: Injection) -> Proof:
-    return plan_proof(
-        experiment,
-        kind=view.kind,
-        namespace=view.namespace,
-        services=view.services,
-        subject=edge.subject,
-        dependency=edge.dependency,
-        twins=injection.twins,
     )
 
 

@@ -15,6 +15,7 @@ from typing import Literal
 from luff.errors import PlanRefused
 from luff.hosts import DOMAIN, host_of, meanings, namespace_of
 from luff.model import EvidenceSource, Experiment
+from luff.targeting import MeshView
 from luff.words import Object
 
 __all__ = ["PROVES", "Proof", "plan_proof"]
@@ -60,27 +61,24 @@ class Proof:
 
 
 def plan_proof(
-    experiment: Experiment,
-    *,
-    kind: Literal["lab", "cluster"],
-    namespace: str,
-    services: Sequence[Object],
-    subject: str,
-    dependency: str,
-    twins: Sequence[Object],
+    experiment: Experiment, view: MeshView, *, subject: str, dependency: str, twins: Sequence[Object]
 ) -> Proof:
-    """Return where *experiment* finds its proof. Raises `PlanRefused` for a source that this mesh cannot have."""
+    """
+    Return where *experiment* finds its proof that the *twins* fired on the way from *subject* to *dependency*.
+
+    Raises `PlanRefused` for a source that this mesh cannot have.
+    """
     asked = experiment.spec.evidence.source
-    if asked == "lab-log" and kind != "lab":
+    if asked == "lab-log" and view.kind != "lab":
         raise PlanRefused(
             "evidence_unavailable",
             "evidence.source is lab-log, and a cluster's proxies are not the lab's",
             next_step="leave evidence.source out, or use --lab",
         )
-    where = _called_in(experiment, namespace)
-    labels = dict(experiment.spec.target.from_) or _selector(subject, where, services) or {"app": subject}
-    sources, why = _sources(asked, kind, direct=subject == dependency)
-    return Proof(sources, where, labels, _destinations(twins, dependency, namespace), why)
+    where = _called_in(experiment, view.namespace)
+    labels = dict(experiment.spec.target.from_) or _selector(subject, where, view.services) or {"app": subject}
+    sources, why = _sources(asked, view.kind, direct=subject == dependency)
+    return Proof(sources, where, labels, _destinations(twins, dependency, view.namespace), why)
 
 
 def _sources(asked: EvidenceSource, kind: Literal["lab", "cluster"], *, direct: bool) -> tuple[tuple[str, ...], str]:
