@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from luff.clock import SystemClock
 from luff.errors import UsageError
 from luff.evidence.response_header import ResponseHeader
 from luff.lifecycle import Phase
+from luff.model import PolicySpec
 from luff.outcome import MeshIdentity, Outcome
 from luff.parse import parse_documents
 from luff.run import World
@@ -83,6 +84,8 @@ def _ran(
     objects: Sequence[dict[str, Any]] = (),
     text: str = EXPERIMENT,
     status: int = 200,
+    settings: RunSettings = SETTINGS,
+    policy: PolicySpec | None = None,
 ) -> list[Outcome]:
     """Run experiments on a mesh of *objects* only, without which each ends with an error; returns their outcomes."""
 
@@ -107,7 +110,7 @@ def _ran(
         )
         experiments = [parse_documents([("e.yaml", text.replace("NAME", name))]).experiments[0] for name in names]
         done = Done()
-        await Crew(world, history or _History(), SETTINGS, done, each).work(experiments)  # type: ignore[arg-type]  # it only records
+        await Crew(world, history or _History(), settings, done, each, policy).work(experiments)  # type: ignore[arg-type]  # it only records
         return [valid(outcome) for outcome in done.outcomes]
 
     return asyncio.run(work())
@@ -235,15 +238,15 @@ STOCK = {
     "metadata": {"name": "stock", "namespace": "shop"},
     "spec": {"hosts": ["stock"], "http": [{"route": [{"destination": {"host": "stock"}}]}]},
 }
+SPACES: list[dict[str, Any]] = [
+    {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in ("shop", "luff-system")
+]
 
 
 def test_what_may_have_been_bad_luck_is_tried_once_more_and_both_tries_are_kept() -> None:
     history = _History()
-    spaces: list[dict[str, Any]] = [
-        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}} for name in ("shop", "luff-system")
-    ]
     text = EXPERIMENT.replace("warmup: 0s", "warmup: 100ms")
-    found = _ran("sick", history=history, objects=[STOCK, *spaces], text=text, status=503)
+    found = _ran("sick", history=history, objects=[STOCK, *SPACES], text=text, status=503)
     assert [(outcome.verdict, outcome.reason) for outcome in found] == [(Verdict.INCONCLUSIVE, "control_unhealthy")]
     first, second = history.kept
     assert first.first_try is None
@@ -256,3 +259,13 @@ def test_an_error_is_not_tried_again() -> None:
     history = _History()
     assert [outcome.verdict for outcome in _ran("lost", history=history)] == [Verdict.ERROR]
     assert len(history.kept) == 1
+
+
+def test_what_only_a_policy_allows_is_not_run_twice_at_once_on_one_object() -> None:
+    text = EXPERIMENT.replace("{abort: 503}", "{delay: 1s}").replace("warmup: 0s", "warmup: 100ms")
+    settings = replace(SETTINGS, parallel=2)
+
+    policy = PolicySpec(max_held=500.0)
+    found = _ran("one", "two", objects=[STOCK, *SPACES], text=text, status=503, settings=settings, policy=policy)
+
+    assert [outcome.reason for outcome in found] == ["control_unhealthy"] * 2
