@@ -57,6 +57,7 @@ class MisbehavingProxy:
         self._lock = threading.Lock()
         self._toxic: Toxic | None = None
         self._struck: set[int] = set()
+        self._struck_before = 0
         self._ended = threading.Event()
         self._changed = threading.Event()
         self._listener: socket.socket | None = None
@@ -83,15 +84,24 @@ class MisbehavingProxy:
         """Misbehave like *toxic* from now on, or behave. What a black hole held back goes on its way then."""
         with self._lock:
             self._toxic = toxic
+            self._struck_before += len(self._struck)
             self._struck = set()
             changed, self._changed = self._changed, threading.Event()
         changed.set()
 
     @property
     def struck(self) -> int:
-        """How many connections the toxic in force has struck so far."""
+        """How many connections were struck so far, by the toxic in force and by those before it."""
         with self._lock:
-            return len(self._struck)
+            return self._struck_before + len(self._struck)
+
+    def drop(self) -> None:
+        """Close every connection that is open, in good order."""
+        with self._lock:
+            open_ = list(self._sockets)
+        for each in open_:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
 
     def stop(self) -> None:
         """Close everything and return when no thread of it is left."""
@@ -102,11 +112,7 @@ class MisbehavingProxy:
             with contextlib.suppress(OSError):
                 self._listener.shutdown(socket.SHUT_RDWR)
             self._listener.close()
-        with self._lock:
-            open_ = list(self._sockets)
-        for each in open_:
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
+        self.drop()
         for thread in self._threads:
             thread.join(STOP_WITHIN_S)
 

@@ -185,6 +185,29 @@ def test_a_refused_connection_reaches_nobody(port: int, proxy: MisbehavingProxy,
     assert proxy.connections == 2
 
 
+def test_what_is_open_can_be_closed_and_what_comes_next_goes_through(
+    port: int, proxy: MisbehavingProxy, upper: Upper
+) -> None:
+    with _connected(port) as connection:
+        _ask(connection, "one")
+        proxy.drop()
+        assert connection.recv(100) == b""
+    with _connected(port) as connection:
+        assert _ask(connection, "two") == b"TWO\n"
+
+    assert [upper.heard() for _ in range(3)] == ["one", "end", "two"]
+
+
+def test_what_earlier_toxics_struck_is_still_counted(port: int, proxy: MisbehavingProxy) -> None:
+    for _ in range(2):
+        proxy.set(Toxic("refuse"))
+        with contextlib.suppress(ConnectionError), _connected(port) as connection:
+            _ask(connection, "one")
+        proxy.set(None)
+
+    assert proxy.struck == 2
+
+
 def test_an_upstream_that_is_not_there_is_a_reset(proxy: MisbehavingProxy) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         nobody = taken.getsockname()

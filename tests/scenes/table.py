@@ -197,7 +197,10 @@ SCENARIOS: tuple[Scenario, ...] = (
         24,
         "a storm of 409: somebody writes every 50 ms",
         "real API",
-        (_MESH + "test_24_somebody_who_writes_every_50_ms_keeps_no_run_from_ending",),
+        (
+            _MESH + "test_24_an_inject_that_somebody_overtakes_each_time_is_given_up_and_leaves_nothing",
+            _MESH + "test_24_a_storm_of_429_and_of_somebody_who_writes_all_the_time_is_waited_out",
+        ),
     ),
     Scenario(
         25,
@@ -218,7 +221,10 @@ SCENARIOS: tuple[Scenario, ...] = (
         27,
         "an answer that never comes",
         "processes",
-        (_DAYS + "test_27_an_api_that_hangs_at_the_restore_is_given_up_and_asked_again",),
+        (
+            _DAYS + "test_27_an_api_that_hangs_at_the_restore_is_given_up_and_asked_again",
+            _MESH + "test_27_answers_that_never_come_are_given_up_and_asked_for_again",
+        ),
         "luff watches nothing: it asks, and every answer has a time limit",
     ),
     Scenario(
