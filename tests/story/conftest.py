@@ -13,14 +13,18 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+import httpx
 import pytest
+import yaml
 
 from luff.outcome import Outcome
 from luff.store import RunFilter, Store
 from tests.factories import valid, validate
 
+BOOKINFO = "/apis/networking.istio.io/v1/namespaces/bookinfo/virtualservices/ratings"
+LEASES = "/apis/coordination.k8s.io/v1/namespaces/bookinfo/leases"
 LUFF = str(Path(sys.executable).parent / "luff")
 KUBECTL = str(Path(sys.executable).parent / "kubectl")
 WITHIN_S = 60.0
@@ -29,6 +33,10 @@ NONSENSE = {
     for lower in ("http_proxy", "https_proxy", "all_proxy", "ftp_proxy")
     for name in (lower, lower.upper())
 }
+
+
+Live: TypeAlias = Callable[[], subprocess.Popen[str]]
+"""Starts a run of two minutes, and returns once the API has its twins."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +71,12 @@ class Shell:
         """Run another program, such as one that runs luff in other circumstances."""
         return self._run(program, *arguments, within_s=WITHIN_S)
 
-    def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
+    def start(self, *arguments: str | Path, **environment: str) -> subprocess.Popen[str]:
         """Start luff and leave it running."""
         process = subprocess.Popen(
             [LUFF, *map(str, arguments)],
             cwd=self.folder,
-            env=self.environment,
+            env={**self.environment, **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -81,6 +89,12 @@ class Shell:
         """Wait for what `start` returned."""
         out, err = process.communicate(timeout=within_s)
         return Done(process.returncode, out, err)
+
+    def outcome(self, name: str = "out.json") -> dict[str, Any]:
+        """Return the one outcome that a command wrote to *name*."""
+        [outcome] = json.loads((self.folder / name).read_text())["outcomes"]
+        assert isinstance(outcome, dict)
+        return outcome
 
     def virtual_service(self, name: str, namespace: str = "bookinfo") -> dict[str, Any]:
         """Return an object as kubectl sees it."""
@@ -220,3 +234,78 @@ def endless(shell: Shell) -> Path:
     path = shell.folder / "endless.yaml"
     path.write_text(EXPERIMENT.format(name="endless", rate="20/s", duration="120s", at_least="99.7%"))
     return path
+
+
+@dataclass
+class Api:
+    """This is the lab's API as nobody else has it: at once, and with its failures to order."""
+
+    client: httpx.Client
+
+    def routes(self) -> list[str]:
+        """Return the names of the routes of *ratings*."""
+        return [str(route.get("name", "")) for route in self.spec()["http"]]
+
+    def spec(self) -> dict[str, Any]:
+        """Return the spec of *ratings*."""
+        found = self.client.get(BOOKINFO)
+        assert found.status_code == 200, found.text
+        spec: dict[str, Any] = found.json()["spec"]
+        return spec
+
+    def patch(self, *operations: dict[str, Any]) -> None:
+        """Patch *ratings* as somebody else does."""
+        headers = {"Content-Type": "application/json-patch+json"}
+        done = self.client.patch(BOOKINFO, json=list(operations), headers=headers)
+        assert done.status_code == 200, done.text
+
+    def twins(self) -> set[str]:
+        """Return the runs that have a twin in *ratings*."""
+        return {name.split(".")[2] for name in self.routes() if name.startswith("luff.1.")}
+
+    def leases(self) -> list[dict[str, Any]]:
+        """Return the Leases of runs."""
+        found: list[dict[str, Any]] = self.client.get(LEASES).json()["items"]
+        return [each for each in found if each["metadata"]["name"].startswith("luff-")]
+
+    def forget_leases(self) -> None:
+        """Delete the Leases that could not be given back: they run out by themselves, but nobody waits for that here."""
+        for lease in self.leases():
+            self.client.delete(f"{LEASES}/{lease['metadata']['name']}")
+
+    def misbehave(self, **rule: Any) -> None:
+        """Let it fail in this way."""
+        answer = self.client.post("/luff/misbehave", json=[rule])
+        assert answer.status_code == 200, answer.text
+
+    def behave(self) -> int:
+        """Let it be well again, and return how many rules were not used up."""
+        left = len(self.client.get("/luff/misbehave").json())
+        self.client.delete("/luff/misbehave")
+        return left
+
+
+@pytest.fixture
+def api(shell: Shell) -> Iterator[Api]:
+    """Return the API, which behaves again afterwards."""
+    kubeconfig = yaml.safe_load(Path(shell.environment["KUBECONFIG"]).read_text())
+    user, cluster = kubeconfig["users"][0]["user"], kubeconfig["clusters"][0]["cluster"]
+    headers = {"Authorization": f"Bearer {user['token']}"}
+    with httpx.Client(base_url=cluster["server"], headers=headers, trust_env=False) as client:
+        made = Api(client)
+        yield made
+        made.behave()
+        made.forget_leases()
+
+
+@pytest.fixture
+def live(shell: Shell, endless: Path, api: Api) -> Live:
+    """Return a function that starts a run of two minutes and returns once its proxies have the twins."""
+
+    def start() -> subprocess.Popen[str]:
+        running = shell.start("run", "--lab", endless, "--json", "out.json")
+        until(lambda: api.twins() or running.poll() is not None)
+        assert running.poll() is None, shell.finish(running)
+        return running
+
+    return start

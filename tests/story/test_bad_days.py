@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,12 +18,8 @@ import pytest
 import yaml
 
 from luff.lab.state import read_state
-from tests.story.conftest import Shell, until
-from tests.story.test_scenarios import Api, _outcome, api, live
+from tests.story.conftest import Api, Live, Shell, until
 
-__all__ = ["api", "live"]
-
-Live = Callable[[], subprocess.Popen[str]]
 Told = Callable[[str, object], None]
 HOUR_S = 3600
 TARGET = ("vs", "ratings", "-n", "bookinfo")
@@ -50,7 +45,7 @@ def test_27_an_api_that_hangs_at_the_restore_is_given_up_and_asked_again(shell: 
     assert done.code == 143, done
     assert api.behave() == 0
     assert not api.twins()
-    assert _outcome(shell)["restore"]["api"] == "verified"
+    assert shell.outcome()["restore"]["api"] == "verified"
 
 
 @pytest.fixture
@@ -92,7 +87,7 @@ def test_34_a_webhook_that_takes_names_away_is_refused_before_anything_is_sent(
     done = shell.luff("run", "--lab", quick, "--json", "out.json")
 
     assert done.code == 5, done
-    outcome = _outcome(shell)
+    outcome = shell.outcome()
     assert outcome["reason"] == "plan_refused:renamed_by_server"
     assert "let the webhook leave routes alone" in outcome["next"]["do"]
     assert shell.virtual_service("ratings")["spec"] == before
@@ -128,7 +123,7 @@ def test_47_what_flagger_does_to_an_object_leaves_nothing_for_long(
         _replace(shell, original)
 
     assert ended.code == 3, ended
-    assert _outcome(shell)["reason"] == "fault_removed"
+    assert shell.outcome()["reason"] == "fault_removed"
     assert "canary" in in_between
     assert came_back
     assert swept.code == 0, swept
@@ -165,7 +160,7 @@ def test_54_a_run_whose_clock_is_an_hour_off_is_like_any_other(
     reaped = shell.finish(reaper)
 
     assert done.code == 0, done
-    outcome = _outcome(shell)
+    outcome = shell.outcome()
     assert outcome["verdict"] == "passed"
     assert outcome["restore"]["api"] == "verified"
     assert reaped.code == 0, reaped

@@ -87,7 +87,7 @@ def test_a_target_that_is_not_there_is_refused_before_anything_is_touched(
     done = shell.luff("run", "--lab", "bad.yaml", "--json", "out.json")
 
     refused(done, 5, *words)
-    outcome = json.loads((shell.folder / "out.json").read_text())["outcomes"][0]
+    outcome = shell.outcome()
     assert outcome["reason"].startswith("plan_refused:")
     assert outcome["phase"] == "clean"
     assert outcome["restore"] is None
@@ -371,7 +371,7 @@ def test_a_policy_bounds_what_the_command_line_may_do(shell: Shell, quick: Path)
     broken = under("{hours: whenever}", "run")
     allowed = under("{namespaces: [bookinfo], hosts: ['*.bookinfo'], maxTtl: 10m}", "plan")
 
-    [outcome] = json.loads((shell.folder / "out.json").read_text())["outcomes"]
+    outcome = shell.outcome()
     assert (elsewhere.code, outcome["reason"]) == (5, "plan_refused:namespace_not_allowed"), elsewhere
     assert "bank" in outcome["explanation"]
     assert planned.code == 5, planned

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ EXPERIMENT = Path(__file__).parent.parent.parent / "experiments" / "bulkhead" / 
 def test_what_never_reaches_the_target_is_no_missing_exposure_and_is_named(shell: Shell) -> None:
     done = shell.luff("run", "--lab", EXPERIMENT, "--json", "out.json")
 
-    [outcome] = json.loads((shell.folder / "out.json").read_text())["outcomes"]
+    outcome = shell.outcome()
     assert done.code == 0, done
     assert outcome["verdict"] == outcome["expected"] == "passed"
     assert outcome["evidence"]["bystanders"] == ["GET http://reviews.bookinfo:9080/health"]

@@ -52,7 +52,7 @@ def _run(
     done = shell.luff(
         "run", "--context", "luff-lab", "indirect.yaml", "--json", "out.json", LUFF_PROMETHEUS_URL=prometheus
     )
-    [outcome] = json.loads((shell.folder / "out.json").read_text())["outcomes"]
+    outcome = shell.outcome()
     return done, outcome
 
 
@@ -140,7 +140,7 @@ def test_where_luff_calls_the_hop_itself_its_own_requests_see_the_twins_come_and
     done = shell.luff("run", "--context", "luff-lab", "direct.yaml", "--json", "out.json")
 
     assert done.code == 0, done
-    [outcome] = json.loads((shell.folder / "out.json").read_text())["outcomes"]
+    outcome = shell.outcome()
     assert (outcome["evidence"]["source"], outcome["evidence"]["per"]) == ("response-header", "request")
     notes = {step["phase"]: step.get("note") for step in outcome["timeline"]}
     assert notes["live"] == "at luff's own way"

@@ -11,7 +11,7 @@ from tests.story.conftest import Shell, until
 def test_kubectl_describe_shows_who_did_what(shell: Shell, quick: Path) -> None:
     done = shell.luff("run", "--lab", quick, "--json", "out.json")
     assert done.code == 0, done
-    run = json.loads((shell.folder / "out.json").read_text())["outcomes"][0]["run"]
+    run = shell.outcome()["run"]
 
     described = shell.kubectl("describe", "virtualservice", "ratings", "-n", "bookinfo")
 
@@ -56,6 +56,6 @@ def test_after_a_run_luff_owns_no_route(shell: Shell, quick: Path) -> None:
     entries = json.loads(found.out)["metadata"]["managedFields"]
     owners = [entry["manager"] for entry in entries if "f:http" in entry["fieldsV1"].get("f:spec", {})]
     assert "luff" not in owners
-    timeline = json.loads((shell.folder / "out.json").read_text())["outcomes"][0]["timeline"]
+    timeline = shell.outcome()["timeline"]
     [note] = [step["note"] for step in timeline if step["phase"] == "ownership"]
     assert note.startswith("returned")

@@ -40,7 +40,7 @@ def test_a_run_passes_and_leaves_the_object_as_it_was(shell: Shell, quick: Path)
     assert "restored" in done.out
     assert "quick.yaml:13" in done.out, "the line of the expectation is named"
     assert shell.virtual_service("ratings")["spec"] == before
-    outcome = _report(shell.folder / "out.json")["outcomes"][0]  # type: ignore[index]
+    outcome = shell.outcome()
     assert outcome["verdict"] == "passed"
     assert outcome["phase"] == "clean"
     assert outcome["restore"]["api"] == "verified"
@@ -56,7 +56,7 @@ def test_a_run_passes_and_leaves_the_object_as_it_was(shell: Shell, quick: Path)
 
 def test_what_was_run_is_in_history(shell: Shell, quick: Path) -> None:
     shell.luff("run", "--lab", quick, "--json", "out.json")
-    outcome = _report(shell.folder / "out.json")["outcomes"][0]  # type: ignore[index]
+    outcome = shell.outcome()
 
     listed = shell.luff("runs", "list", "-o", "json")
     shown = shell.luff("runs", "show", outcome["run"], "-o", "json")
@@ -128,7 +128,7 @@ def test_a_signal_restores_before_it_leaves(shell: Shell, endless: Path, signal_
 
     assert done.code == 128 + signal_number, done
     assert shell.virtual_service("ratings")["spec"] == before
-    outcome = _report(shell.folder / "out.json")["outcomes"][0]  # type: ignore[index]
+    outcome = shell.outcome()
     assert (outcome["verdict"], outcome["reason"], outcome["phase"]) == ("aborted", "operator", "clean")
     assert outcome["restore"]["data_plane"] == "verified"
 
@@ -231,7 +231,7 @@ def test_the_run_ends_when_its_guard_is_killed(shell: Shell, endless: Path) -> N
     done = shell.finish(running)
 
     assert done.code == 4, done
-    outcome = _report(shell.folder / "out.json")["outcomes"][0]  # type: ignore[index]
+    outcome = shell.outcome()
     assert (outcome["verdict"], outcome["reason"]) == ("aborted", "bound")
     assert "guard" in outcome["explanation"]
     assert not shell.twins("ratings")
@@ -261,7 +261,7 @@ def test_stop_reaches_a_run_elsewhere(shell: Shell, endless: Path) -> None:
 
     assert stopped.code == 0, stopped
     assert done.code == 4, done
-    outcome = _report(shell.folder / "out.json")["outcomes"][0]  # type: ignore[index]
+    outcome = shell.outcome()
     assert (outcome["verdict"], outcome["reason"]) == ("aborted", "operator")
 
 
@@ -317,7 +317,7 @@ def test_edits_of_others_survive_and_are_reported(shell: Shell, endless: Path) -
         assert done.code == 130, done
         names = [route.get("name") for route in shell.virtual_service("ratings")["spec"]["http"]]
         assert names == [None, "new"]
-        outcome = _report(shell.folder / "out.json")["outcomes"][0]  # type: ignore[index]
+        outcome = shell.outcome()
         assert outcome["restore"]["object"] == "identical_but_for_others"
         assert any("new" in change for change in outcome["restore"]["foreign_changes"])
     finally:

@@ -14,92 +14,20 @@ import sqlite3
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import yaml
 
 from luff.lock import LEASE_S
-from tests.story.conftest import EXPERIMENT, Shell, until
+from tests.story.conftest import EXPERIMENT, Api, Live, Shell, until
 
 AWAY_S = float(os.environ.get("LUFF_TEST_AWAY", "6"))
 """Longer than the pauses of a restore, shorter than its patience; 60 s in `make prove`, which is longer than the Lease."""
 STORM_TIMES = int(os.environ.get("LUFF_TEST_STORM", "4"))
 """How often a storm refuses; each refusal asks for a second of patience."""
-BOOKINFO = "/apis/networking.istio.io/v1/namespaces/bookinfo/virtualservices/ratings"
-LEASES = "/apis/coordination.k8s.io/v1/namespaces/bookinfo/leases"
-
-
-@dataclass
-class Api:
-    """This is the lab's API as nobody else has it: at once, and with its failures to order."""
-
-    client: httpx.Client
-
-    def routes(self) -> list[str]:
-        """Return the names of the routes of *ratings*."""
-        found = self.client.get(BOOKINFO)
-        assert found.status_code == 200, found.text
-        return [str(route.get("name", "")) for route in found.json()["spec"]["http"]]
-
-    def twins(self) -> set[str]:
-        """Return the runs that have a twin in *ratings*."""
-        return {name.split(".")[2] for name in self.routes() if name.startswith("luff.1.")}
-
-    def leases(self) -> list[dict[str, Any]]:
-        """Return the Leases of runs."""
-        found: list[dict[str, Any]] = self.client.get(LEASES).json()["items"]
-        return [each for each in found if each["metadata"]["name"].startswith("luff-")]
-
-    def misbehave(self, **rule: Any) -> None:
-        """Let it fail in this way."""
-        answer = self.client.post("/luff/misbehave", json=[rule])
-        assert answer.status_code == 200, answer.text
-
-    def behave(self) -> int:
-        """Let it be well again, and return how many rules were not used up."""
-        left = len(self.client.get("/luff/misbehave").json())
-        self.client.delete("/luff/misbehave")
-        return left
-
-
-@pytest.fixture
-def api(shell: Shell) -> Iterator[Api]:
-    """Return the API, which behaves again afterwards."""
-    kubeconfig = yaml.safe_load(Path(shell.environment["KUBECONFIG"]).read_text())
-    user, cluster = kubeconfig["users"][0]["user"], kubeconfig["clusters"][0]["cluster"]
-    headers = {"Authorization": f"Bearer {user['token']}"}
-    with httpx.Client(base_url=cluster["server"], headers=headers, trust_env=False) as client:
-        made = Api(client)
-        yield made
-        made.behave()
-        # A Lease that could not be given back runs out by itself; the next test does not wait for that.
-        for lease in made.leases():
-            client.delete(f"{LEASES}/{lease['metadata']['name']}")
-
-
-@pytest.fixture
-def live(shell: Shell, endless: Path, api: Api) -> Callable[[], subprocess.Popen[str]]:
-    """Return a function that starts a run of two minutes and returns once its proxies have the twins."""
-
-    def start() -> subprocess.Popen[str]:
-        running = shell.start("run", "--lab", endless, "--json", "out.json")
-        until(lambda: api.twins() or running.poll() is not None)
-        assert running.poll() is None, shell.finish(running)
-        return running
-
-    return start
-
-
-def _outcome(shell: Shell, name: str = "out.json") -> dict[str, Any]:
-    [outcome] = json.loads((shell.folder / name).read_text())["outcomes"]
-    assert isinstance(outcome, dict)
-    return outcome
 
 
 def _until_it_says(running: subprocess.Popen[str], word: str) -> None:
@@ -112,9 +40,7 @@ def _until_it_says(running: subprocess.Popen[str], word: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-def test_9_a_run_that_slept_longer_than_its_lease_finds_that_it_lost_it(
-    shell: Shell, api: Api, live: Callable[[], subprocess.Popen[str]]
-) -> None:
+def test_9_a_run_that_slept_longer_than_its_lease_finds_that_it_lost_it(shell: Shell, api: Api, live: Live) -> None:
     before = shell.virtual_service("ratings")["spec"]
     sleeper = live()
     [slept] = api.twins()
@@ -135,12 +61,12 @@ def test_9_a_run_that_slept_longer_than_its_lease_finds_that_it_lost_it(
     assert taken != slept
     assert api.twins() == {taken}, "the one that woke up took the other's twins out"
     assert done.code in {3, 4}, done
-    outcome = _outcome(shell)
+    outcome = shell.outcome()
     assert outcome["reason"] in {"bound", "operator", "fault_removed"}
     assert outcome["phase"] == "clean"
     other.send_signal(signal.SIGTERM)
     assert shell.finish(other).code == 143
-    assert _outcome(shell, "second.json")["restore"]["api"] == "verified"
+    assert shell.outcome("second.json")["restore"]["api"] == "verified"
     assert not api.twins()
     assert shell.virtual_service("ratings")["spec"] == before
 
@@ -162,7 +88,7 @@ def test_23_a_storm_at_the_inject_ends_the_run_and_leaves_nothing(
     done = shell.luff("run", "--lab", quick, "--json", "out.json")
 
     assert done.code == 5, done
-    outcome = _outcome(shell)
+    outcome = shell.outcome()
     assert outcome["phase"] == "clean"
     assert outcome["reason"] == "mesh_unreachable"
     assert outcome["restore"]["api"] == "verified", "it may have been applied, so its absence is proven"
@@ -174,9 +100,7 @@ def test_23_a_storm_at_the_inject_ends_the_run_and_leaves_nothing(
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("storm", STORMS.values(), ids=STORMS)
-def test_23_a_storm_at_the_restore_is_waited_out(
-    shell: Shell, api: Api, live: Callable[[], subprocess.Popen[str]], storm: dict[str, Any]
-) -> None:
+def test_23_a_storm_at_the_restore_is_waited_out(shell: Shell, api: Api, live: Live, storm: dict[str, Any]) -> None:
     running = live()
     api.misbehave(plural="virtualservices", verb="patch", **storm)
 
@@ -186,14 +110,12 @@ def test_23_a_storm_at_the_restore_is_waited_out(
     assert done.code == 143, done
     assert api.behave() == 0
     assert not api.twins()
-    assert _outcome(shell)["restore"]["api"] == "verified"
+    assert shell.outcome()["restore"]["api"] == "verified"
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_19_an_api_that_is_away_at_the_restore_is_waited_for(
-    shell: Shell, api: Api, live: Callable[[], subprocess.Popen[str]]
-) -> None:
+def test_19_an_api_that_is_away_at_the_restore_is_waited_for(shell: Shell, api: Api, live: Live) -> None:
     running = live()
     api.misbehave(plural="*", verb="*", action="close", times=1_000_000)
     running.send_signal(signal.SIGTERM)
@@ -205,7 +127,7 @@ def test_19_an_api_that_is_away_at_the_restore_is_waited_for(
 
     assert done.code == 143, done
     assert not api.twins()
-    receipt = _outcome(shell)["restore"]
+    receipt = shell.outcome()["restore"]
     assert receipt["api"] == "verified"
     assert receipt["seconds"] >= AWAY_S - 1.0
     assert receipt["seconds"] < AWAY_S + 15.0
@@ -227,15 +149,13 @@ def test_18_an_api_that_is_away_at_the_inject_ends_the_run_and_leaves_nothing(
     done = shell.finish(running)
 
     assert done.code in {4, 5}, done
-    assert _outcome(shell)["phase"] == "clean"
+    assert shell.outcome()["phase"] == "clean"
     assert not api.twins()
     assert shell.virtual_service("ratings")["spec"] == before
 
 
 @pytest.mark.slow
-def test_55_a_store_that_is_locked_in_mid_run_does_not_hold_the_routes(
-    shell: Shell, api: Api, live: Callable[[], subprocess.Popen[str]]
-) -> None:
+def test_55_a_store_that_is_locked_in_mid_run_does_not_hold_the_routes(shell: Shell, api: Api, live: Live) -> None:
     running = live()
     with closing(sqlite3.connect(shell.folder / "luff.db", isolation_level=None)) as locker:
         until(lambda: _try_to_lock(locker))
@@ -246,7 +166,7 @@ def test_55_a_store_that_is_locked_in_mid_run_does_not_hold_the_routes(
 
     assert done.code == 143, done
     assert "not in history" in done.err
-    assert _outcome(shell)["restore"]["api"] == "verified"
+    assert shell.outcome()["restore"]["api"] == "verified"
 
 
 def _try_to_lock(connection: sqlite3.Connection) -> bool:
@@ -257,9 +177,7 @@ def _try_to_lock(connection: sqlite3.Connection) -> bool:
     return True
 
 
-def test_55_a_store_that_is_lost_in_mid_run_does_not_hold_the_routes(
-    shell: Shell, api: Api, live: Callable[[], subprocess.Popen[str]]
-) -> None:
+def test_55_a_store_that_is_lost_in_mid_run_does_not_hold_the_routes(shell: Shell, api: Api, live: Live) -> None:
     running = live()
     for path in shell.folder.glob("luff.db*"):
         path.write_bytes(b"this is no database any more" * 100)
@@ -269,15 +187,13 @@ def test_55_a_store_that_is_lost_in_mid_run_does_not_hold_the_routes(
 
     assert done.code == 143, done
     assert not api.twins()
-    assert _outcome(shell)["restore"]["api"] == "verified"
+    assert shell.outcome()["restore"]["api"] == "verified"
     # The lab's other commands do without it.
     for path in shell.folder.glob("luff.db*"):
         path.unlink()
 
 
-def test_12_a_full_disk_does_not_hold_the_routes(
-    shell: Shell, api: Api, live: Callable[[], subprocess.Popen[str]]
-) -> None:
+def test_12_a_full_disk_does_not_hold_the_routes(shell: Shell, api: Api, live: Live) -> None:
     running = live()
     # No file of this process may grow any more, which is what a full disk is to it.
     _, most = resource.prlimit(running.pid, resource.RLIMIT_FSIZE)
@@ -292,9 +208,7 @@ def test_12_a_full_disk_does_not_hold_the_routes(
     assert not api.twins()
 
 
-def test_11_a_process_without_files_left_restores(
-    shell: Shell, api: Api, live: Callable[[], subprocess.Popen[str]]
-) -> None:
+def test_11_a_process_without_files_left_restores(shell: Shell, api: Api, live: Live) -> None:
     running = live()
     _until_it_says(running, " live ")
     _, most = resource.prlimit(running.pid, resource.RLIMIT_NOFILE)
@@ -308,12 +222,10 @@ def test_11_a_process_without_files_left_restores(
 
     assert done.code == 143, done
     assert "internal error" not in done.err, done
-    assert _outcome(shell)["restore"]["api"] == "verified"
+    assert shell.outcome()["restore"]["api"] == "verified"
 
 
-def test_28_a_token_that_is_rotated_in_mid_run_is_read_anew(
-    shell: Shell, api: Api, live: Callable[[], subprocess.Popen[str]]
-) -> None:
+def test_28_a_token_that_is_rotated_in_mid_run_is_read_anew(shell: Shell, api: Api, live: Live) -> None:
     kubeconfig = Path(shell.environment["KUBECONFIG"])
     before = kubeconfig.read_text()
     old = api.client.headers["Authorization"].removeprefix("Bearer ")
@@ -332,7 +244,7 @@ def test_28_a_token_that_is_rotated_in_mid_run_is_read_anew(
 
     assert done.code == 143, done
     assert not api.twins()
-    assert _outcome(shell)["restore"]["api"] == "verified"
+    assert shell.outcome()["restore"]["api"] == "verified"
 
 
 def _rotate(api: Api, token: str) -> None:
@@ -360,7 +272,7 @@ def test_51_of_two_that_start_at_the_same_moment_exactly_one_runs(shell: Shell, 
         watcher.join()
 
     assert sorted(each.code for each in done) == [0, 5], done
-    outcomes = [_outcome(shell, f"{number}.json") for number in range(2)]
+    outcomes = [shell.outcome(f"{number}.json") for number in range(2)]
     [refused] = [outcome for outcome in outcomes if outcome["verdict"] == "error"]
     assert refused["reason"] in {"plan_refused:locked", "plan_refused:already_injected"}, refused
     assert refused["restore"] is None
@@ -384,7 +296,7 @@ def test_44_a_controller_that_reverts_is_warned_of_and_ends_the_run(
     shell: Shell,
     api: Api,
     endless: Path,
-    live: Callable[[], subprocess.Popen[str]],
+    live: Live,
     mark: tuple[str, str],
     rule: str,
     advice: str,
@@ -407,7 +319,7 @@ def test_44_a_controller_that_reverts_is_warned_of_and_ends_the_run(
     assert rule in planned.out, planned
     assert advice in planned.out, planned
     assert done.code == 3, done
-    outcome = _outcome(shell)
+    outcome = shell.outcome()
     assert outcome["reason"] == "fault_removed"
     assert any(step["phase"] == "mind" and rule in step["note"] for step in outcome["timeline"])
     assert shell.virtual_service("ratings")["spec"]["http"] == original
