@@ -14,7 +14,8 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,90 +65,150 @@ async def _injection(mesh: Mesh, ref: Ref, run: str = RUN, *, life_s: int = 600)
     )
 
 
-def _injected(
-    mesh: Mesh, ref: Ref, *, journal: MemoryJournal | None = None, patience_s: float = PATIENTLY_S, **more: Any
-) -> Any:
-    hands = Hands(mesh, journal or MemoryJournal(), NoWatcher(), SystemClock())
-    return injected(lambda: _injection(mesh, ref), hands, patience_s=patience_s, **more)
+def _never() -> None:
+    raise AssertionError("it was injected")
 
 
-async def _put_in(mesh: Mesh, ref: Ref, run: str = RUN, **more: Any) -> Injection:
-    injection = await _injection(mesh, ref, run, **more)
-    await mesh.patch(ref, injection.operations)
-    return injection
+@dataclass
+class Stage:
+    """
+    This is one VirtualService with one route on the server, luff's own *mesh*, and what the proof is told.
+
+    *live* is the last run that was played on it.
+    """
+
+    server: ApiServer
+    mesh: KubernetesMesh
+    original: Object
+    tell: Told
+    run: str = RUN
+    live: Live = field(default_factory=Live)
+    journal: MemoryJournal = field(default_factory=MemoryJournal)
+
+    @property
+    def ref(self) -> Ref:
+        """Which object it is about."""
+        return Ref.of(self.original)
+
+    @property
+    def path(self) -> str:
+        """Where the API server has it."""
+        return f"/apis/networking.istio.io/v1/namespaces/{self.ref.namespace}/virtualservices/{self.ref.name}"
+
+    @property
+    def now(self) -> Object:
+        """The object as it is."""
+        [found] = [each for each in self.server.store.objects("virtualservices") if Ref.of(each) == self.ref]
+        return found
+
+    @property
+    def names(self) -> list[str | None]:
+        """The names of its routes, in order; ``["all"]`` at first."""
+        return [route.get("name") for route in http_routes(self.now)]
+
+    def edit(self, change: Callable[[Object], object]) -> None:
+        """Write as somebody else does, with all that they have read."""
+        object_ = self.now
+        change(object_)
+        self.server.store.put(object_)
+
+    def as_somebody(
+        self, method: str, body: Any = None, *, path: str = "", content_type: str = "application/merge-patch+json"
+    ) -> None:
+        """Ask the server for the object, or for *path*, as a client that is not luff."""
+        headers = {"Authorization": "Bearer t0ken", "Content-Type": content_type}
+        done = httpx.request(method, self.server.url + (path or self.path), json=body, headers=headers, trust_env=False)
+        assert done.status_code == 200, done.text
+
+    def misbehave(self, *rules: Rule) -> None:
+        """Let the server fail as *rules* say."""
+        self.server.misbehaviour.add(list(rules))
+
+    async def put_in(self, run: str | None = None, *, life_s: int = 600) -> Injection:
+        """Insert the twins, of another *run* if given, and leave them."""
+        injection = await _injection(self.mesh, self.ref, run or self.run, life_s=life_s)
+        await self.mesh.patch(self.ref, injection.operations)
+        return injection
+
+    @asynccontextmanager
+    async def injected(self, patience_s: float = PATIENTLY_S) -> AsyncIterator[None]:
+        """Be in a run for the life of the body."""
+        self.live = Live()
+        hands = Hands(self.mesh, self.journal, NoWatcher(), SystemClock())
+        plan = partial(_injection, self.mesh, self.ref, self.run)
+        async with injected(plan, hands, live=self.live, patience_s=patience_s):
+            yield
+
+    def play(self, meanwhile: Callable[[], object]) -> None:
+        """Play a whole run; *meanwhile* is called once its twins are in."""
+
+        async def story() -> None:
+            async with self.injected():
+                meanwhile()
+
+        asyncio.run(story())
+
+    async def withdraw(self, injection: Injection) -> None:
+        """Take out what was left."""
+        pinned = injection.resource_version
+        self.live.withdrawal = await withdraw(
+            self.mesh, self.ref, run=self.run, clock=SystemClock(), pinned=pinned, patience_s=PATIENTLY_S
+        )
+
+    @property
+    def withdrawal(self) -> Withdrawal:
+        """The proof of the last run."""
+        assert self.live.withdrawal is not None
+        return self.live.withdrawal
+
+    def is_back(self, names: Sequence[str] = ("all",)) -> None:
+        """See that the run took its twins out, and nothing else, and tell the proof."""
+        assert self.names == list(names)
+        self.tell("cleaned_by", "run")
+        self.tell("seconds", self.withdrawal.seconds)
 
 
-def _stored(server: ApiServer, object_: Object) -> Ref:
-    server.store.put(object_)
-    return Ref.of(object_)
-
-
-def _now(server: ApiServer, ref: Ref) -> Object:
-    found = [each for each in server.store.objects("virtualservices", ref.namespace) if Ref.of(each) == ref]
-    return found[0]
-
-
-def _edit(server: ApiServer, ref: Ref, change: Callable[[Object], None]) -> None:
-    """Write as somebody else does, with all that they have read."""
-    object_ = _now(server, ref)
-    change(object_)
-    server.store.put(object_)
-
-
-def _names(server: ApiServer, ref: Ref) -> list[str | None]:
-    return [route.get("name") for route in http_routes(_now(server, ref))]
+@pytest.fixture
+def stage(server: ApiServer, adapter: KubernetesMesh, virtual_service: Object, record_property: Told) -> Stage:
+    """Return a stage with an object of its own, on the server that all tests share."""
+    server.store.put(virtual_service)
+    return Stage(server, adapter, virtual_service, record_property)
 
 
 # --- 10: the loop of the process that injected is blocked
 
 
-def test_10_a_guard_takes_out_what_a_blocked_event_loop_leaves_in_for_too_long(
-    server: ApiServer, adapter: KubernetesMesh, virtual_service: Object, tmp_path: Path, record_property: Told
-) -> None:
-    ref = _stored(server, virtual_service)
-
+def test_10_a_guard_takes_out_what_a_blocked_event_loop_leaves_in_for_too_long(stage: Stage, tmp_path: Path) -> None:
     async def story() -> float:
         guard = await Guard.start(Connection(str(tmp_path / "kubeconfig"), "luff-lab"))
-        injection = await _injection(adapter, ref, life_s=1)
-        await guard.watch(ref, injection)
-        await adapter.patch(ref, injection.operations)
+        injection = await _injection(stage.mesh, stage.ref, life_s=1)
+        await guard.watch(stage.ref, injection)
+        await stage.mesh.patch(stage.ref, injection.operations)
         began_s = time.monotonic()
-        while any(name != "all" for name in _names(server, ref)):
+        while stage.names != ["all"]:
             # No await in here: nothing else in this process comes to its turn.
             assert time.monotonic() - began_s < PATIENTLY_S
         took_s = time.monotonic() - began_s
         await guard.close()
         return took_s
 
-    record_property("cleaned_by", "guard")
-    record_property("seconds", asyncio.run(story()))
+    stage.tell("cleaned_by", "guard")
+    stage.tell("seconds", asyncio.run(story()))
 
 
 # --- 15: an upgrade in the middle
 
 
-def test_15_a_run_that_ends_leaves_the_twins_of_a_newer_luff_alone(
-    server: ApiServer, adapter: KubernetesMesh, virtual_service: Object, record_property: Told
-) -> None:
-    ref = _stored(server, virtual_service)
+def test_15_a_run_that_ends_leaves_the_twins_of_a_newer_luff_alone(stage: Stage) -> None:
     newer = f"luff.2.{'f' * 16}.whatever.it.means"
 
     def add(object_: Object) -> None:
         twin = next(route for route in object_["spec"]["http"] if route["name"] != "all")
         object_["spec"]["http"].insert(0, {**twin, "name": newer})
 
-    async def story() -> Live:
-        live = Live()
-        async with _injected(adapter, ref, live=live):
-            _edit(server, ref, add)
-        return live
+    stage.play(lambda: stage.edit(add))
 
-    live = asyncio.run(story())
-
-    assert live.withdrawal is not None
-    assert _names(server, ref) == [newer, "all"]
-    record_property("cleaned_by", "run")
-    record_property("seconds", live.withdrawal.seconds)
+    stage.is_back([newer, "all"])
 
 
 # --- 19, 20, 21: the network
@@ -212,32 +273,17 @@ def bad_way(server: ApiServer, tmp_path: Path) -> Iterator[BadWay]:
 
 
 @pytest.mark.parametrize("toxic", NETWORK.values(), ids=NETWORK)
-def test_19_a_bad_network_at_the_restore_is_waited_out(
-    server: ApiServer, bad_way: BadWay, virtual_service: Object, record_property: Told, toxic: Toxic
-) -> None:
-    ref = _stored(server, virtual_service)
+def test_19_a_bad_network_at_the_restore_is_waited_out(stage: Stage, bad_way: BadWay, toxic: Toxic) -> None:
+    stage.mesh = bad_way.mesh
 
-    async def story() -> Live:
-        live = Live()
-        async with _injected(bad_way.mesh, ref, live=live):
-            bad_way.misbehave(toxic)
-        return live
-
-    live = asyncio.run(story())
+    stage.play(lambda: bad_way.misbehave(toxic))
 
     assert bad_way.struck > 0
-    assert live.withdrawal is not None
-    assert _names(server, ref) == ["all"]
-    record_property("cleaned_by", "run")
-    record_property("seconds", live.withdrawal.seconds)
+    stage.is_back()
 
 
 @pytest.mark.parametrize("toxic", NETWORK.values(), ids=NETWORK)
-def test_20_a_bad_network_at_the_inject_leaves_nothing(
-    server: ApiServer, bad_way: BadWay, virtual_service: Object, record_property: Told, toxic: Toxic
-) -> None:
-    ref = _stored(server, virtual_service)
-
+def test_20_a_bad_network_at_the_inject_leaves_nothing(stage: Stage, bad_way: BadWay, toxic: Toxic) -> None:
     class Arming(MemoryJournal):
         """This is the last that is asked before the patch is sent."""
 
@@ -245,24 +291,16 @@ def test_20_a_bad_network_at_the_inject_leaves_nothing(
             await super().arm(intent)
             bad_way.misbehave(toxic)
 
-    async def story() -> Live:
-        live = Live()
-        with contextlib.suppress(MeshError):
-            async with _injected(bad_way.mesh, ref, live=live, journal=Arming()):
-                pass
-        return live
+    stage.mesh, stage.journal = bad_way.mesh, Arming()
 
-    live = asyncio.run(story())
+    with contextlib.suppress(MeshError):
+        stage.play(lambda: None)
 
     assert bad_way.struck > 0
-    assert live.withdrawal is not None, "it was armed, so that something may have been sent"
-    assert _names(server, ref) == ["all"]
-    record_property("cleaned_by", "run")
-    record_property("seconds", live.withdrawal.seconds)
+    stage.is_back()
 
 
 # --- 24, 26: others write all the time; reads that show the past
-
 
 EVERY_S = 0.05
 LATE_S = 0.4
@@ -296,7 +334,7 @@ def luffs_own(server: ApiServer, tmp_path: Path) -> Iterator[Counting]:
 
 
 @contextmanager
-def _somebody_writes(server: ApiServer, ref: Ref) -> Iterator[list[str]]:
+def _somebody_writes(stage: Stage) -> Iterator[list[str]]:
     """Put one more route on top every 50 ms, beside the body, and yield the names of those that were accepted."""
     ended, names = threading.Event(), list[str]()
 
@@ -306,7 +344,7 @@ def _somebody_writes(server: ApiServer, ref: Ref) -> Iterator[list[str]]:
             match = [{"uri": {"exact": f"/{name}"}}]
             route = {"name": name, "match": match, "route": [{"destination": {"host": "theirs"}}]}
             operation = {"op": "add", "path": "/spec/http/0", "value": route}
-            _as_somebody(server, "PATCH", _path(ref), [operation], content_type="application/json-patch+json")
+            stage.as_somebody("PATCH", [operation], content_type="application/json-patch+json")
             names.insert(0, name)
 
     writer = threading.Thread(target=write)
@@ -319,117 +357,68 @@ def _somebody_writes(server: ApiServer, ref: Ref) -> Iterator[list[str]]:
 
 
 def test_24_an_inject_that_somebody_overtakes_each_time_is_given_up_and_leaves_nothing(
-    server: ApiServer, luffs_own: Counting, virtual_service: Object, record_property: Told
+    stage: Stage, luffs_own: Counting
 ) -> None:
-    ref = _stored(server, virtual_service)
-    live = Live()
+    stage.mesh = luffs_own
+    stage.misbehave(Rule("delay", verb="patch", user="luff", seconds=LATE_S, times=MANY))
 
-    async def story() -> None:
-        async with _injected(luffs_own, ref, live=live):
-            raise AssertionError("it was injected")
-
-    server.misbehaviour.add([Rule("delay", verb="patch", user="luff", seconds=LATE_S, times=MANY)])
-    with _somebody_writes(server, ref) as theirs, pytest.raises(Conflict):
-        asyncio.run(story())
+    with _somebody_writes(stage) as theirs, pytest.raises(Conflict):
+        stage.play(_never)
 
     assert luffs_own.conflicts == INJECT_TRIES
-    assert live.withdrawal is not None
-    assert _names(server, ref) == [*theirs, "all"], "an edit was lost"
-    record_property("cleaned_by", "run")
-    record_property("seconds", live.withdrawal.seconds)
+    stage.is_back([*theirs, "all"])
 
 
 def test_24_a_storm_of_429_and_of_somebody_who_writes_all_the_time_is_waited_out(
-    server: ApiServer, luffs_own: Counting, virtual_service: Object, record_property: Told
+    stage: Stage, luffs_own: Counting
 ) -> None:
-    ref = _stored(server, virtual_service)
-    live = Live()
+    stage.mesh = luffs_own
     late = Rule("delay", verb="patch", user="luff", seconds=LATE_S)
     busy = Rule("status", verb="patch", user="luff", code=429, retry_after=1)
-
-    async def story() -> list[str]:
-        async with _injected(luffs_own, ref, live=live):
-            theirs = stack.enter_context(_somebody_writes(server, ref))
-            server.misbehaviour.add([replace(rule) for rule in (late, busy, late, busy, late)])
-        return theirs
+    theirs: list[str] = []
 
     with contextlib.ExitStack() as stack:
-        theirs = asyncio.run(story())
+
+        def storm() -> None:
+            nonlocal theirs
+            theirs = stack.enter_context(_somebody_writes(stage))
+            stage.misbehave(*(replace(rule) for rule in (late, busy, late, busy, late)))
+
+        stage.play(storm)
 
     assert luffs_own.conflicts >= 3
-    assert not server.misbehaviour.left()
-    assert live.withdrawal is not None
-    assert live.withdrawal.tries > 5
-    assert _names(server, ref) == [*theirs, "all"], "an edit was lost"
-    record_property("cleaned_by", "run")
-    record_property("seconds", live.withdrawal.seconds)
+    assert not stage.server.misbehaviour.left()
+    assert stage.withdrawal.tries > 5
+    stage.is_back([*theirs, "all"])
 
 
-def _as_somebody(
-    server: ApiServer, method: str, path: str, body: Any = None, content_type: str = "application/merge-patch+json"
-) -> None:
-    headers = {"Authorization": "Bearer t0ken", "Content-Type": content_type}
-    done = httpx.request(method, server.url + path, json=body, headers=headers, trust_env=False)
-    assert done.status_code == 200, done.text
-
-
-def _annotate(server: ApiServer, ref: Ref, value: str) -> None:
-    _as_somebody(server, "PATCH", _path(ref), {"metadata": {"annotations": {"writes": value}}})
-
-
-def _path(ref: Ref) -> str:
-    return f"/apis/networking.istio.io/v1/namespaces/{ref.namespace}/virtualservices/{ref.name}"
-
-
-def test_26_a_replica_that_has_stopped_is_not_believed(
-    server: ApiServer, adapter: KubernetesMesh, virtual_service: Object, record_property: Told
-) -> None:
-    ref = _stored(server, virtual_service)
-
-    async def story() -> Withdrawal:
-        injection = await _injection(adapter, ref)
+def test_26_a_replica_that_has_stopped_is_not_believed(stage: Stage) -> None:
+    async def story() -> None:
+        injection = await _injection(stage.mesh, stage.ref)
         # From here on every read shows the object as it was before there was a twin.
-        server.misbehaviour.add([Rule("frozen", plural="virtualservices", times=2)])
-        await adapter.patch(ref, injection.operations)
-        return await withdraw(
-            adapter, ref, run=RUN, clock=SystemClock(), pinned=injection.resource_version, patience_s=PATIENTLY_S
-        )
+        stage.misbehave(Rule("frozen", plural="virtualservices", times=2))
+        await stage.mesh.patch(stage.ref, injection.operations)
+        await stage.withdraw(injection)
 
-    done = asyncio.run(story())
+    asyncio.run(story())
 
-    assert done.removed
-    assert _names(server, ref) == ["all"]
-    record_property("cleaned_by", "run")
-    record_property("seconds", done.seconds)
+    assert stage.withdrawal.removed
+    stage.is_back()
 
 
 # --- 27: an answer that never comes
 
 
-def test_27_answers_that_never_come_are_given_up_and_asked_for_again(
-    server: ApiServer, tmp_path: Path, virtual_service: Object, record_property: Told
-) -> None:
-    ref = _stored(server, virtual_service)
-    server.misbehaviour.clear()
-    server.write_kubeconfig(tmp_path / "kubeconfig")
+def test_27_answers_that_never_come_are_given_up_and_asked_for_again(stage: Stage, tmp_path: Path) -> None:
     connection = Connection(str(tmp_path / "kubeconfig"), "luff-lab", kind="lab")
-    mesh = KubernetesMesh.connect(connection, limits=Limits(answer_s=0.3))
+    stage.mesh = KubernetesMesh.connect(connection, limits=Limits(answer_s=0.3))
 
-    async def story() -> Live:
-        live = Live()
-        async with _injected(mesh, ref, live=live):
-            server.misbehaviour.add([Rule("hang", verb=verb, times=2) for verb in ("read", "patch")])
-        return live
+    stage.play(lambda: stage.misbehave(*(Rule("hang", verb=verb, times=2) for verb in ("read", "patch"))))
+    stage.mesh.close()
 
-    live = asyncio.run(story())
-    mesh.close()
-
-    assert not server.misbehaviour.left()
-    assert live.withdrawal is not None
-    assert live.withdrawal.tries > 4
-    assert _names(server, ref) == ["all"]
-    record_property("cleaned_by", "run")
-    record_property("seconds", live.withdrawal.seconds)
+    assert not stage.server.misbehaviour.left()
+    assert stage.withdrawal.tries > 4
+    stage.is_back()
 
 
 # --- 30: the authority that signed the API server's certificate is another one by now
@@ -509,24 +498,21 @@ def _kubeconfig(server: ApiServer, path: Path, *, port: int, authority: Path) ->
 
 
 @pytest.mark.slow
-def test_30_a_guard_restores_though_the_certificate_authority_was_changed(
-    server: ApiServer, adapter: KubernetesMesh, virtual_service: Object, tmp_path: Path, record_property: Told
-) -> None:
-    ref = _stored(server, virtual_service)
+def test_30_a_guard_restores_though_the_certificate_authority_was_changed(stage: Stage, tmp_path: Path) -> None:
     old, new = _authority(tmp_path, "old"), _authority(tmp_path, "new")
     kubeconfig = tmp_path / "through-tls"
 
     async def story() -> float:
-        terminator = Terminator(int(server.url.rpartition(":")[2]))
+        terminator = Terminator(int(stage.server.url.rpartition(":")[2]))
         await terminator.serve(old)
-        _kubeconfig(server, kubeconfig, port=terminator.port, authority=old)
+        _kubeconfig(stage.server, kubeconfig, port=terminator.port, authority=old)
         guard = await Guard.start(Connection(str(kubeconfig), "luff-lab"))
-        injection = await _injection(adapter, ref)
-        await guard.watch(ref, injection)
-        await adapter.patch(ref, injection.operations)
+        injection = await _injection(stage.mesh, stage.ref)
+        await guard.watch(stage.ref, injection)
+        await stage.mesh.patch(stage.ref, injection.operations)
 
         await terminator.serve(new)
-        _kubeconfig(server, kubeconfig, port=terminator.port, authority=new)
+        _kubeconfig(stage.server, kubeconfig, port=terminator.port, authority=new)
         began_s = time.monotonic()
         guard._process.stdin.close()  # type: ignore[union-attr]  # as the end of its parent does
         await asyncio.wait_for(guard.died(), ROUND_S + PATIENTLY_S)
@@ -535,189 +521,120 @@ def test_30_a_guard_restores_though_the_certificate_authority_was_changed(
 
     took_s = asyncio.run(story())
 
-    assert _names(server, ref) == ["all"]
-    record_property("cleaned_by", "guard")
-    record_property("seconds", took_s)
+    assert stage.names == ["all"]
+    stage.tell("cleaned_by", "guard")
+    stage.tell("seconds", took_s)
 
 
 # --- 31: etcd is put back from a backup
 
 
-def test_31_a_backup_from_before_the_inject_takes_the_twins_and_time_with_it(
-    server: ApiServer, adapter: KubernetesMesh, virtual_service: Object, record_property: Told
-) -> None:
-    ref = _stored(server, virtual_service)
-    backup = server.store.backup()
+def test_31_a_backup_from_before_the_inject_takes_the_twins_and_time_with_it(stage: Stage) -> None:
+    backup = stage.server.store.backup()
     for number in range(20):
-        _annotate(server, ref, str(number))
+        stage.as_somebody("PATCH", {"metadata": {"annotations": {"writes": str(number)}}})
 
-    async def story() -> Live:
-        live = Live()
-        async with _injected(adapter, ref, live=live):
-            # resourceVersions are lower afterwards than what the inject was pinned to.
-            server.store.restore(backup)
-        return live
+    # resourceVersions are lower afterwards than what the inject was pinned to.
+    stage.play(lambda: stage.server.store.restore(backup))
 
-    live = asyncio.run(story())
-
-    assert live.withdrawal is not None
-    assert live.withdrawal.fenced, "a read of a lower version proves nothing"
-    assert _names(server, ref) == ["all"]
-    record_property("cleaned_by", "run")
-    record_property("seconds", live.withdrawal.seconds)
+    assert stage.withdrawal.fenced, "a read of a lower version proves nothing"
+    stage.is_back()
 
 
-def test_31_a_backup_from_during_the_run_brings_twins_back_and_a_reaper_takes_them(
-    server: ApiServer, adapter: KubernetesMesh, virtual_service: Object, record_property: Told
-) -> None:
-    ref = _stored(server, virtual_service)
-
-    async def story() -> list[str]:
-        async with _injected(adapter, ref):
-            backup = server.store.backup()
-        assert _names(server, ref) == ["all"]
-        server.store.restore(backup)
-        came_back = [str(name) for name in _names(server, ref) if name != "all"]
-        found, _ = await find_injected(adapter, [NAMESPACE])
-        assert [each.state for each in found if each.ref == ref] == ["orphaned"]
-        done = await put_back(adapter, [each for each in found if each.ref == ref], clock=SystemClock(), patience_s=30)
+def test_31_a_backup_from_during_the_run_brings_twins_back_and_a_reaper_takes_them(stage: Stage) -> None:
+    async def story() -> list[str | None]:
+        async with stage.injected():
+            backup = stage.server.store.backup()
+        assert stage.names == ["all"]
+        stage.server.store.restore(backup)
+        came_back = stage.names
+        found, _ = await find_injected(stage.mesh, [NAMESPACE])
+        mine = [each for each in found if each.ref == stage.ref]
+        assert [each.state for each in mine] == ["orphaned"]
+        done = await put_back(stage.mesh, mine, clock=SystemClock(), patience_s=30)
         assert isinstance(done[0], Withdrawal)
         return came_back
 
-    assert asyncio.run(story()), "the backup had twins in it"
-    assert _names(server, ref) == ["all"]
-    record_property("cleaned_by", "luff restore")
+    assert len(asyncio.run(story())) == 2, "the backup had twins in it"
+    assert stage.names == ["all"]
+    stage.tell("cleaned_by", "luff restore")
 
 
 # --- 32 to 37: admission
 
 
-def test_32_a_webhook_that_is_down_at_the_inject_leaves_nothing(
-    server: ApiServer, adapter: KubernetesMesh, virtual_service: Object, record_property: Told
-) -> None:
-    ref = _stored(server, virtual_service)
+def test_32_a_webhook_that_is_down_at_the_inject_leaves_nothing(stage: Stage) -> None:
     # The inject, and the first write of the restore, which proves that it was not applied.
-    server.misbehaviour.add([Rule("webhook_down", verb="patch", plural="virtualservices", times=2)])
+    stage.misbehave(Rule("webhook_down", verb="patch", plural="virtualservices", times=2))
 
-    async def story() -> Live:
-        live = Live()
-        with pytest.raises(MeshBusy):
-            async with _injected(adapter, ref, live=live):
-                raise AssertionError("it was injected")
-        return live
+    with pytest.raises(MeshBusy):
+        stage.play(_never)
 
-    live = asyncio.run(story())
-
-    assert live.withdrawal is not None
-    assert _names(server, ref) == ["all"]
-    record_property("cleaned_by", "run")
-    record_property("seconds", live.withdrawal.seconds)
+    stage.is_back()
 
 
-def test_32_a_webhook_that_is_down_at_the_restore_is_waited_for(
-    server: ApiServer, adapter: KubernetesMesh, virtual_service: Object, record_property: Told
-) -> None:
-    ref = _stored(server, virtual_service)
+def test_32_a_webhook_that_is_down_at_the_restore_is_waited_for(stage: Stage) -> None:
+    stage.play(lambda: stage.misbehave(Rule("webhook_down", verb="patch", plural="virtualservices", times=6)))
 
-    async def story() -> Live:
-        live = Live()
-        async with _injected(adapter, ref, live=live):
-            server.misbehaviour.add([Rule("webhook_down", verb="patch", plural="virtualservices", times=6)])
-        return live
-
-    live = asyncio.run(story())
-
-    assert live.withdrawal is not None
-    assert live.withdrawal.tries > 6
-    assert _names(server, ref) == ["all"]
-    record_property("cleaned_by", "run")
-    record_property("seconds", live.withdrawal.seconds)
+    assert stage.withdrawal.tries > 6
+    stage.is_back()
 
 
-def test_33_fields_that_a_webhook_adds_to_a_twin_keep_nobody_from_removing_it(
-    server: ApiServer, adapter: KubernetesMesh, virtual_service: Object, record_property: Told
-) -> None:
-    ref = _stored(server, virtual_service)
+def test_33_fields_that_a_webhook_adds_to_a_twin_keep_nobody_from_removing_it(stage: Stage) -> None:
     added = {"timeout": "7s", "headers": {"request": {"set": {"x-by": "webhook"}}}, "fromTheFuture": [1]}
-    server.misbehaviour.add([Rule("mutate", plural="virtualservices", routes="luff.", change=added, times=MANY)])
+    stage.misbehave(Rule("mutate", plural="virtualservices", routes="luff.", change=added, times=MANY))
+    seen: list[object] = []
 
-    async def story() -> Live:
-        live = Live()
-        async with _injected(adapter, ref, live=live):
-            [twin] = [route for route in http_routes(_now(server, ref)) if route["name"] != "all"]
-            assert twin["timeout"] == "7s"
-        return live
+    stage.play(lambda: seen.extend(route.get("timeout") for route in http_routes(stage.now)))
 
-    live = asyncio.run(story())
-
-    assert live.withdrawal is not None
-    assert _names(server, ref) == ["all"]
-    assert _now(server, ref)["spec"] == virtual_service["spec"]
-    record_property("cleaned_by", "run")
-    record_property("seconds", live.withdrawal.seconds)
+    assert seen == ["7s", None]
+    assert stage.now["spec"] == stage.original["spec"]
+    stage.is_back()
 
 
-def test_34_a_twin_that_a_webhook_renames_is_still_known_and_removed_by_a_reaper(
-    server: ApiServer, adapter: KubernetesMesh, virtual_service: Object, record_property: Told
-) -> None:
-    ref = _stored(server, virtual_service)
+def test_34_a_twin_that_a_webhook_renames_is_still_known_and_removed_by_a_reaper(stage: Stage) -> None:
     rename = Rule("mutate", plural="virtualservices", routes="luff.1.", change={"name": "luff.by-webhook"}, times=1)
+    stage.misbehave(rename)
 
     async def story() -> list[str | None]:
-        server.misbehaviour.add([rename])
-        await _put_in(adapter, ref)
-        renamed = _names(server, ref)
-        sweep = await Reaper(adapter, SystemClock(), namespaces=[NAMESPACE]).sweep()
-        assert [(seen, reason) for seen, _, reason in sweep.removed if seen == ref] == [
-            (ref, "its name is not one that luff writes")
-        ]
+        await stage.put_in()
+        renamed = stage.names
+        sweep = await Reaper(stage.mesh, SystemClock(), namespaces=[NAMESPACE]).sweep()
+        reasons = [reason for ref, _, reason in sweep.removed if ref == stage.ref]
+        assert reasons == ["its name is not one that luff writes"]
         return renamed
 
     assert asyncio.run(story()) == ["luff.by-webhook", "all"]
-    assert _names(server, ref) == ["all"]
-    record_property("cleaned_by", "reaper")
+    assert stage.names == ["all"]
+    stage.tell("cleaned_by", "reaper")
 
 
 @pytest.mark.parametrize("name", [None, "theirs-{name}"])
-def test_34_names_that_are_lost_at_the_inject_are_never_taken_for_clean(
-    server: ApiServer, adapter: KubernetesMesh, virtual_service: Object, record_property: Told, name: str | None
-) -> None:
-    ref = _stored(server, virtual_service)
+def test_34_names_that_are_lost_at_the_inject_are_never_taken_for_clean(stage: Stage, name: str | None) -> None:
     # The dry run of the preflight does not show it: then nothing would have been sent.
-    rule = Rule("mutate", plural="virtualservices", routes="luff.", change={"name": name}, dry_run=False, times=MANY)
-    journal = MemoryJournal()
+    stage.misbehave(
+        Rule("mutate", plural="virtualservices", routes="luff.", change={"name": name}, dry_run=False, times=MANY)
+    )
 
-    async def story() -> RestoreNotVerified:
-        server.misbehaviour.add([rule])
-        with pytest.raises(RestoreNotVerified) as raised:
-            async with _injected(adapter, ref, journal=journal):
-                pass
-        return raised.value
+    with pytest.raises(RestoreNotVerified) as raised:
+        stage.play(lambda: None)
 
-    error = asyncio.run(story())
-
-    assert journal.phases[RUN][-1] is Phase.STRANDED
-    assert error.next_step is not None
-    assert f"kubectl edit virtualservice {ref.name} -n {NAMESPACE}" in error.next_step
-    record_property("cleaned_by", "nobody: it is said, with the command (7)")
-
-
-@contextmanager
-def _policy(server: ApiServer, *rules: Rule) -> Iterator[None]:
-    server.misbehaviour.add(list(rules))
-    yield
-    server.misbehaviour.clear()
+    assert stage.journal.phases[RUN][-1] is Phase.STRANDED
+    assert raised.value.next_step is not None
+    assert f"kubectl edit virtualservice {stage.ref.name} -n {NAMESPACE}" in raised.value.next_step
+    stage.tell("cleaned_by", "nobody: it is said, with the command (7)")
 
 
 @asynccontextmanager
-async def _lifted(server: ApiServer, when: Callable[[], bool]) -> AsyncIterator[None]:
-    """Lift every policy as soon as *when* holds, beside the body."""
+async def _until_disarmed(stage: Stage, policy: Rule) -> AsyncIterator[None]:
+    """Have *policy* in force beside the body, and lift it as soon as no twin has a fault any more."""
 
     async def lift() -> None:
-        while not when():  # noqa: ASYNC110  # another thread makes it so
+        while not _is_disarmed(stage):  # noqa: ASYNC110  # another thread makes it so
             await asyncio.sleep(0.01)
-        server.misbehaviour.clear()
+        stage.server.misbehaviour.clear()
 
+    stage.misbehave(policy)
     lifting = asyncio.ensure_future(lift())
     try:
         yield
@@ -725,110 +642,81 @@ async def _lifted(server: ApiServer, when: Callable[[], bool]) -> AsyncIterator[
         await asyncio.wait_for(lifting, PATIENTLY_S)
 
 
-def _is_disarmed(server: ApiServer, ref: Ref) -> bool:
-    twins = [route for route in http_routes(_now(server, ref)) if str(route.get("name")).startswith("luff.")]
+def _is_disarmed(stage: Stage) -> bool:
+    twins = [route for route in http_routes(stage.now) if str(route.get("name")).startswith("luff.")]
     return bool(twins) and not any("fault" in route for route in twins)
 
 
 @pytest.mark.parametrize("code", [403, 422])
 def test_35_a_policy_that_forbids_the_removal_leaves_a_route_that_does_nothing_until_it_is_lifted(
-    server: ApiServer, adapter: KubernetesMesh, virtual_service: Object, record_property: Told, code: int
+    stage: Stage, code: int
 ) -> None:
-    ref = _stored(server, virtual_service)
-
-    async def story() -> Withdrawal:
-        injection = await _put_in(adapter, ref)
-        deny = Rule("deny", verb="patch", plural="virtualservices", name=ref.name, routes="luff.", when="absent", code=code, times=MANY)  # fmt: skip
-        with _policy(server, deny):
-            async with _lifted(server, lambda: _is_disarmed(server, ref)):
-                return await withdraw(
-                    adapter, ref, run=RUN, clock=SystemClock(), pinned=injection.resource_version,
-                    patience_s=PATIENTLY_S,
-                )  # fmt: skip
-
-    done = asyncio.run(story())
-
-    assert done.removed
-    assert _names(server, ref) == ["all"]
-    record_property("cleaned_by", "run")
-    record_property("seconds", done.seconds)
-
-
-@pytest.mark.parametrize("code", [403, 422])
-def test_36_a_removal_that_would_leave_no_route_at_all_disarms_the_twin_until_it_may(
-    server: ApiServer, adapter: KubernetesMesh, virtual_service: Object, record_property: Told, code: int
-) -> None:
-    ref = _stored(server, virtual_service)
-
-    async def story() -> Withdrawal:
-        injection = await _put_in(adapter, ref)
-        # Somebody takes every route of their own out, and the webhook wants at least one.
-        _edit(server, ref, lambda object_: object_["spec"]["http"].pop())
-        with _policy(
-            server, Rule("deny", plural="virtualservices", name=ref.name, when="empty", code=code, times=MANY)
-        ):
-            async with _lifted(server, lambda: _is_disarmed(server, ref)):
-                return await withdraw(
-                    adapter, ref, run=RUN, clock=SystemClock(), pinned=injection.resource_version,
-                    patience_s=PATIENTLY_S,
-                )  # fmt: skip
-
-    done = asyncio.run(story())
-
-    assert done.removed
-    assert _names(server, ref) == []
-    record_property("cleaned_by", "run")
-    record_property("seconds", done.seconds)
-
-
-@pytest.mark.parametrize("code", [403, 422])
-def test_37_what_the_dry_run_allowed_and_the_write_does_not_leaves_nothing(
-    server: ApiServer,
-    adapter: KubernetesMesh,
-    virtual_service: Object,
-    record_property: Told,
-    code: int,
-) -> None:
-    ref = _stored(server, virtual_service)
-    deny = Rule("deny", plural="virtualservices", routes="luff.", when="present", dry_run=False, code=code, times=MANY)
-    journal = MemoryJournal()
+    deny = Rule("deny", verb="patch", plural="virtualservices", name=stage.ref.name, routes="luff.", when="absent", code=code, times=MANY)  # fmt: skip
 
     async def story() -> None:
-        server.misbehaviour.add([deny])
-        injection = await _injection(adapter, ref)
-        await adapter.patch(ref, injection.operations, dry_run=True)
-        with pytest.raises(Rejected):
-            async with _injected(adapter, ref, journal=journal):
-                raise AssertionError("it was injected")
+        injection = await stage.put_in()
+        async with _until_disarmed(stage, deny):
+            await stage.withdraw(injection)
 
     asyncio.run(story())
 
-    assert journal.phases[RUN][-1] is Phase.CLEAN
-    assert _names(server, ref) == ["all"]
-    record_property("cleaned_by", "nothing was injected")
+    assert stage.withdrawal.removed
+    stage.is_back()
+
+
+@pytest.mark.parametrize("code", [403, 422])
+def test_36_a_removal_that_would_leave_no_route_at_all_disarms_the_twin_until_it_may(stage: Stage, code: int) -> None:
+    deny = Rule("deny", plural="virtualservices", name=stage.ref.name, when="empty", code=code, times=MANY)
+
+    async def story() -> None:
+        injection = await stage.put_in()
+        # Somebody takes every route of their own out, and the webhook wants at least one.
+        stage.edit(lambda object_: object_["spec"]["http"].pop())
+        async with _until_disarmed(stage, deny):
+            await stage.withdraw(injection)
+
+    asyncio.run(story())
+
+    assert stage.withdrawal.removed
+    stage.is_back([])
+
+
+@pytest.mark.parametrize("code", [403, 422])
+def test_37_what_the_dry_run_allowed_and_the_write_does_not_leaves_nothing(stage: Stage, code: int) -> None:
+    stage.misbehave(Rule("deny", plural="virtualservices", routes="luff.", when="present", dry_run=False, code=code, times=MANY))  # fmt: skip
+
+    async def story() -> None:
+        injection = await _injection(stage.mesh, stage.ref)
+        await stage.mesh.patch(stage.ref, injection.operations, dry_run=True)
+        async with stage.injected():
+            _never()
+
+    with pytest.raises(Rejected):
+        asyncio.run(story())
+
+    assert stage.journal.phases[RUN][-1] is Phase.CLEAN
+    assert stage.names == ["all"]
+    stage.tell("cleaned_by", "nothing was injected")
 
 
 # --- 29, 50: what was allowed is not any more; the namespace goes
 
 
-def test_29_a_role_that_is_taken_away_in_mid_run_is_said_with_the_command(
-    server: ApiServer, adapter: KubernetesMesh, virtual_service: Object, record_property: Told
-) -> None:
-    ref = _stored(server, virtual_service)
-
+def test_29_a_role_that_is_taken_away_in_mid_run_is_said_with_the_command(stage: Stage) -> None:
     async def story() -> None:
         with pytest.raises(RestoreNotVerified) as raised:
-            async with _injected(adapter, ref, patience_s=1.0):
-                server.misbehaviour.add([Rule("forbid", verb="patch", plural="virtualservices")])
+            async with stage.injected(patience_s=1.0):
+                stage.misbehave(Rule("forbid", verb="patch", plural="virtualservices"))
         assert raised.value.next_step == f"run `luff restore {RUN} -n {NAMESPACE} --lab`"
         # Who may, goes on from there.
-        server.misbehaviour.clear()
-        await withdraw(adapter, ref, run=RUN, clock=SystemClock(), patience_s=PATIENTLY_S)
+        stage.server.misbehaviour.clear()
+        assert stage.live.injection is not None
+        await stage.withdraw(stage.live.injection)
 
     asyncio.run(story())
 
-    assert _names(server, ref) == ["all"]
-    record_property("cleaned_by", "luff restore")
+    assert stage.names == ["all"]
+    stage.tell("cleaned_by", "luff restore")
 
 
 def test_50_a_namespace_that_goes_in_mid_run_takes_the_twins_along_and_that_is_proven(
@@ -837,40 +725,31 @@ def test_50_a_namespace_that_goes_in_mid_run_takes_the_twins_along_and_that_is_p
     namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "going", "finalizers": ["kubernetes"]}}
     virtual_service["metadata"]["namespace"] = "going"
     server.store.put(namespace)
-    ref = _stored(server, virtual_service)
+    server.store.put(virtual_service)
+    stage = Stage(server, adapter, virtual_service, record_property)
 
-    async def story() -> tuple[Live, Live]:
-        staying, gone = Live(), Live()
-        async with _injected(adapter, ref, live=staying):
-            await asyncio.to_thread(_as_somebody, server, "DELETE", "/api/v1/namespaces/going")
-        async with _injected(adapter, ref, live=gone):
-            # The namespace controller comes to this object last.
-            await asyncio.to_thread(_as_somebody, server, "DELETE", _path(ref))
-        return staying, gone
+    stage.play(lambda: stage.as_somebody("DELETE", path="/api/v1/namespaces/going"))
+    assert stage.withdrawal.removed, "what is Terminating can be changed all the same"
+    # The namespace controller comes to this object last.
+    stage.journal = MemoryJournal()
+    stage.play(lambda: stage.as_somebody("DELETE"))
 
-    staying, gone = asyncio.run(story())
-
-    assert staying.withdrawal is not None
-    assert staying.withdrawal.removed, "what is Terminating can be changed all the same"
-    assert gone.withdrawal is not None
-    assert gone.withdrawal.object_ is None
+    assert stage.withdrawal.object_ is None
     record_property("cleaned_by", "run")
-    record_property("seconds", gone.withdrawal.seconds)
+    record_property("seconds", stage.withdrawal.seconds)
 
 
 # --- 48: Argo Rollouts
 
 
-def test_48_what_rollouts_does_to_an_object_survives_and_twins_go(
-    server: ApiServer, adapter: KubernetesMesh, virtual_service: Object, record_property: Told
-) -> None:
+def test_48_what_rollouts_does_to_an_object_survives_and_twins_go(stage: Stage) -> None:
     """It sets weights of named routes, puts managed ones on top, and writes the whole list back as it read it."""
-    ref = _stored(server, virtual_service)
     managed = {
         "name": "set-header",
         "match": [{"headers": {"x-canary": {"exact": "1"}}}],
         "route": [{"destination": {"host": "stock", "subset": "canary"}, "weight": 100}],
     }
+    rolled: list[str | None] = []
 
     def rollout(object_: Object) -> None:
         routes = object_["spec"]["http"]
@@ -885,23 +764,17 @@ def test_48_what_rollouts_does_to_an_object_survives_and_twins_go(
     def abort(object_: Object) -> None:
         object_["spec"]["http"] = [route for route in object_["spec"]["http"] if route != managed]
 
-    async def story() -> Live:
-        live = Live()
-        async with _injected(adapter, ref, live=live):
-            _edit(server, ref, rollout)
-            rolled.extend(_names(server, ref))
-            _edit(server, ref, abort)
-        return live
+    def both() -> None:
+        stage.edit(rollout)
+        rolled.extend(stage.names)
+        stage.edit(abort)
 
-    rolled: list[str | None] = []
-    live = asyncio.run(story())
+    stage.play(both)
 
     assert len(rolled) == 5
-    assert live.withdrawal is not None
-    [left] = http_routes(_now(server, ref))
+    [left] = http_routes(stage.now)
     assert [each["weight"] for each in left["route"]] == [80, 20]
-    record_property("cleaned_by", "run")
-    record_property("seconds", live.withdrawal.seconds)
+    stage.is_back()
 
 
 # --- 58: many at once
@@ -911,73 +784,69 @@ DOSES = 2
 TOGETHER_WITHIN_S = 10.0
 
 
-def _many(server: ApiServer, template: Object) -> list[Ref]:
-    refs = []
+@pytest.fixture
+def stages(stage: Stage) -> list[Stage]:
+    """Return fifty stages with an object each."""
+    made = []
     for number in range(OBJECTS):
-        metadata = {"name": f"{template['metadata']['name']}-{number}", "namespace": NAMESPACE}
-        refs.append(_stored(server, {**template, "metadata": metadata}))
-    return refs
-
-
-def _run(number: int) -> str:
-    return f"{number:016x}"
+        metadata = {"name": f"{stage.ref.name}-{number}", "namespace": NAMESPACE}
+        original = {**stage.original, "metadata": metadata}
+        stage.server.store.put(original)
+        made.append(Stage(stage.server, stage.mesh, original, stage.tell, run=f"{number:016x}"))
+    return made
 
 
 def test_58_the_leftovers_of_100_runs_on_50_objects_are_taken_out_by_one_look_of_a_reaper(
-    server: ApiServer, adapter: KubernetesMesh, virtual_service: Object, record_property: Told
+    stage: Stage, stages: list[Stage]
 ) -> None:
-    refs = _many(server, virtual_service)
+    refs = {each.ref for each in stages}
 
     async def story() -> float:
-        for number, ref in enumerate(refs * 2):
-            await _put_in(adapter, ref, _run(number), life_s=-5)
+        for run in (None, RUN):
+            for each in stages:
+                await each.put_in(run, life_s=-5)
         # One in ten of the first writes is told to come later.
-        server.misbehaviour.add([Rule("status", verb="patch", plural="virtualservices", dry_run=False, code=429, retry_after=1, skip=9 * n) for n in range(1, 6)])  # fmt: skip
+        stage.misbehave(*(Rule("status", verb="patch", plural="virtualservices", dry_run=False, code=429, retry_after=1, skip=9 * n) for n in range(1, 6)))  # fmt: skip
         began_s = time.monotonic()
-        sweep = await Reaper(adapter, SystemClock()).sweep()
+        sweep = await Reaper(stage.mesh, SystemClock()).sweep()
         assert len([ref for ref, _, _ in sweep.removed if ref in refs]) == 2 * OBJECTS, sweep.errors
         return time.monotonic() - began_s
 
     took_s = asyncio.run(story())
 
-    assert all(_names(server, ref) == ["all"] for ref in refs)
-    record_property("cleaned_by", "reaper")
-    record_property("seconds", took_s)
+    assert all(each.names == ["all"] for each in stages)
+    stage.tell("cleaned_by", "reaper")
+    stage.tell("seconds", took_s)
 
 
 @pytest.mark.timing
-def test_58_50_runs_of_two_doses_each_in_one_process_are_restored_together(
-    server: ApiServer, adapter: KubernetesMesh, virtual_service: Object, record_property: Told
-) -> None:
-    refs = _many(server, virtual_service)
+def test_58_50_runs_of_two_doses_each_in_one_process_are_restored_together(stage: Stage, stages: list[Stage]) -> None:
     entered, leave = 0, asyncio.Event()
 
-    async def run(number: int, ref: Ref) -> Live:
+    async def run(each: Stage) -> None:
         """One run: a second dose is a second patch within the scope of the first, and one withdrawal takes both out."""
         nonlocal entered
-        live = Live()
-        hands = Hands(adapter, MemoryJournal(), NoWatcher(), SystemClock())
-        async with injected(lambda: _injection(adapter, ref, _run(number)), hands, live=live, patience_s=PATIENTLY_S):
-            await _put_in(adapter, ref, _run(number))
+        async with each.injected():
+            await each.put_in()
             entered += 1
             await leave.wait()
-        return live
 
-    async def story() -> tuple[list[Live], float]:
-        running = [asyncio.ensure_future(run(number, ref)) for number, ref in enumerate(refs)]
+    async def story() -> float:
+        running = [asyncio.ensure_future(run(each)) for each in stages]
         while entered < OBJECTS:
             await asyncio.sleep(0.01)
             for each in running:
                 assert not each.done(), each
-        assert sum(len(remaining(_now(server, ref), None)) for ref in refs) == DOSES * OBJECTS
+        assert sum(len(remaining(each.now, None)) for each in stages) == DOSES * OBJECTS
         began_s = time.monotonic()
         leave.set()
-        return await asyncio.gather(*running), time.monotonic() - began_s
+        await asyncio.gather(*running)
+        return time.monotonic() - began_s
 
-    lives, took_s = asyncio.run(story())
+    took_s = asyncio.run(story())
 
-    assert all(live.withdrawal is not None and len(live.withdrawal.removed) == DOSES for live in lives)
-    assert all(_now(server, ref)["spec"] == virtual_service["spec"] for ref in refs)
-    record_property("cleaned_by", "run")
-    record_property("seconds", took_s)
+    assert all(len(each.withdrawal.removed) == DOSES for each in stages)
+    assert all(each.now["spec"] == stage.original["spec"] for each in stages)
+    stage.tell("cleaned_by", "run")
+    stage.tell("seconds", took_s)
     assert took_s < TOGETHER_WITHIN_S
