@@ -178,6 +178,33 @@ def test_a_deletion_is_refused_where_the_rule_says_so(server: ApiServer, mesh: K
     asyncio.run(mesh.delete(reviews))
 
 
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Rule("mutate", verb="delete", change={"timeout": "1s"}),
+        Rule("deny", verb="delete", routes="luff.", when="present"),
+    ],
+    ids=["mutate", "deny when ours are in it"],
+)
+def test_a_webhook_looks_at_what_is_deleted_as_it_does_at_what_is_written(
+    server: ApiServer, mesh: KubernetesMesh, reviews: Ref, rule: Rule
+) -> None:
+    server.misbehaviour.add([rule])
+
+    asyncio.run(mesh.delete(reviews))
+
+    with pytest.raises(NotFound):
+        asyncio.run(mesh.read(reviews))
+
+
+def test_a_webhook_keeps_one_of_many_from_being_deleted(server: ApiServer, http: httpx.Client, reviews: Ref) -> None:
+    server.misbehaviour.add([Rule("deny", verb="deletecollection", when="always")])
+
+    answer = http.delete(f"/apis/networking.istio.io/v1/namespaces/{reviews.namespace}/virtualservices")
+
+    assert answer.status_code == 403
+
+
 def test_admission_and_the_wire_fail_together(server: ApiServer, mesh: KubernetesMesh, reviews: Ref) -> None:
     server.misbehaviour.add([Rule("mutate", change={"timeout": "1s"}), Rule("delay", verb="patch", seconds=0.01)])
 
@@ -301,6 +328,17 @@ def test_who_asks_what_he_may_do_is_told_so(server: ApiServer, http: httpx.Clien
 
     assert [allowed(verb, "a-token-of-a-reader") for verb in ("patch", "get")] == [False, True]
     assert allowed("patch", TOKEN)
+
+
+def test_who_asks_what_he_may_do_meets_a_bad_day_but_no_role_and_no_webhook(
+    server: ApiServer, http: httpx.Client
+) -> None:
+    review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": {}}
+    server.misbehaviour.add([Rule("forbid"), Rule("deny"), Rule("status", verb="create", code=503)])
+
+    codes = [http.post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", json=review) for _ in range(2)]
+
+    assert [each.status_code for each in codes] == [503, 201]
 
 
 def test_another_user_commands_no_misbehaviour(server: ApiServer, http: httpx.Client) -> None:

@@ -78,8 +78,15 @@ def test_an_odd_line_makes_no_broken_page(tmp_path: Path, line: str) -> None:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[ApiServer]:
+def asked() -> list[str]:
+    """Return the pods that were asked, in order."""
+    return []
+
+
+@pytest.fixture
+def server(tmp_path: Path, asked: list[str]) -> Iterator[ApiServer]:
     def page(pod: str, port: int, path: str) -> str | None:
+        asked.append(pod)
         return f"{pod} {port} {path}" if port == 15090 else None
 
     server = ApiServer(token="t", pages=page)
@@ -133,3 +140,15 @@ def test_a_pod_that_is_gone_silent_or_forbidden_is_told_apart(server: ApiServer,
         asyncio.run(mesh.pod_page("bookinfo", "reviews-v2-0", 15090, METRICS_PATH))
     with pytest.raises(MeshUnreachable):
         asyncio.run(mesh.pod_page("bookinfo", "reviews-v2-0", 15090, METRICS_PATH))
+
+
+def test_a_pod_that_is_asked_through_a_bad_network_was_asked_all_the_same(
+    server: ApiServer, mesh: KubernetesMesh, asked: list[str]
+) -> None:
+    server.misbehaviour.add([Rule("duplicate", plural="pods/proxy"), Rule("drop_reply", plural="pods/proxy")])
+
+    asyncio.run(mesh.pod_page("bookinfo", "reviews-v2-0", 15090, METRICS_PATH))
+    with pytest.raises(MeshUnreachable):
+        asyncio.run(mesh.pod_page("bookinfo", "reviews-v2-0", 15090, METRICS_PATH))
+
+    assert asked == ["reviews-v2-0"] * 3

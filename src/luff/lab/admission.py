@@ -11,10 +11,9 @@ from luff.lab.patching import merge_patch
 from luff.lab.statuses import ApiError
 from luff.model import Object
 
-__all__ = ["Admission", "refuse"]
+__all__ = ["Admission"]
 
 DENIED_CODE = 403
-MUTATING = "mutating.policy.test"
 VALIDATING = "validating.policy.test"
 _DOWN = (
     'failed calling webhook "rev.validation.istio.io": failed to call webhook: '
@@ -41,16 +40,15 @@ class Admission:
         """Raise `ApiError` when one of the validating ones refuses *object_*."""
         for rule in self._rules:
             if rule.action != "mutate" and (rule.action == "webhook_down" or _holds(rule, object_)):
-                refuse(rule)
+                raise _refusal(rule)
 
 
-def refuse(rule: Rule) -> None:
-    """Raise the `ApiError` of a webhook that says no, or that cannot be asked."""
+def _refusal(rule: Rule) -> ApiError:
     if rule.action == "webhook_down":
-        raise ApiError(500, "InternalError", f"Internal error occurred: {_DOWN}")
+        return ApiError(500, "InternalError", f"Internal error occurred: {_DOWN}")
     code = rule.code or DENIED_CODE
     reason = {400: "BadRequest", 403: "Forbidden", 422: "Invalid"}.get(code, "")
-    raise ApiError(code, reason, f'admission webhook "{VALIDATING}" denied the request: {rule.message}')
+    return ApiError(code, reason, f'admission webhook "{VALIDATING}" denied the request: {rule.message}')
 
 
 def _named(route: Any, prefix: str) -> bool:

@@ -13,11 +13,12 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import uvicorn
 import yaml
@@ -29,10 +30,10 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from luff.errors import LabError
-from luff.lab.admission import Admission, refuse
-from luff.lab.calls import Asked, answer, parse, reviewed
+from luff.lab.admission import Admission
+from luff.lab.calls import REVIEWS_GROUP, Asked, answer, parse, reviewed
 from luff.lab.discovery import describe
-from luff.lab.misbehaviour import Misbehaviour, Rule, parse_rules
+from luff.lab.misbehaviour import Attempt, Misbehaviour, Rule, parse_rules
 from luff.lab.objects import Backup, Store
 from luff.lab.resources import resource_for
 from luff.lab.statuses import ApiError
@@ -48,6 +49,8 @@ _WARNING_CUT = 256
 _log = logging.getLogger(__name__)
 _OPEN = {"/healthz", "/readyz", "/livez", "/version"}
 _PROXIED = re.compile(r"/api/v1/namespaces/([^/]+)/pods/([^/:]+):(\d{1,5})/proxy(/.*)")
+Do: TypeAlias = Callable[[int | None], Awaitable[Response | Watch]]
+"""Does what a request asks for; reads show the revision given, the newest without one."""
 _EVERY_METHOD = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
@@ -223,56 +226,47 @@ class ApiServer:
                 return JSONResponse(document)
         proxied = _PROXIED.fullmatch(path)
         if proxied is not None and request.method == "GET":
-            return await self._proxied(request, user, *proxied.groups())
-        body = await _body(request)
-        asked = parse(request.method, path, request.query_params, request.headers, body)
-        if asked.resource is None:
-            done = reviewed(asked, lambda *what: self.misbehaviour.forbids(*what, user=user))
-            return Response(_dump(done.body), status_code=done.code, media_type="application/json")
-        where = (asked.verb, asked.plural, asked.namespace or "", asked.name)
-        if self.misbehaviour.forbids(*where, user=user):
-            place = (asked.known.group, asked.plural, asked.namespace or "")
-            raise ApiError.forbidden(user or "luff-lab", asked.verb, place, asked.name)
-        rule = self.misbehaviour.next_for(*where, dry_run=asked.dry_run, user=user)
-        admitting = self.misbehaviour.admission_for(*where, dry_run=asked.dry_run, user=user)
-        if rule is not None:
-            return await self._fail(rule, request, asked, admitting)
-        return self._do(asked, admitting)
+            namespace, pod, port, page = proxied.groups()
+            attempt = Attempt("get", "", "pods/proxy", namespace, pod, user=user)
+            return await self._governed(request, attempt, lambda *_: self._proxied(namespace, pod, int(port), page))
+        asked = parse(request.method, path, request.query_params, request.headers, await _body(request))
+        group = REVIEWS_GROUP if asked.resource is None else asked.resource.group
+        attempt = Attempt(
+            asked.verb, group, asked.plural, asked.namespace or "", asked.name, dry_run=asked.dry_run, user=user
+        )
+        return await self._governed(request, attempt, partial(self._do, asked, user))
 
-    async def _proxied(
-        self, request: Request, user: str | None, namespace: str, name: str, port: str, path: str
-    ) -> Response | None:
+    async def _governed(
+        self, request: Request, attempt: Attempt, do: Callable[[Admission, int | None], Awaitable[Response | Watch]]
+    ) -> Response | Watch | None:
+        """Do what is attempted, or what the rules have in its place; ``None`` once the connection was dropped."""
+        if self.misbehaviour.forbids(attempt):
+            place = (attempt.group, attempt.plural, attempt.namespace)
+            raise ApiError.forbidden(attempt.user or "luff-lab", attempt.verb, place, attempt.name)
+        rule = self.misbehaviour.next_for(attempt)
+        through = partial(do, Admission(self.misbehaviour.admission_for(attempt)))
+        return await through(None) if rule is None else await self._fail(rule, request, through)
+
+    async def _proxied(self, namespace: str, name: str, port: int, path: str) -> Response:
         """Answer in a pod's place what was asked of it through the server."""
-        where = ("get", "pods/proxy", namespace, name)
-        if self.misbehaviour.forbids(*where, user=user):
-            raise ApiError.forbidden(user or "luff-lab", "get", ("", "pods/proxy", namespace), name)
-        rule = self.misbehaviour.next_for(*where, user=user)
-        if rule is not None and rule.action == "delay":
-            await self._pause(rule.seconds)
-        elif rule is not None and rule.action == "status":
-            raise _told(rule)
-        elif rule is not None:
-            await self._pause(rule.seconds)
-            await _drop_connection(request)
-            return None
         pods = resource_for("", "v1", "pods")
         assert pods is not None
         self.store.get(pods, namespace, name)
-        page = await asyncio.to_thread(self._pages, name, int(port), path)
+        page = await asyncio.to_thread(self._pages, name, port, path)
         if page is None:
             raise ApiError(
                 503, "ServiceUnavailable", f"error trying to reach service: dial tcp {name}:{port}: connection refused"
             )
         return Response(page, media_type="text/plain")
 
-    def _do(self, asked: Asked, admitting: Sequence[Rule] = (), revision: int | None = None) -> Response | Watch:
+    async def _do(self, asked: Asked, user: str | None, admission: Admission, revision: int | None) -> Response | Watch:
         if asked.verb == "watch":
             assert self._stopping is not None
             return Watch(self.store, asked, now=self.now, stopping=self._stopping)
-        if "delete" in asked.verb:
-            for rule in admitting:
-                refuse(rule)
-        done = answer(self.store, asked, now=self.now(), revision=revision, admission=Admission(admitting))
+        if asked.resource is None:
+            done = reviewed(asked, self.misbehaviour.forbids, user=user)
+        else:
+            done = answer(self.store, asked, now=self.now(), revision=revision, admission=admission)
         response = Response(_dump(done.body), status_code=done.code, media_type="application/json")
         for warning in _cut_as_the_real_one(done.warnings):
             response.headers.append("Warning", _warning(warning))
@@ -306,28 +300,26 @@ class ApiServer:
                 raise ApiError.bad_request(str(error)) from error
         return JSONResponse(self.misbehaviour.left())
 
-    async def _fail(
-        self, rule: Rule, request: Request, asked: Asked, admitting: Sequence[Rule]
-    ) -> Response | Watch | None:
+    async def _fail(self, rule: Rule, request: Request, do: Do) -> Response | Watch | None:
         match rule.action:
             case "delay":
                 await self._pause(rule.seconds)
-                return self._do(asked, admitting)
+                return await do(None)
             case "duplicate":
                 with contextlib.suppress(ApiError):
-                    self._do(asked, admitting)
-                return self._do(asked, admitting)
+                    await do(None)
+                return await do(None)
             case "stale":
-                return self._do(asked, revision=self.store.revision_before(rule.revisions))
+                return await do(self.store.revision_before(rule.revisions))
             case "frozen":
-                return self._do(asked, revision=rule.revision)
+                return await do(rule.revision)
             case "status":
                 raise _told(rule)
             case "drop_reply":
                 with contextlib.suppress(ApiError):
-                    self._do(asked, admitting)
+                    await do(None)
             case "apply_late":
-                task = asyncio.create_task(self._do_late(asked, admitting, rule.seconds))
+                task = asyncio.create_task(_do_late(do, rule.seconds))
                 self._late.add(task)
                 task.add_done_callback(self._late.discard)
             case "hang":
@@ -336,11 +328,6 @@ class ApiServer:
                 pass
         await _drop_connection(request)
         return None
-
-    async def _do_late(self, asked: Asked, admitting: Sequence[Rule], seconds: float) -> None:
-        await asyncio.sleep(seconds)
-        with contextlib.suppress(ApiError):
-            self._do(asked, admitting)
 
     async def _pause(self, seconds: float) -> None:
         assert self._stopping is not None
@@ -358,6 +345,12 @@ class ApiServer:
         if given not in self._users:
             raise ApiError(401, "Unauthorized", "Unauthorized")
         return self._users[given]
+
+
+async def _do_late(do: Do, seconds: float) -> None:
+    await asyncio.sleep(seconds)
+    with contextlib.suppress(ApiError):
+        await do(None)
 
 
 class _Endpoint:

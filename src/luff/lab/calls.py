@@ -15,6 +15,7 @@ import yaml
 from luff.lab import protobuf
 from luff.lab.admission import Admission
 from luff.lab.conversion import served
+from luff.lab.misbehaviour import REVIEWS, Attempt
 from luff.lab.objects import Store
 from luff.lab.patching import decode, json_patch, merge_patch, strategic_patch
 from luff.lab.resources import Resource, resource_for, table
@@ -29,6 +30,8 @@ JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
+REVIEWS_GROUP = "authorization.k8s.io"
+_REVIEWED = ("verb", "group", "resource", "namespace", "name")
 _YAML = {"application/yaml", "application/x-yaml", "text/yaml", APPLY_PATCH}
 _BODIES = ["application/json", "application/yaml", protobuf.MEDIA_TYPE]
 
@@ -94,7 +97,7 @@ def parse(method: str, path: str, query: Mapping[str, str], headers: Mapping[str
         namespace, rest = rest[1], rest[2:]
     plural, name, subresource = (*rest, "", "")[:3]
     resource = resource_for(group, version, plural)
-    review = (group, plural, method) == ("authorization.k8s.io", "selfsubjectaccessreviews", "POST")
+    review = (group, plural, method) == (REVIEWS_GROUP, REVIEWS, "POST")
     if len(rest) > 3 or (resource is None and not review):
         raise ApiError.no_such_path()
     if resource is not None and not _is_place(resource, namespace, name, subresource):
@@ -155,9 +158,7 @@ def _is_dry_run(asked: Asked) -> bool:
     return bool(values)
 
 
-def answer(
-    store: Store, asked: Asked, *, now: datetime, revision: int | None = None, admission: Admission | None = None
-) -> Answer:
+def answer(store: Store, asked: Asked, *, now: datetime, revision: int | None, admission: Admission) -> Answer:
     """
     Do what is *asked* (anything but a watch) and return what to send back.
 
@@ -168,7 +169,7 @@ def answer(
         version=asked.version,
         dry_run=asked.dry_run,
         subresource=asked.subresource,
-        admission=admission or Admission(),
+        admission=admission,
     )
     code = 200
     match asked.verb:
@@ -191,11 +192,12 @@ def answer(
     return Answer(code, body, write.warnings)
 
 
-def reviewed(asked: Asked, forbids: Callable[[str, str, str, str], bool]) -> Answer:
-    """Return the answer to a SelfSubjectAccessReview: *forbids* is asked for verb, plural, namespace and name."""
+def reviewed(asked: Asked, forbids: Callable[[Attempt], bool], *, user: str | None) -> Answer:
+    """Return the answer to the SelfSubjectAccessReview of *user*: *forbids* is asked about what the review is about."""
     review = _object_in(asked)
     wanted = (review.get("spec") or {}).get("resourceAttributes") or {}
-    forbidden = forbids(*(str(wanted.get(key) or "") for key in ("verb", "resource", "namespace", "name")))
+    verb, group, plural, namespace, name = (str(wanted.get(key) or "") for key in _REVIEWED)
+    forbidden = forbids(Attempt(verb, group, plural, namespace, name, user=user))
     why = "a rule of the lab forbids it" if forbidden else "everybody may do everything in a lab"
     return Answer(201, {**review, "status": {"allowed": not forbidden, "reason": why}})
 

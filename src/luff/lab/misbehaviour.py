@@ -1,4 +1,4 @@
-"""Failures on command: what an API server does on its bad days, as often as a test asks for."""
+"""Failures on command: what an API server, its webhooks and its roles do on bad days, as often as a test asks for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from luff.model import Object
 
-__all__ = ["Misbehaviour", "Rule", "parse_rules"]
+__all__ = ["Attempt", "Misbehaviour", "Rule", "parse_rules"]
 
 Action = Literal[
     "delay", "status", "drop_reply", "apply_late", "duplicate", "hang", "close", "stale", "frozen",
@@ -19,7 +19,26 @@ ADMISSION: frozenset[Action] = frozenset({"mutate", "deny", "webhook_down"})
 """What happens inside of a write, beside whatever else happens to the request."""
 When = Literal["always", "present", "absent", "empty"]
 READS = frozenset({"get", "list", "watch"})
+REVIEWS = "selfsubjectaccessreviews"
+"""With these one asks what one may do oneself, which nobody is forbidden and no webhook looks at."""
 MOST_TIMES = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """
+    This is one request as RBAC would name it, empty where it names nothing.
+
+    *user* is ``None`` for who comes with the lab's own token.
+    """
+
+    verb: str
+    group: str
+    plural: str
+    namespace: str = ""
+    name: str = ""
+    dry_run: bool = False
+    user: str | None = None
 
 
 @dataclass(slots=True)
@@ -73,20 +92,28 @@ class Rule:
     revision: int | None = None
     """What a ``frozen`` rule shows; filled in when it is added."""
 
-    def matches(self, verb: str, plural: str, namespace: str, name: str, *, dry_run: bool, user: str | None) -> bool:
+    def matches(self, attempt: Attempt) -> bool:
         """Return whether the rule is about this request."""
-        verbs = {"*", verb, "read" if verb in READS else "write"}
         return (
-            self.verb in verbs
-            and self.plural in {"*", plural}
-            and self.name in {None, name}
-            and self.namespace in {None, namespace}
-            and self.dry_run in {None, dry_run}
-            and self.user in {None, user}
-            and not (self.action in {"stale", "frozen"} and verb not in {"get", "list"})
-            # The webhooks of a cluster seldom look at deletions: who means them says so.
-            and not (self.action in ADMISSION and (verb in READS or ("delete" in verb and self.verb != verb)))
+            self.verb in {"*", attempt.verb, "read" if attempt.verb in READS else "write"}
+            and self.plural in {"*", attempt.plural}
+            and self.name in {None, attempt.name}
+            and self.namespace in {None, attempt.namespace}
+            and self.dry_run in {None, attempt.dry_run}
+            and self.user in {None, attempt.user}
+            and self._may_fail(attempt)
         )
+
+    def _may_fail(self, attempt: Attempt) -> bool:
+        """Return whether such a request can fail in this way at all."""
+        if attempt.plural == REVIEWS and (self.action in ADMISSION or self.action == "forbid"):
+            return False
+        if self.action in {"stale", "frozen"}:
+            return attempt.verb in {"get", "list"}
+        if self.action in ADMISSION:
+            # The webhooks of a cluster seldom look at deletions: who means them says so.
+            return attempt.verb not in READS and ("delete" not in attempt.verb or self.verb == attempt.verb)
+        return True
 
 
 def parse_rules(document: Any) -> list[Rule]:
@@ -141,38 +168,28 @@ class Misbehaviour:
         with self._lock:
             return [{"action": rule.action, "verb": rule.verb, "times": rule.times} for rule in self._rules]
 
-    def forbids(self, verb: str, plural: str, namespace: str, name: str, *, user: str | None) -> bool:
-        """Return whether *user* may not do this."""
+    def forbids(self, attempt: Attempt) -> bool:
+        """Return whether its user may not do this."""
         with self._lock:
-            return any(
-                rule.matches(verb, plural, namespace, name, dry_run=False, user=user)
-                for rule in self._rules
-                if rule.action == "forbid"
-            )
+            return any(rule.action == "forbid" and rule.matches(attempt) for rule in self._rules)
 
-    def next_for(
-        self, verb: str, plural: str, namespace: str, name: str, *, dry_run: bool = False, user: str | None = None
-    ) -> Rule | None:
+    def next_for(self, attempt: Attempt) -> Rule | None:
         """Return the rule for this request and count it, or ``None``: the first that matches is used up by one."""
         with self._lock:
             for rule in list(self._rules):
                 if rule.action in ADMISSION or rule.action == "forbid":
                     continue
-                if rule.matches(verb, plural, namespace, name, dry_run=dry_run, user=user) and self._counts(rule):
+                if rule.matches(attempt) and self._counts(rule):
                     return rule
         return None
 
-    def admission_for(
-        self, verb: str, plural: str, namespace: str, name: str, *, dry_run: bool = False, user: str | None = None
-    ) -> list[Rule]:
+    def admission_for(self, attempt: Attempt) -> list[Rule]:
         """Return every rule of admission for this request, in order, and count each."""
         with self._lock:
             return [
                 rule
                 for rule in list(self._rules)
-                if rule.action in ADMISSION
-                and rule.matches(verb, plural, namespace, name, dry_run=dry_run, user=user)
-                and self._counts(rule)
+                if rule.action in ADMISSION and rule.matches(attempt) and self._counts(rule)
             ]
 
     def _counts(self, rule: Rule) -> bool:

@@ -192,9 +192,7 @@ class Store:
             if resource.status:
                 new.pop("status", None)
             give_defaults(resource, new)
-            if not write.subresource:
-                new = write.admission.mutated(new)
-            self._admit(resource, new, write)
+            new = self._admitted(resource, new, write)
             owners = self._owners_of(resource, None, new, write, applied)
             made = self._commit(resource, namespace, name, None, new, write, owners)
             write.created = True
@@ -271,6 +269,7 @@ class Store:
                     f"ResourceVersion in record ({metadata['resourceVersion']}). The object might have been modified"
                 )
                 raise ApiError.conflict(resource.group, resource.plural, name, why)
+            write.admission.validate(old)
             if metadata.get("finalizers"):
                 if metadata.get("deletionTimestamp"):
                     return old, False
@@ -334,12 +333,10 @@ class Store:
         if problems:
             raise invalid(resource.group, resource.kind, name, problems)
         new = {**new, "metadata": metadata}
-        if not write.subresource:
-            new = write.admission.mutated(new)
+        new = self._admitted(resource, new, write)
         metadata = new["metadata"]
         if resource.generation and content(old) != content(new):
             metadata["generation"] = before.get("generation", 1) + 1
-        self._admit(resource, new, write)
         owners = self._owners_of(resource, old, new, write, applied, given)
         if without_times(old) == without_times(new):
             return old
@@ -465,12 +462,14 @@ class Store:
         else:
             metadata["namespace"] = namespace
 
-    def _admit(self, resource: Resource, new: Object, write: Write) -> None:
+    def _admitted(self, resource: Resource, new: Object, write: Write) -> Object:
+        """Return *new* as webhooks change it; `ApiError` when one refuses it, istiod's among them."""
         if write.subresource:
-            return
+            return new
+        new = write.admission.mutated(new)
         write.admission.validate(new)
         if self._validate is None or resource.group != "networking.istio.io":
-            return
+            return new
         problems, warnings = self._validate(copy.deepcopy(served(resource, new, write.version)))
         write.warnings += [warning for warning in warnings if warning not in write.warnings]
         if problems:
@@ -478,6 +477,7 @@ class Store:
             raise ApiError.bad_request(
                 f'admission webhook "rev.validation.istio.io" denied the request: configuration is invalid: {said}'
             )
+        return new
 
     def _owners_of(
         self, resource: Resource, old: Object | None, new: Object, write: Write, applied: Applied | None,
