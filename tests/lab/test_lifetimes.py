@@ -144,29 +144,6 @@ def test_nothing_outlives_a_supervisor_that_was_killed(home: Home, monkeypatch: 
     assert home.luff("lab", "down").code == 0
 
 
-def test_a_run_whose_luff_is_killed_leaves_no_temporary_lab_once_its_guard_is_done(home: Home) -> None:
-    experiment = """\
-apiVersion: luff.dev/v1alpha1
-kind: Experiment
-metadata: {name: killed, namespace: shop}
-spec:
-  target: back
-  fault: {delay: 1s}
-  traffic: {requests: [{url: "http://back.shop:8080/"}], duration: 60s}
-"""
-    process = home.start("run", home.write(workload(), experiment), "--lab")
-    state = home.temporary_lab()
-    supervisor, folder = state.pid, Path(state.directory)
-    assert is_running(supervisor)
-
-    process.kill()
-    process.wait()
-
-    home.nothing_left()
-    assert not folder.exists()
-    assert not list((home.folder / "state" / "luff" / "labs").glob("*.dir"))
-
-
 def test_a_temporary_lab_ends_with_the_last_that_holds_its_lifeline(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,9 +276,14 @@ kill -ABRT $$
         ("#!/bin/sh\nexit 3\n", ["ended with 3 before it was ready, and said nothing", "--version"]),
         ("#!/bin/sh\necho no such option >&2; exit 1\n", ["ended with 1 before it was ready", "no such option"]),
         ("not a program", ["cannot be started", "--version"]),
+        pytest.param(
+            "#!/bin/sh\necho still here; exec sleep 600\n",
+            ["not ready within 30 s", "still here", "--version", "too busy"],
+            marks=pytest.mark.slow,
+        ),
         (OUT_OF_INOTIFY, ["ended with -6", "assert failure: inotify_fd_ >= 0", "sysctl fs.inotify.max_user_instances"]),
     ],
-    ids=["silent", "with a word", "no program", "out of inotify"],
+    ids=["silent", "with a word", "no program", "late", "out of inotify"],
 )
 def test_an_envoy_that_is_none_is_named(home: Home, content: str, expected: list[str]) -> None:
     envoy = home.folder / "my-envoy"
@@ -314,6 +296,7 @@ def test_an_envoy_that_is_none_is_named(home: Home, content: str, expected: list
     said = " ".join(done.err.split())
     for words in [*expected, str(envoy)]:
         assert words in said, done
+    assert "spec.ready" not in said, done
     assert "Traceback" not in done.err
     home.nothing_left()
 

@@ -22,7 +22,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,38 @@ _ASK_WITHIN_S = 1.0
 
 class ToldToEnd(LabError):
     """The lab was told to end before it was up."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Awaited:
+    """
+    This is a child that has to serve before the lab is up; without *child* it was not started here.
+
+    What to do is *silent* where it ended without a word in *log*, and *late* where it does not serve *within_s*.
+    """
+
+    name: str
+    child: subprocess.Popen[bytes] | None
+    log: Path
+    within_s: float
+    silent: str
+    late: str
+
+    def check(self, until_s: float) -> None:
+        """Raise `LabError` when it has ended, or when it is later than *until_s*."""
+        code = None if self.child is None else self.child.poll()
+        if code is not None:
+            said = tail(self.log).strip()
+            ended = f"{self.name} ended with {code} before it was ready"
+            if not said:
+                raise LabError(f"{ended}, and said nothing", next_step=self.silent)
+            raise LabError(f"{ended}:\n{said}", next_step=todo_after(said))
+        if time.monotonic() > until_s:
+            said = tail(self.log)
+            raise LabError(
+                f"{self.name} was not ready within {self.within_s:g} s; the end of its output:\n{said}",
+                next_step=self.late,
+            )
 
 
 class Supervisor:
@@ -215,9 +247,15 @@ class Supervisor:
             address = path.read_text(encoding="utf-8").strip()
             return address if address and _answers(f"http://{address}/ready") else None
 
-        log = self.folder / "logs" / f"{replica.name}.envoy.log"
-        name = f"the Envoy of {replica.name}, {self.envoy},"
-        return self._await(serves, self.proxies[replica.name], name, log, ENVOY_WITHIN_S, silent=self._try_envoy())
+        awaited = _Awaited(
+            name=f"the Envoy of {replica.name}, {self.envoy},",
+            child=self.proxies[replica.name],
+            log=self.folder / "logs" / f"{replica.name}.envoy.log",
+            within_s=ENVOY_WITHIN_S,
+            silent=self._try_envoy(),
+            late=f"{self._try_envoy()}; where it does, this machine is too busy for so many proxies: end what else runs on it",
+        )
+        return self._await(awaited, serves)
 
     def _await_program(self, replica: Replica) -> None:
         assert replica.workload is not None
@@ -232,42 +270,25 @@ class Supervisor:
                 return where if _answers(f"http://{where}{ready.path}") else None
             return where if _listens(inbound.host, inbound.application_port) else None
 
-        name = f"{replica.workload.file}: LabWorkload {replica.workload.metadata.name}"
-        log = replica.output or self.folder / "supervisor.log"
-        silent = "run spec.run by hand, with PORT set, to see why"
-        self._await(serves, self.programs.get(replica.name), name, log, within_s, silent=silent)
+        awaited = _Awaited(
+            name=f"{replica.workload.file}: LabWorkload {replica.workload.metadata.name}",
+            child=self.programs.get(replica.name),
+            log=replica.output or self.folder / "supervisor.log",
+            within_s=within_s,
+            silent="run spec.run by hand, with PORT set, to see why",
+            late="correct spec.ready, or give it more time with spec.ready.within",
+        )
+        self._await(awaited, serves)
 
-    def _await(
-        self,
-        serves: Callable[[], str | None],
-        child: subprocess.Popen[bytes] | None,
-        name: str,
-        log: Path,
-        within_s: float,
-        *,
-        silent: str,
-    ) -> str:
-        """Return what *serves* finds; *silent* is the next step where *child* ended without a word in *log*."""
-        until_s = time.monotonic() + within_s
-        while True:
-            found = serves()
-            if found is not None:
-                return found
+    def _await(self, awaited: _Awaited, serves: Callable[[], str | None]) -> str:
+        """Return what *serves* finds once it finds something."""
+        until_s = time.monotonic() + awaited.within_s
+        while (found := serves()) is None:
             if self._told_to_end(0):
                 raise ToldToEnd("the lab was told to end before it was up")
-            code = None if child is None else child.poll()
-            if code is not None:
-                said = tail(log).strip()
-                ended = f"{name} ended with {code} before it was ready"
-                if not said:
-                    raise LabError(f"{ended}, and said nothing", next_step=silent)
-                raise LabError(f"{ended}:\n{said}", next_step=todo_after(said))
-            if time.monotonic() > until_s:
-                raise LabError(
-                    f"{name} was not ready within {within_s:g} s; the end of its output:\n{tail(log)}",
-                    next_step="correct spec.ready, or give it more time with spec.ready.within",
-                )
+            awaited.check(until_s)
             time.sleep(LOOK_EVERY_S)
+        return found
 
     def _describe(self, admins: Mapping[str, str]) -> LabState:
         workloads = []
