@@ -69,6 +69,18 @@ def test_a_page_has_each_line_of_the_log_once_under_the_names_of_istios_stats(tm
     assert sum(series.values()) == 5
 
 
+def test_a_log_that_was_cut_is_read_anew(tmp_path: Path) -> None:
+    log = tmp_path / "access.jsonl"
+    page = ProxyPage(log)
+    assert "istio_requests_total{" not in page.text(), "there is no log yet"
+    log.write_text('{"status": 200}\n{"status": 200}\n')
+    page.text()
+
+    log.write_text('{"status": 200}\n')
+
+    assert page.text().rstrip().endswith("} 3")
+
+
 @pytest.mark.parametrize(
     "line", ["[]", '"x"', "{}", '{"cluster": "a|b", "flags": null}', '{"cluster": "a|b|c|d", "workload": 3}']
 )

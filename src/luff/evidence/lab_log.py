@@ -10,16 +10,15 @@ not settled.
 from __future__ import annotations
 
 import asyncio
-import json
 import math
-import os
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from luff.evidence.access_log import Followed
 from luff.model import Arm, Phase
 from luff.names import find_name
 from luff.samples import ARMS, PHASES, Call, Evidence, Flag, Samples
@@ -39,13 +38,6 @@ LINE_LATE_S = 1.0
 _FLAGS = {"DI": Flag.DELAY_INJECTED, "FI": Flag.FAULT_INJECTED}
 _FAULT_ARM = ARMS.index(Arm.FAULT)
 _FAULT_PHASE = PHASES.index(Phase.FAULT)
-
-
-@dataclass(slots=True)
-class _Log:
-    path: Path
-    offset: int = 0
-    rest: bytes = b""
 
 
 @dataclass(slots=True)
@@ -81,7 +73,7 @@ class LabLog:
     evidence: Evidence = field(default_factory=lambda: Evidence("lab-log", "request"))
     late_s: float = 0.0
     edges: tuple[str, ...] = ()
-    _open: dict[Path, _Log] = field(default_factory=dict)
+    _open: dict[Path, Followed] = field(default_factory=dict)
     _seen: dict[str, _Seen] = field(default_factory=dict)
 
     async def begin(self) -> None:
@@ -107,21 +99,13 @@ class LabLog:
     def skip_to_end(self) -> None:
         """Start from here: what is in the logs already belongs to earlier runs."""
         for path in self.logs.glob("*.access.jsonl"):
-            self._open[path] = _Log(path, offset=path.stat().st_size)
+            self._log(path).skip_to_end()
 
     def _read_new(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = []
-        for path in sorted(self.logs.glob("*.access.jsonl")):
-            log = self._open.setdefault(path, _Log(path))
-            try:
-                new = _read(log)
-            except OSError:
-                # Gone since it was listed, or not ours to read: what it says is absent, and that is evidence too.
-                continue
-            log.offset += len(new)
-            *whole, log.rest = (log.rest + new).split(b"\n")
-            found += _parsed(whole)
-        return found
+        return [line for path in sorted(self.logs.glob("*.access.jsonl")) for line in self._log(path).new_lines()]
+
+    def _log(self, path: Path) -> Followed:
+        return self._open.setdefault(path, Followed(path, READ_MOST_BYTES))
 
     def _grow(self, length: int) -> None:
         missing = length - len(self.evidence.attempts)
@@ -211,15 +195,6 @@ class LabLog:
         return self.retries_for_s is None or now_ns - done_ns >= (self.retries_for_s + LINE_LATE_S) * 1e9
 
 
-def _read(log: _Log) -> bytes:
-    with log.path.open("rb") as file:
-        if file.seek(0, os.SEEK_END) < log.offset:
-            # It was cut, or another took its place: what is in it is new.
-            log.offset, log.rest = 0, b""
-        file.seek(log.offset)
-        return file.read(READ_MOST_BYTES)
-
-
 def _text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
@@ -241,17 +216,6 @@ def _tries(line: Mapping[str, Any]) -> int:
 def _scope_headers(line: Mapping[str, Any]) -> Mapping[str, Any]:
     headers = line.get("scope")
     return headers if isinstance(headers, dict) else {}
-
-
-def _parsed(lines: Iterable[bytes]) -> Iterable[dict[str, Any]]:
-    for line in lines:
-        try:
-            found = json.loads(line)
-        except ValueError:
-            # A line that a dying proxy wrote in half.
-            continue
-        if isinstance(found, dict):
-            yield found
 
 
 def _call(line: Mapping[str, Any], number: int, workload: str, direction: Literal["inbound", "outbound"]) -> Call:

@@ -8,12 +8,12 @@ no destination workload, as in Istio.
 
 from __future__ import annotations
 
-import json
 import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from luff.evidence.access_log import Followed
 from luff.lab.workloads import Replica
 from luff.model import Object
 
@@ -55,38 +55,19 @@ class ProxyPage:
     """This counts what is in the access log at *log*, each line once, and writes it as metrics. Thread safe."""
 
     def __init__(self, log: Path) -> None:
-        self._log = log
-        self._offset = 0
-        self._rest = b""
+        self._log = Followed(log, READ_MOST_BYTES)
         self._counts: Counter[tuple[tuple[str, str], ...]] = Counter()
         self._lock = threading.Lock()
 
     def text(self) -> str:
         """Return the page as it is now."""
         with self._lock:
-            self._read_on()
+            self._counts.update(map(_labels, self._log.new_lines()))
             lines = [f"# TYPE {_REQUESTS} counter"]
             for labels, count in sorted(self._counts.items()):
                 shown = ",".join(f'{name}="{_escaped(value)}"' for name, value in labels)
                 lines.append(f"{_REQUESTS}{{{shown}}} {count}")
         return "\n".join(lines) + "\n"
-
-    def _read_on(self) -> None:
-        try:
-            with self._log.open("rb") as file:
-                file.seek(self._offset)
-                new = file.read(READ_MOST_BYTES)
-        except OSError:
-            return
-        self._offset += len(new)
-        *whole, self._rest = (self._rest + new).split(b"\n")
-        for line in whole:
-            try:
-                found = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(found, dict):
-                self._counts[_labels(found)] += 1
 
 
 def _labels(line: dict[str, Any]) -> tuple[tuple[str, str], ...]:
