@@ -22,15 +22,14 @@ from typing import Any
 from luff.words import Object
 
 __all__ = [
-    "DESTINATION_RULE",
     "MATCH",
     "PORT_POLICY",
     "SCHEMAS",
     "TRAFFIC_POLICY",
     "UNIT_NS",
-    "VIRTUAL_SERVICE",
     "misshapen",
     "nanoseconds",
+    "whole_milliseconds",
     "without_nulls",
 ]
 
@@ -383,3 +382,10 @@ def nanoseconds(text: str) -> Fraction | None:
     if len(text) > DURATION_LONGEST or not text.isprintable() or not _DURATION.fullmatch(text):
         return None
     return sum((Fraction(number) * UNIT_NS[unit] for number, unit in _DURATION_PART.findall(text)), Fraction(0))
+
+
+def whole_milliseconds(part: Mapping[str, str], *keys: str) -> Iterator[str]:
+    """Say which of the durations at *keys* in *part* istiod's webhook refuses as finer than a millisecond."""
+    for key in keys:
+        if key in part and (nanoseconds(part[key]) or 0) % UNIT_NS["ms"]:
+            yield f"{key}: only durations to ms precision are supported"

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from luff import spelling
-from luff.crd import PORT_POLICY, TRAFFIC_POLICY, UNIT_NS, nanoseconds
+from luff.crd import PORT_POLICY, TRAFFIC_POLICY, UNIT_NS, nanoseconds, whole_milliseconds
 from luff.hosts import is_ip
 from luff.words import Object
 
@@ -106,9 +106,9 @@ def _connection_pool(pool: Object | None) -> Iterator[str]:
         for key, value in part.items():
             if isinstance(value, int) and value < 0:
                 yield f"{key} must be non-negative"
-    yield from _whole_milliseconds(http, "idleTimeout")
-    yield from _whole_milliseconds(tcp, "connectTimeout", "maxConnectionDuration")
-    yield from _whole_milliseconds(tcp.get("tcpKeepalive") or {}, "time", "interval")
+    yield from whole_milliseconds(http, "idleTimeout")
+    yield from whole_milliseconds(tcp, "connectTimeout", "maxConnectionDuration")
+    yield from whole_milliseconds(tcp.get("tcpKeepalive") or {}, "time", "interval")
     idle = tcp.get("idleTimeout")
     # Zero turns it off.
     if idle is not None and (nanoseconds(idle) is None or (nanoseconds(idle) or 0) % UNIT_NS["ms"]):
@@ -118,11 +118,11 @@ def _connection_pool(pool: Object | None) -> Iterator[str]:
     keepalive = http.get("http2KeepAlive")
     if keepalive is not None:
         yield from (f"http2 keepalive {key} is required" for key in ("interval", "timeout") if key not in keepalive)
-        yield from _whole_milliseconds(keepalive, "interval", "timeout")
+        yield from whole_milliseconds(keepalive, "interval", "timeout")
 
 
 def _outliers(outlier: Object) -> Iterator[str]:
-    yield from _whole_milliseconds(outlier, "interval", "baseEjectionTime")
+    yield from whole_milliseconds(outlier, "interval", "baseEjectionTime")
     for key in ("maxEjectionPercent", "minHealthPercent"):
         if not 0 <= outlier.get(key, 0) <= 100:
             yield f"percentage {outlier[key]} is not in range 0..100"
@@ -138,7 +138,7 @@ def _load_balancer(balancer: Object) -> Iterator[str]:
     if balancer.keys() >= {"localityLbSetting", "zoneAwareLbSetting"}:
         yield "only one of localityLbSetting and zoneAwareLbSetting can be set"
     warmup = balancer.get("warmup") or {}
-    yield from _whole_milliseconds(warmup, "duration")
+    yield from whole_milliseconds(warmup, "duration")
     if warmup.get("aggression", 1) <= 0:
         yield "aggression should be greater than 0"
 
@@ -182,9 +182,3 @@ def _tls(tls: Object) -> Iterator[str]:
     for key in ("clientCertificate", "privateKey") if mode == "MUTUAL" else ():
         if not tls.get(key):
             yield f"{key} required for mutual tls"
-
-
-def _whole_milliseconds(part: Mapping[str, str], *keys: str) -> Iterator[str]:
-    for key in keys:
-        if key in part and (nanoseconds(part[key]) or 0) % UNIT_NS["ms"]:
-            yield f"{key}: only durations to ms precision are supported"

@@ -14,22 +14,10 @@ from typing import Any
 from luff.header_values import is_authority
 from luff.hosts import namespace_of, qualify
 from luff.mesh_state import MeshState, protobuf_seconds
-from luff.words import Object
+from luff.words import GRPC_CODES, REDIRECT_CODES, Object
 
 __all__ = ["retry_policy", "translated_route"]
 
-_REDIRECTS = {
-    301: "MOVED_PERMANENTLY",
-    302: "FOUND",
-    303: "SEE_OTHER",
-    307: "TEMPORARY_REDIRECT",
-    308: "PERMANENT_REDIRECT",
-}
-_GRPC = (
-    "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
-    "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED",
-    "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
-)  # fmt: skip
 _RETRY_ON = "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes"
 _FAULT_FILTER = "envoy.filters.http.fault"
 _CORS_FILTER = "envoy.filters.http.cors"
@@ -54,7 +42,7 @@ def translated_route(
         made["stat_prefix"] = match["statPrefix"]
     if route.get("redirect"):
         # Of any other code pilot makes a route without an action, and Envoy refuses the configuration that it is in.
-        if (route["redirect"].get("redirectCode") or 301) in _REDIRECTS:
+        if (route["redirect"].get("redirectCode") or 301) in REDIRECT_CODES:
             made["redirect"] = _redirect(route["redirect"], port)
     elif route.get("directResponse"):
         made["direct_response"] = _direct_response(route["directResponse"])
@@ -119,7 +107,7 @@ def _string(wanted: Object) -> Object:
 
 
 def _redirect(redirect: Object, port: int) -> Object:
-    made: Object = {"response_code": _REDIRECTS[redirect.get("redirectCode") or 301]}
+    made: Object = {"response_code": REDIRECT_CODES[redirect.get("redirectCode") or 301]}
     if redirect.get("prefixRewrite"):
         made["prefix_rewrite"] = redirect["prefixRewrite"]
     elif redirect.get("uri"):
@@ -325,8 +313,8 @@ def _fault(fault: Object | None) -> Object:
             part["percentage"] = _fraction(_percent(abort["percentage"], 0.0))
         if "httpStatus" in abort:
             part["http_status"] = abort["httpStatus"]
-        elif abort.get("grpcStatus") in _GRPC:
-            part["grpc_status"] = _GRPC.index(abort["grpcStatus"])
+        elif abort.get("grpcStatus") in GRPC_CODES:
+            part["grpc_status"] = GRPC_CODES.index(abort["grpcStatus"])
         if "http_status" in part or "grpc_status" in part:
             made["abort"] = part
     return made

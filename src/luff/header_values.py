@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 
 from luff.words import Object
 
-__all__ = ["is_authority", "name_problems", "operation_problems", "value_problem"]
+__all__ = ["is_authority", "name_problems", "operation_problems"]
 
 _NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -53,7 +53,7 @@ def operation_problems(headers: Object) -> Iterator[str]:
         for key in ("set", "add"):
             for name, value in (operations.get(key) or {}).items():
                 yield from _operation_name(name, authority=side == "request")
-                problem = value_problem(value)
+                problem = _value_problem(value)
                 if problem is not None:
                     yield f"header value configuration: {problem}"
         for name in operations.get("remove") or []:
@@ -72,7 +72,7 @@ def _operation_name(name: str, *, authority: bool = False) -> Iterator[str]:
         yield f"invalid header {name!r}: header cannot have ':' prefix"
 
 
-def value_problem(value: str) -> str | None:
+def _value_problem(value: str) -> str | None:
     """Return why *value* cannot be set as a header, or ``None`` when it can."""
     if _CONTROL.search(value):
         return f"{value!r} has control characters"

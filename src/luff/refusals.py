@@ -35,8 +35,8 @@ from luff.model import (
 from luff.run_bounds import refuse_bounds
 from luff.sample_sizes import refuse_small_samples
 from luff.scope import BAGGAGE_KEY
-from luff.short_forms import GRPC_NAMES
 from luff.units import TTL_MOST_S, show_duration, write_duration
+from luff.words import GRPC_CODES
 from luff.yaml_nodes import Fields, Items, Node, Place, Problems, Scalar, did_you_mean, mapping, place_at
 
 __all__ = ["refuse_before", "refuse_experiment", "refuse_game_day", "refuse_policy", "refuse_suite"]
@@ -197,17 +197,17 @@ def _fault(fault: Node | None, problems: Problems) -> None:
 
 
 def _http(http: Node | None, problems: Problems) -> None:
-    if isinstance(http, Scalar) and isinstance(http.value, str) and http.value.upper() in GRPC_NAMES:
+    if isinstance(http, Scalar) and isinstance(http.value, str) and http.value.upper() in GRPC_CODES:
         problems.add(http.place, f"{http.value!r} is no HTTP status", f"write {{grpc: {http.value.upper()}}}")
         http.refused = True
 
 
 def _grpc(grpc: Node | None, problems: Problems) -> None:
-    if not isinstance(grpc, Scalar) or grpc.value is None or grpc.value in GRPC_NAMES:
+    if not isinstance(grpc, Scalar) or grpc.value is None or grpc.value in GRPC_CODES:
         return
     text = str(grpc.value)
     number = int(text) if text.isascii() and text.isdigit() and len(text) < 4 else -1
-    meant = f"write {GRPC_NAMES[number]}" if 0 <= number < len(GRPC_NAMES) else did_you_mean(text, GRPC_NAMES)
+    meant = f"write {GRPC_CODES[number]}" if 0 <= number < len(GRPC_CODES) else did_you_mean(text, GRPC_CODES)
     problems.add(grpc.place, f"{text[:60]!r} is not the name of a gRPC status", meant)
     grpc.refused = True
 

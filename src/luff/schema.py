@@ -21,8 +21,9 @@ from luff import model
 from luff.model import API_VERSION, Written
 from luff.outcome import Outcome, Report
 from luff.sentences import known_fields
-from luff.short_forms import BESIDE_VIA, EXPECTATION_PARTS, GRPC_NAMES, QUANTILES, TRIPWIRE_PARTS
+from luff.short_forms import BESIDE_VIA, EXPECTATION_PARTS, QUANTILES, TRIPWIRE_PARTS
 from luff.units import write_duration
+from luff.words import GRPC_CODES
 
 __all__ = ["KINDS", "schema_for"]
 
@@ -207,7 +208,7 @@ def _with_status(schema: Schema) -> Schema:
 
 
 def _abort(schema: Schema) -> Schema:
-    grpc = {"anyOf": [{"enum": list(GRPC_NAMES)}, {"type": "null"}]}
+    grpc = {"anyOf": [{"enum": list(GRPC_CODES)}, {"type": "null"}]}
     long = {**schema, "properties": {**schema["properties"], "grpc": grpc}, "anyOf": _either("http", "grpc")}
     return _or_property("http")(long)
 

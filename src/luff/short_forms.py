@@ -15,14 +15,7 @@ from collections.abc import Iterable, Mapping
 from luff.units import parse_duration_s, write_duration
 from luff.yaml_nodes import Fields, Items, Node, Place, Problems, Scalar, did_you_mean, mapping
 
-__all__ = ["BESIDE_VIA", "EXPECTATION_PARTS", "GRPC_NAMES", "QUANTILES", "TRIPWIRE_PARTS", "shape", "spell"]
-
-GRPC_NAMES = (
-    "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
-    "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED",
-    "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
-)  # fmt: skip
-"""The gRPC statuses; the place of each is its number."""
+__all__ = ["BESIDE_VIA", "EXPECTATION_PARTS", "QUANTILES", "TRIPWIRE_PARTS", "shape", "spell"]
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "p999": 0.999}
 _ANSWER = ("status", "body", "json", "header")

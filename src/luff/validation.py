@@ -19,23 +19,18 @@ from itertools import combinations
 from typing import Any
 
 from luff import regex, spelling
-from luff.crd import SCHEMAS, UNIT_NS, misshapen, nanoseconds, without_nulls
+from luff.crd import SCHEMAS, UNIT_NS, misshapen, nanoseconds, whole_milliseconds, without_nulls
 from luff.destination_rules import destination_rule_problems, destination_rule_warnings
 from luff.header_values import is_authority, name_problems, operation_problems
 from luff.hosts import MESH, covers, is_ip, namespace_of
 from luff.reachability import unreachable
-from luff.words import Object
+from luff.words import GRPC_CODES, REDIRECT_CODES, Object
 
 __all__ = ["envoy_problems", "problems", "warnings"]
 
 _PSEUDO_HEADERS = {":method", ":scheme", ":authority", ":path", ":status"}
 _CLAIMS = "@request.auth.claims"
 _CLAIM = re.compile(r"@request\.auth\.claims(?:\..+|(?:\[[^\[\]]+\])+)")
-_GRPC_STATUSES = {
-    "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
-    "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED",
-    "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
-}  # fmt: skip
 _RETRY_ON = {
     "5xx", "gateway-error", "reset", "reset-before-request", "connect-failure", "retriable-4xx", "refused-stream",
     "retriable-status-codes", "retriable-headers", "envoy-ratelimited", "http3-post-connect-failure", "cancelled",
@@ -47,8 +42,6 @@ _STATUSES_WITH_A_TEXT = {
 }  # fmt: skip
 _METHODS = {"*", "CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"}
 _REFUSED_ANNOTATIONS = ("istio.io/dry-run", "internal.istio.io/webhook-always-reject", "internal.istio.io/parents")
-REDIRECT_CODES = (301, 302, 303, 307, 308)
-"""Those that istiod translates; the webhook takes every 3xx."""
 _BODY_MOST_BYTES = 1 << 20
 _BODY_LARGE_BYTES = 100 << 10
 _WEIGHTS_MOST = (1 << 32) - 1
@@ -193,7 +186,7 @@ def _route(route: Object, *, delegate: bool) -> Iterator[str]:
     yield from _retries(route.get("retries"))
     yield from _rewrite(route)
     yield from _destinations(route.get("route") or [])
-    yield from _whole_milliseconds(route, "timeout")
+    yield from whole_milliseconds(route, "timeout")
 
 
 def _conflicts(route: Object, *, delegate: bool) -> Iterator[str]:
@@ -267,7 +260,7 @@ def _cors(policy: Object) -> Iterator[str]:
     for key in ("allowHeaders", "exposeHeaders"):
         for name in policy.get(key) or []:
             yield from name_problems(name)
-    yield from _whole_milliseconds(policy, "maxAge")
+    yield from whole_milliseconds(policy, "maxAge")
     if "maxAge" in policy and (nanoseconds(policy["maxAge"]) or 0) % UNIT_NS["s"]:
         yield "max_age duration is accurate only to seconds precision"
 
@@ -283,12 +276,12 @@ def _fault(route: Object) -> Iterator[str]:
         percent = (part.get("percentage") or {}).get("value", 0)
         if percent != 0 and not 0.0001 <= percent <= 100:
             yield f"percentage {percent} is neither 0.0, nor in range [0.0001, 100.0]"
-    yield from _whole_milliseconds(delay, "fixedDelay")
+    yield from whole_milliseconds(delay, "fixedDelay")
     if "exponentialDelay" in delay:
         yield "exponentialDelay not supported yet"
     if "http2Error" in abort:
         yield "HTTP/2 abort fault injection not supported yet"
-    if "grpcStatus" in abort and abort["grpcStatus"] not in _GRPC_STATUSES:
+    if "grpcStatus" in abort and abort["grpcStatus"] not in GRPC_CODES:
         yield f"gRPC status {abort['grpcStatus']!r} is not supported"
     if "httpStatus" in abort:
         yield from _status(abort["httpStatus"])
@@ -358,8 +351,7 @@ def _retries(retries: Object | None) -> Iterator[str]:
         yield "attempts cannot be negative"
     if attempts == 0 and ("perTryTimeout" in retries or retries.get("retryOn") or "retryRemoteLocalities" in retries):
         yield "http retry policy configured when attempts are set to 0 (disabled)"
-    yield from _whole_milliseconds(retries, "perTryTimeout")
-    yield from _whole_milliseconds(retries, "backoff")
+    yield from whole_milliseconds(retries, "perTryTimeout", "backoff")
     for policy in retries["retryOn"].split(",") if retries.get("retryOn") else []:
         known = policy in _RETRY_ON or (re.fullmatch("[0-9]{3}", policy) and int(policy) in _STATUSES_WITH_A_TEXT)
         if not known:
@@ -407,11 +399,6 @@ def _destination(destination: Object) -> Iterator[str]:
         yield from spelling.subset_name(destination["subset"])
     if "port" in destination:
         yield from spelling.port(destination["port"].get("number", 0))
-
-
-def _whole_milliseconds(object_: Object, key: str) -> Iterator[str]:
-    if key in object_ and (nanoseconds(object_[key]) or 0) % UNIT_NS["ms"]:
-        yield f"{key}: only durations to ms precision are supported"
 
 
 def _l4_route(route: Object, called: str, hosts: list[str]) -> Iterator[str]:

@@ -9,10 +9,27 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any, TypeAlias
 
-__all__ = ["Arm", "Carrier", "Object", "Phase", "Verdict"]
+__all__ = ["GRPC_CODES", "REDIRECT_CODES", "Arm", "Carrier", "Object", "Phase", "Verdict"]
 
 Object: TypeAlias = dict[str, Any]
 """A Kubernetes object as it came: a field that luff has never heard of survives."""
+
+
+GRPC_CODES = (
+    "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
+    "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED",
+    "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
+)  # fmt: skip
+"""The gRPC status codes; the place of each is its number."""
+
+REDIRECT_CODES = {
+    301: "MOVED_PERMANENTLY",
+    302: "FOUND",
+    303: "SEE_OTHER",
+    307: "TEMPORARY_REDIRECT",
+    308: "PERMANENT_REDIRECT",
+}
+"""The status codes of redirects that istiod translates, as Envoy names them; its webhook takes every 3xx."""
 
 
 class Arm(StrEnum):
