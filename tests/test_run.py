@@ -19,7 +19,7 @@ from luff.evidence.lab_log import LINE_LATE_S, LabLog
 from luff.evidence.response_header import ResponseHeader
 from luff.exit_codes import exit_code
 from luff.lever import LEVER
-from luff.lifecycle import Phase
+from luff.lifecycle import Phase, StoredLever
 from luff.lock import STOP_ANNOTATION, lease_ref
 from luff.mesh import Kind, Ref
 from luff.outcome import MeshIdentity, Outcome
@@ -32,7 +32,6 @@ from luff.scope import FLAGS_HEADER
 from luff.testing import (
     Cluster,
     MemoryJournal,
-    MemoryLever,
     MemoryLevers,
     NoWatcher,
     SimClock,
@@ -239,7 +238,7 @@ def test_a_restore_that_is_not_verified_pulls_the_lever() -> None:
 
 def test_a_lever_in_the_store_alone_refuses_a_run_before_its_warm_up() -> None:
     setting = Setting(warmup="0.5s")
-    setting.levers.on[None] = MemoryLever(None, "ada", "an incident", datetime.now(UTC))
+    setting.levers.on[None] = StoredLever(None, "ada", "an incident", datetime.now(UTC))
 
     outcome = setting.run()
 

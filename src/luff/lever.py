@@ -29,6 +29,7 @@ from luff.errors import (
     RunAborted,
     StoreError,
 )
+from luff.lifecycle import StoredLever
 from luff.mesh import Kind, Mesh, Ref
 from luff.words import Object
 
@@ -96,29 +97,16 @@ class LeverPulled:
         )
 
 
-class Stored(Protocol):
-    """This is a lever that is on in the store; without a *namespace* it is for all of them."""
-
-    @property
-    def namespace(self) -> str | None: ...
-    @property
-    def who(self) -> str: ...
-    @property
-    def why(self) -> str: ...
-    @property
-    def at(self) -> datetime: ...
-
-
 class Record(Protocol):
     """This is the store's half of the levers of one mesh: `luff.store.Levers`. Every method raises `luff.errors.StoreError`."""
 
-    async def pull(self, namespace: str | None, *, who: str, why: str) -> Stored:
+    async def pull(self, namespace: str | None, *, who: str, why: str) -> StoredLever:
         """Put the lever of *namespace* on, ``None`` for all of them."""
 
     async def let_go(self, namespace: str | None) -> bool:
         """Put it off; False when it was not on."""
 
-    async def pulled(self) -> Sequence[Stored]:
+    async def pulled(self) -> Sequence[StoredLever]:
         """Return every one that is on."""
 
 

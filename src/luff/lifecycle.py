@@ -12,11 +12,12 @@ process that died.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Protocol
 
-__all__ = ["EXPIRY_MARGIN_S", "LIVE_WITHIN_S", "NEXT", "Intent", "Journal", "Phase", "check_way"]
+__all__ = ["EXPIRY_MARGIN_S", "LIVE_WITHIN_S", "NEXT", "Intent", "Journal", "Phase", "StoredLever", "check_way"]
 
 LIVE_WITHIN_S = 30.0
 """How long a run that is armed waits for the proxies to have the twins."""
@@ -92,3 +93,13 @@ class Journal(Protocol):
 
     async def mark(self, run: str, phase: Phase, *, note: str | None = None) -> None:
         """Commit that *run* is now in *phase*; ValueError when there is no such way."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredLever:
+    """This is a lever that is on in the store, by whom, why and since when; without a *namespace* it is for all of them."""
+
+    namespace: str | None
+    who: str
+    why: str
+    at: datetime

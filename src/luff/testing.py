@@ -1,5 +1,5 @@
 """
-Fakes that luff ships, for users' tests and for ours: `SimMesh`, `SimClock`, `MemoryJournal`, `NoWatcher`.
+Fakes that luff ships, for users' tests and for ours: a mesh, a clock, a journal, the store's levers, a watcher.
 
 `SimMesh` keeps what the restore protocol relies on, and nothing more: one
 counter of resourceVersions for all objects, JSON Patch on the object as it is
@@ -22,7 +22,7 @@ from enum import StrEnum
 from typing import Any, Literal, TypeVar, cast
 
 from luff.errors import Conflict, MeshBusy, MeshDenied, MeshError, MeshUnreachable, NotFound, Rejected, StoreError
-from luff.lifecycle import Intent, Phase, check_way
+from luff.lifecycle import Intent, Phase, StoredLever, check_way
 from luff.mesh import Kind, Operation, Ref
 from luff.mesh.answers import error_of
 from luff.model import Object
@@ -33,7 +33,6 @@ __all__ = [
     "Cluster",
     "Killed",
     "MemoryJournal",
-    "MemoryLever",
     "MemoryLevers",
     "NoWatcher",
     "SimClock",
@@ -356,16 +355,6 @@ class MemoryJournal:
         passed.append(phase)
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryLever:
-    """This is a lever that is on in `MemoryLevers`."""
-
-    namespace: str | None
-    who: str
-    why: str
-    at: datetime
-
-
 @dataclass(slots=True)
 class MemoryLevers:
     """
@@ -374,20 +363,20 @@ class MemoryLevers:
     *broken* makes every call fail from then on.
     """
 
-    on: dict[str | None, MemoryLever] = field(default_factory=dict)
+    on: dict[str | None, StoredLever] = field(default_factory=dict)
     broken: bool = False
 
-    async def pull(self, namespace: str | None, *, who: str, why: str) -> MemoryLever:
+    async def pull(self, namespace: str | None, *, who: str, why: str) -> StoredLever:
         self._check()
         at = datetime.fromtimestamp(EPOCH_S + asyncio.get_running_loop().time(), UTC)
-        self.on[namespace] = MemoryLever(namespace, who, why, at)
+        self.on[namespace] = StoredLever(namespace, who, why, at)
         return self.on[namespace]
 
     async def let_go(self, namespace: str | None) -> bool:
         self._check()
         return self.on.pop(namespace, None) is not None
 
-    async def pulled(self) -> Sequence[MemoryLever]:
+    async def pulled(self) -> Sequence[StoredLever]:
         self._check()
         return list(self.on.values())
 

@@ -16,9 +16,10 @@ from luff.errors import LuffError, MeshError, StoreError, UsageError
 
 if TYPE_CHECKING:
     from luff.lever import LetGo, LeverPulled, Pulled
+    from luff.lifecycle import StoredLever
     from luff.mesh import Mesh
     from luff.outcome import MeshIdentity
-    from luff.store import Store, StoredLever
+    from luff.store import Store
 
 __all__ = ["lever"]
 

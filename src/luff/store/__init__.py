@@ -24,7 +24,7 @@ from luff.store.access import Access, AuditRow, Role, RunRequest, Token
 from luff.store.engine import Database
 from luff.store.history import CheckPoint, Coverage, Series, Standing, TrendPoint
 from luff.store.journal import OpenIntent, PhaseChange
-from luff.store.levers import Levers, StoredLever
+from luff.store.levers import Levers
 from luff.store.migrate import Revision, current, downgrade, ensure_current, upgrade
 from luff.store.retention import Keep, Pruned
 from luff.store.runs import Beginning, RunFilter, RunRow
@@ -49,7 +49,6 @@ __all__ = [
     "Series",
     "Standing",
     "Store",
-    "StoredLever",
     "Token",
     "TrendPoint",
     "current",

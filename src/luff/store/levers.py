@@ -10,30 +10,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, Connection, delete, insert, select
 
 from luff.errors import RunAborted
+from luff.lifecycle import StoredLever
 from luff.outcome import MeshIdentity
 from luff.store import tables as t
 from luff.store.engine import Database
 from luff.store.text import key, long_text
 
-__all__ = ["Levers", "StoredLever", "check"]
+__all__ = ["Levers", "check"]
 
 EVERYWHERE = "*"
-
-
-@dataclass(frozen=True, slots=True)
-class StoredLever:
-    """This is a lever that is on in the store. *namespace* is ``None`` when it is for all of them."""
-
-    namespace: str | None
-    who: str
-    why: str
-    at: datetime
 
 
 class Levers:
