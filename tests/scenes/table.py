@@ -15,11 +15,15 @@ __all__ = ["SCENARIOS", "How", "Scenario", "page"]
 
 How: TypeAlias = Literal["simulation", "real API", "processes", "cluster only"]
 HOW: dict[How, str] = {
-    "simulation": "the product's own code on the simulated API server, in virtual time",
-    "real API": "the product's own code and the real Kubernetes client against the lab's API server",
+    "simulation": "the product's own code on the simulated API server, in virtual time;"
+    " what the schedules of `tests/crash` play is in there",
+    "real API": "the product's own code and the real Kubernetes client against the lab's API server,"
+    " which misbehaves on command, or through a TCP proxy that does",
     "processes": "the command line against a running lab, with real proxies, guards and reapers",
-    "cluster only": "not tried: it takes a cluster or a container runtime",
+    "cluster only": "it takes a cluster or a container runtime. Where a test stands beside it,"
+    " that plays what it means for luff, and not the thing itself",
 }
+"""What each way of trying is, as docs/scenarios.md has it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import functools
+import re
 from pathlib import Path
 
 import pytest
 
 from tests.scenes.prove import Row, markdown, rows_of
-from tests.scenes.table import HOW, SCENARIOS, Scenario, page
+from tests.scenes.table import HOW, SCENARIOS, How, Scenario, page
 
 TESTS = Path(__file__).parents[1]
 DOCS = TESTS.parent / "docs"
@@ -51,6 +52,11 @@ def test_every_test_with_a_number_is_in_the_row_of_its_number() -> None:
 
 def test_the_page_has_the_table() -> None:
     assert page() in (DOCS / "scenarios.md").read_text(), "python -m tests.scenes.table prints it"
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_the_page_says_how_scenarios_are_tried(how: How) -> None:
+    assert re.search(rf"^- \*{how}\*: {re.escape(HOW[how])}[.;]$", (DOCS / "scenarios.md").read_text(), re.MULTILINE)
 
 
 def test_the_limits_lead_to_the_page() -> None:
