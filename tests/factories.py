@@ -18,7 +18,8 @@ import jsonschema
 
 from luff import __version__, stats
 from luff.lifecycle import Phase as RoutePhase
-from luff.model import Arm, Experiment, Object, Phase, Verdict
+from luff.model import Abort, Arm, Experiment, Fault, Object, Phase, Target, Verdict
+from luff.names import Stamp
 from luff.outcome import (
     ArmSummary,
     CheckResult,
@@ -34,8 +35,11 @@ from luff.outcome import (
     ScopeSummary,
     TimelineEntry,
 )
+from luff.routes import Injection, inject
 from luff.samples import Failure, Flag, Samples
 from luff.schema import schema_for
+from luff.scope import Scope
+from luff.selection import select
 from luff.tallies import Tally
 
 __all__ = [
@@ -45,6 +49,7 @@ __all__ = [
     "errored",
     "failed",
     "inconclusive",
+    "injection",
     "outcome",
     "passed",
     "resolved",
@@ -412,3 +417,15 @@ def first_decision(
             if tally.log_e_fail >= failed:
                 return "failed", tally.n, k + 1
     return None
+
+
+def injection(
+    object_: Object, host: str, *, fault: Fault | None = None, scope: Scope | None = None, **stamp: Any
+) -> Injection:
+    """Return the twins for *host* in *object_*: aborts with 503, for ten minutes, but for what is told."""
+    usual = {"run": "0123456789abcdef", "created_s": 1_700_000_000, "expires_s": 1_700_000_600}
+    return inject(
+        select(object_, Target(host=host), namespace=object_["metadata"]["namespace"]),
+        Stamp(scope=scope or Scope("a" * 32, "b" * 32), **(usual | stamp)),
+        fault or Fault(abort=Abort(http=503)),
+    )

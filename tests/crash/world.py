@@ -17,18 +17,17 @@ from luff.errors import LuffError, PlanRefused, RunAborted
 from luff.inject import Hands, injected
 from luff.lifecycle import Phase
 from luff.mesh import Kind, Ref
-from luff.model import Delay, Fault, Object, Target
-from luff.names import Stamp, http_routes, our_run, ours, tampered
+from luff.model import Delay, Fault, Object
+from luff.names import http_routes, our_run, ours, tampered
 from luff.outcome import Outcome
 from luff.patches import clone
 from luff.reaper import Reaper
 from luff.restore import find_injected, put_back
-from luff.routes import Injection, inject
-from luff.scope import Scope
-from luff.selection import select
+from luff.routes import Injection
 from luff.testing import EPOCH_S, Cluster, Killed, MemoryJournal, NoWatcher, SimClock, SimMesh, Trouble
 from luff.withdraw import FENCE_ANNOTATION
 from tests.crash.writers import BASE, EDITS, PROCESSES, RUN
+from tests.factories import injection
 
 __all__ = [
     "BASE", "BODY_S", "OVER_S", "PATIENCE_S", "REF", "RUN", "SECOND_RUN", "TTL_S", "Journal", "Process", "Schedule",
@@ -354,13 +353,8 @@ def planner(mesh: SimMesh, run: str) -> Callable[[], Any]:
         object_ = await mesh.read(REF)
         if _ours_in(object_) and run == RUN:
             raise PlanRefused("already_injected", "it carries a twin")
-        target = Target(host="inventory")
         now_s = int(EPOCH_S + asyncio.get_running_loop().time())
-        return inject(
-            select(object_, target, namespace="shop"),
-            Stamp(run, Scope("a" * 32, "b" * 32), created_s=now_s, expires_s=now_s + TTL_S),
-            FAULT,
-        )
+        return injection(object_, "inventory", run=run, created_s=now_s, expires_s=now_s + TTL_S, fault=FAULT)
 
     return plan
 

@@ -24,15 +24,11 @@ from luff.errors import Conflict, LockHeld, MeshError, NotFound, RunAborted
 from luff.lock import STOP_ANNOTATION, lease_ref, locked
 from luff.mesh import Kind, Mesh, Ref
 from luff.mesh.kubernetes import KubernetesMesh
-from luff.model import Abort, Fault, Target
-from luff.names import Stamp
 from luff.restore import ask_to_stop
-from luff.routes import inject
-from luff.scope import Scope
-from luff.selection import select
 from luff.testing import SimClock, SimMesh
 from luff.withdraw import give_back, withdraw
 from luff.words import Object
+from tests.factories import injection
 from tests.mesh.conftest import Run
 
 Case = tuple[Mesh, Run]
@@ -286,16 +282,12 @@ def test_an_event_stands_on_its_object(mesh_and_run: Case, virtual_service: Obje
 
 def test_a_twin_goes_in_and_comes_out_by_name(mesh_and_run: Case, virtual_service: Object) -> None:
     mesh, run = mesh_and_run
-    ref, target = Ref.of(virtual_service), Target(host="stock")
+    ref = Ref.of(virtual_service)
 
     async def story() -> None:
         before = await mesh.create(virtual_service)
         now_s = int(await mesh.server_time_s())
-        planned = inject(
-            select(before, target, namespace=ref.namespace),
-            Stamp(RUN, Scope("a" * 32, "b" * 32), created_s=now_s, expires_s=now_s + 600),
-            Fault(abort=Abort(http=503)),
-        )
+        planned = injection(before, "stock", run=RUN, created_s=now_s, expires_s=now_s + 600)
         live = await mesh.patch(ref, planned.operations)
         assert [route["name"] for route in live["spec"]["http"]] == [*planned.names, "all"]
         with pytest.raises(Conflict):

@@ -17,15 +17,12 @@ from luff.lab.api import ApiServer
 from luff.lab.misbehaviour import Rule
 from luff.mesh import Kind, Ref
 from luff.mesh.kubernetes import Connection, KubernetesMesh
-from luff.model import Abort, Fault, Target
-from luff.names import Stamp
 from luff.patches import clone
-from luff.routes import Injection, inject
-from luff.scope import Scope
-from luff.selection import select
+from luff.routes import Injection
 from luff.testing import ANSWER_S, Cluster, SimMesh, virtual_time
 from luff.words import Object
 from tests.crash.world import BASE, REF, planner
+from tests.factories import injection
 from tests.mesh.conftest import NAMESPACE
 
 RUN = "0123456789abcdef"
@@ -34,12 +31,7 @@ PATIENTLY_S = 30.0
 
 
 def _injection(object_: Object, run: str, *, life_s: int = 600) -> Injection:
-    target = Target(host="stock")
-    return inject(
-        select(object_, target, namespace=NAMESPACE),
-        Stamp(run, Scope("a" * 32, "b" * 32), created_s=1_700_000_000, expires_s=1_700_000_000 + life_s),
-        Fault(abort=Abort(http=503)),
-    )
+    return injection(object_, "stock", run=run, expires_s=1_700_000_000 + life_s)
 
 
 def _stored(server: ApiServer, virtual_service: Object, name: str) -> Object:
@@ -166,10 +158,10 @@ def test_a_run_that_cannot_be_restored_keeps_no_other_waiting(
 
     async def story() -> None:
         guard = await Guard.start(connection)
-        for injection in (broken, well):
-            ref = Ref(Kind.VIRTUAL_SERVICE, NAMESPACE, injection.virtual_service)
-            await guard.watch(ref, injection)
-            await adapter.patch(ref, injection.operations)
+        for each in (broken, well):
+            ref = Ref(Kind.VIRTUAL_SERVICE, NAMESPACE, each.virtual_service)
+            await guard.watch(ref, each)
+            await adapter.patch(ref, each.operations)
         # What the server says about the one object is nothing that anybody expects.
         server.misbehaviour.add([Rule("status", verb="get", name="broken", code=200, times=1_000_000)])
         guard._process.stdin.close()  # type: ignore[union-attr]  # as the end of its parent does

@@ -32,22 +32,18 @@ from luff.lab.misbehaviour import Rule
 from luff.lifecycle import Intent, Phase
 from luff.mesh import Mesh, Operation, Ref
 from luff.mesh.kubernetes import Connection, KubernetesMesh, Limits
-from luff.model import Abort, Fault, Target
-from luff.names import Stamp, http_routes
+from luff.names import http_routes
 from luff.reaper import Reaper
 from luff.restore import find_injected, put_back
-from luff.routes import Injection, inject
-from luff.scope import Scope
-from luff.selection import select
+from luff.routes import Injection
 from luff.testing import MemoryJournal, NoWatcher
 from luff.withdraw import Withdrawal, remaining, withdraw
 from luff.words import Object
+from tests.factories import injection
 from tests.mesh.conftest import NAMESPACE
 from tests.misbehaving_proxy import MisbehavingProxy, Toxic, kubeconfig_through
 
 RUN = "0123456789abcdef"
-SCOPE = Scope("a" * 32, "b" * 32)
-FAULT = Fault(abort=Abort(http=503))
 MANY = 1_000_000
 PATIENTLY_S = 60.0
 Told = Callable[[str, object], None]
@@ -56,13 +52,8 @@ Told = Callable[[str, object], None]
 
 async def _injection(mesh: Mesh, ref: Ref, run: str = RUN, *, life_s: int = 600) -> Injection:
     object_ = await mesh.read(ref)
-    target = Target(host="stock")
     now_s = int(await mesh.server_time_s())
-    return inject(
-        select(object_, target, namespace=ref.namespace),
-        Stamp(run, SCOPE, created_s=now_s, expires_s=now_s + life_s),
-        FAULT,
-    )
+    return injection(object_, "stock", run=run, created_s=now_s, expires_s=now_s + life_s)
 
 
 def _never() -> None:

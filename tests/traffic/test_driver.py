@@ -20,17 +20,15 @@ from hypothesis import strategies as st
 
 from luff.decide import Proxy, RequestFacts, decide
 from luff.errors import UsageError
-from luff.model import Fault, Target, Traffic
-from luff.names import Stamp
+from luff.model import Traffic
 from luff.pacing import Arrival, Load, arrivals
 from luff.patches import apply
-from luff.routes import inject
 from luff.samples import Failure, Flag, Samples
 from luff.scope import Scope
-from luff.selection import select
 from luff.stats import quantile
 from luff.traffic import Address, Driver, TrafficError, Transport
 from luff.words import Arm, Carrier, Object, Phase
+from tests.factories import injection
 
 SCOPE = Scope(secret="0123456789abcdef" * 2, decoy="fedcba9876543210" * 2)
 Answer = Callable[[httpx.Request], Awaitable[httpx.Response]]
@@ -471,13 +469,7 @@ def _injected(scope: Scope) -> Object:
         "metadata": {"name": "inventory", "namespace": "shop", "uid": "u", "resourceVersion": "1"},
         "spec": {"hosts": ["inventory"], "http": [{"route": [{"destination": {"host": "inventory"}}]}]},
     }
-    target = Target(host="inventory")
-    injection = inject(
-        select(plain, target, namespace="shop"),
-        Stamp("0123456789abcdef", scope, created_s=1, expires_s=601),
-        Fault.model_validate({"abort": {"http": 503}}),
-    )
-    return apply(plain, list(injection.operations))
+    return apply(plain, list(injection(plain, "inventory", scope=scope).operations))
 
 
 @pytest.mark.parametrize("carriers", [tuple(Carrier), *((carrier,) for carrier in Carrier)])
