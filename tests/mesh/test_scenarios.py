@@ -532,7 +532,7 @@ def test_31_a_backup_from_before_the_inject_takes_the_twins_and_time_with_it(sta
     stage.is_back()
 
 
-def test_31_a_backup_from_during_the_run_brings_twins_back_and_a_reaper_takes_them(stage: Stage) -> None:
+def test_31_a_backup_from_during_the_run_brings_twins_back_and_luff_restore_takes_them(stage: Stage) -> None:
     async def story() -> list[str | None]:
         async with stage.injected():
             backup = stage.server.store.backup()

@@ -262,7 +262,7 @@ SCENARIOS: tuple[Scenario, ...] = (
         "real API",
         (
             _MESH + "test_31_a_backup_from_before_the_inject_takes_the_twins_and_time_with_it",
-            _MESH + "test_31_a_backup_from_during_the_run_brings_twins_back_and_a_reaper_takes_them",
+            _MESH + "test_31_a_backup_from_during_the_run_brings_twins_back_and_luff_restore_takes_them",
         ),
     ),
     # admission
