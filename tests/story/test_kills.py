@@ -45,6 +45,8 @@ CLEAN_WITHIN_S = 5.0
 """With a guard, as issue and docs promise; the machine that runs this test may be busy with others."""
 RUN_S = 8.0
 """A run is in each of its phases within this time: starting, warm-up, live, the end."""
+LOCKED_S = 4.0
+"""From the Lease on it takes about half of this until the twins are in."""
 LIVE_S = 2.0
 REAPER_EVERY_S = 2.0
 REAPED_WITHIN_S = ORPHAN_AFTER_S + REAPER_EVERY_S + 5.0
@@ -142,12 +144,7 @@ class Kills:
         storm = Storm.drawn(self.rng)
         began_s = time.monotonic()
         running = self.start(experiment)
-        if number % 2:
-            # Half of them anywhere; the others around the moments that matter, from the inject to after the withdrawal.
-            until(lambda: self.is_live() or running.poll() is not None)
-            at_s = time.monotonic() + self.rng.uniform(0.0, LIVE_S)
-        else:
-            at_s = began_s + self.rng.uniform(0.3, RUN_S)
+        at_s = self._moment(running, number)
         _wait(running, at_s - storm.before_s)
         self._misbehave(storm)
         _wait(running, at_s)
@@ -179,6 +176,14 @@ class Kills:
     def is_live(self) -> bool:
         """Return whether a twin is in the mesh; kubectl would take longer than a guard does."""
         return bool(self.api.twins())
+
+    def _moment(self, running: Process, number: int) -> float:
+        """Return when to kill: a third of them anywhere, a third around the inject, a third from then on until it is over."""
+        if number % 3 == 0:
+            return time.monotonic() + self.rng.uniform(0.3, RUN_S)
+        sign, within_s = (self.api.leases, LOCKED_S) if number % 3 == 1 else (self.is_live, LIVE_S)
+        until(lambda: sign() or running.poll() is not None)
+        return time.monotonic() + self.rng.uniform(0.0, within_s)
 
     def _misbehave(self, storm: Storm) -> None:
         if storm.toxic == GOOD:
