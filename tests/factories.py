@@ -423,7 +423,7 @@ def injection(
     object_: Object, host: str, *, fault: Fault | None = None, scope: Scope | None = None, **stamp: Any
 ) -> Injection:
     """Return the twins for *host* in *object_*: aborts with 503, for ten minutes, but for what is told."""
-    usual = {"run": "0123456789abcdef", "created_s": 1_700_000_000, "expires_s": 1_700_000_600}
+    usual: dict[str, Any] = {"run": "0123456789abcdef", "created_s": 1_700_000_000, "expires_s": 1_700_000_600}
     return inject(
         select(object_, Target(host=host), namespace=object_["metadata"]["namespace"]),
         Stamp(scope=scope or Scope("a" * 32, "b" * 32), **(usual | stamp)),
