@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import os
+import ssl
 import stat
+import subprocess
+import sys
+import tempfile
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -177,3 +185,174 @@ def test_a_credential_plugin_is_asked_anew_when_its_token_has_expired_and_never_
 
     assert (tmp_path / "asked").read_text().count("x") == 2
     assert (tmp_path / "stdin").read_text() == ""
+
+
+# --- certificates and keys: what is text in the kubeconfig, or comes from a plugin, gets no file with a name
+
+
+@pytest.fixture(scope="module")
+def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a certificate for 127.0.0.1 that is its own authority; its key is beside it."""
+    certificate = tmp_path_factory.mktemp("pem") / "both.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-subj", "/CN=both", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", certificate.with_suffix(".key"),
+         "-out", certificate],
+        check=True,
+        capture_output=True,
+    )  # fmt: skip
+    return certificate
+
+
+class _Answers(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_request(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def strict(pem: Path) -> Iterator[str]:
+    """Return the address of a server that talks only to who shows the right certificate."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(pem))
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_cert_chain(pem, pem.with_suffix(".key"))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Answers)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"https://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder that is the temporary one of this process and its children."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    return folder
+
+
+def _data(path: Path) -> str:
+    return base64.b64encode("# Zürich\n".encode() + path.read_bytes()).decode()
+
+
+def _shown_as(how: str, pem: Path, folder: Path) -> Edit:
+    """Return who shows the certificate *how*: from a file, as data, half and half, or from a plugin."""
+    key = pem.with_suffix(".key")
+    files = {"client-certificate": str(pem), "client-key": str(key)}
+    data = {"client-certificate-data": _data(pem), "client-key-data": _data(key)}
+    if how == "plugin":
+        (folder / "credential").write_text(json.dumps({"status": {
+            "clientCertificateData": pem.read_text(), "clientKeyData": key.read_text()}}))  # fmt: skip
+        return _exec(_plugin(folder, f"cat {folder}/credential"))
+    halves = {"client-certificate": files["client-certificate"], "client-key-data": data["client-key-data"]}
+    return _user(**{"files": files, "data": data, "halves": halves, "data before files": {**data, **_GONE}}[how])
+
+
+_GONE = {"client-certificate": "/gone.pem", "client-key": "/gone.key"}
+
+
+@pytest.mark.parametrize("authority", ["file", "data"])
+@pytest.mark.parametrize("how", ["files", "data", "halves", "data before files", "plugin"])
+def test_a_certificate_is_shown_wherever_it_comes_from_and_none_is_written(
+    kubeconfig: Callable[[Edit], Path],
+    pem: Path,
+    strict: str,
+    tmp_path: Path,
+    temporary: Path,
+    how: str,
+    authority: str,
+) -> None:
+    theirs = {"certificate-authority": str(pem)} if authority == "file" else {"certificate-authority-data": _data(pem)}
+
+    def edit(document: dict[str, Any]) -> None:
+        _cluster(server=strict, **theirs)(document)
+        _shown_as(how, pem, tmp_path)(document)
+
+    mesh = KubernetesMesh.connect(Connection(str(kubeconfig(edit)), None))
+    try:
+        assert asyncio.run(mesh.server_time_s()) > 0
+    finally:
+        mesh.close()
+
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_server_of_another_authority_is_not_believed(
+    kubeconfig: Callable[[Edit], Path], pem: Path, strict: str, tmp_path: Path
+) -> None:
+    def edit(document: dict[str, Any]) -> None:
+        _cluster(server=strict)(document)
+        _shown_as("data", pem, tmp_path)(document)
+
+    mesh = KubernetesMesh.connect(Connection(str(kubeconfig(edit)), None))
+    try:
+        with pytest.raises(MeshUnreachable, match="certificate verify failed"):
+            asyncio.run(mesh.server_time_s())
+    finally:
+        mesh.close()
+
+
+def test_a_key_that_wants_a_password_is_an_error_and_nobody_is_asked_for_one(
+    kubeconfig: Callable[[Edit], Path], pem: Path, strict: str, tmp_path: Path
+) -> None:
+    locked = tmp_path / "locked.key"
+    subprocess.run(
+        ["openssl", "pkcs8", "-topk8", "-in", pem.with_suffix(".key"), "-passout", "pass:secret", "-out", locked],
+        check=True,
+    )
+
+    def edit(document: dict[str, Any]) -> None:
+        _cluster(server=strict)(document)
+        _user(**{"client-certificate-data": _data(pem), "client-key-data": _data(locked)})(document)
+
+    with pytest.raises(MeshError, match="cannot be used"):
+        KubernetesMesh.connect(Connection(str(kubeconfig(edit)), None))
+
+
+_RUN_AND_GUARD = """
+import asyncio, os, sys
+from luff.guard import Guard
+from luff.mesh.kubernetes import Connection, KubernetesMesh
+
+async def main():
+    connection = Connection(sys.argv[1], None)
+    guard = await Guard.start(connection, keep_open=[int(sys.argv[2])])
+    await KubernetesMesh.connect(connection).server_time_s()
+    print("both are there", flush=True)
+    await guard.died()
+
+asyncio.run(main())
+"""
+
+
+def test_a_run_that_is_killed_and_its_guard_leave_no_key_behind(
+    kubeconfig: Callable[[Edit], Path], pem: Path, strict: str, tmp_path: Path, temporary: Path
+) -> None:
+    def edit(document: dict[str, Any]) -> None:
+        _cluster(server=strict, **{"certificate-authority-data": _data(pem)})(document)
+        _shown_as("data", pem, tmp_path)(document)
+
+    reader, writer = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-c", _RUN_AND_GUARD, str(kubeconfig(edit)), str(writer)],
+        stdout=subprocess.PIPE,
+        pass_fds=[writer],
+    )
+    os.close(writer)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"both are there\n"
+    process.kill()
+    process.communicate()
+    # The guard holds the other end: it has ended when this has.
+    assert os.read(reader, 1) == b""
+    os.close(reader)
+
+    assert list(temporary.iterdir()) == []

@@ -3,29 +3,37 @@ How to reach an API server: the kubeconfig, read whole and anew each time.
 
 What must stay true: whatever is wrong with it, half written, not text, a token
 that no header can carry, a plugin that is not there, is a `MeshError` with the
-file's name in it, and never a line of the client library on stderr.
+file's name in it, and never a line of the client library on stderr. No
+certificate or key is written where it has a name: that would stay after a kill.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shlex
 import shutil
+import ssl
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from kubernetes import client, config
 from kubernetes.config.config_exception import ConfigException
 from kubernetes.config.dateutil import parse_rfc3339
-from kubernetes.config.kube_config import FileOrData, KubeConfigLoader, KubeConfigMerger
+from kubernetes.config.kube_config import KubeConfigLoader, KubeConfigMerger
+from urllib3.util.ssl_ import create_urllib3_context
 
 from luff.errors import MeshError
 
-__all__ = ["Connection", "client_of", "current_context", "kubectl"]
+__all__ = ["Connection", "client_of", "current_context", "has_certificate", "kubectl"]
 
 DEFAULT_PLACE = "~/.kube/config"
 LOG_IN_WITHIN_S = 180.0
@@ -76,7 +84,7 @@ def client_of(connection: Connection, *, connections: int, renewing: bool = Fals
     plugin gets 20 s instead of three minutes.
     """
     try:
-        return client.ApiClient(_configuration(connection, connections, renewing=renewing))
+        return _client(connection, connections, renewing=renewing)
     except Exception as error:
         # The client checks little of what it reads: bad base64, odd types and codecs come as whatever they raise.
         asked = f" with the context {connection.context}" if connection.context else ""
@@ -89,7 +97,12 @@ def client_of(connection: Connection, *, connections: int, renewing: bool = Fals
         ) from error
 
 
-def _configuration(connection: Connection, connections: int, *, renewing: bool) -> client.Configuration:
+def has_certificate(api: client.ApiClient) -> bool:
+    """Return whether *api* shows a client certificate, of which nobody can tell by looking whether it was renewed."""
+    return bool(api.configuration.cert_file) or "ssl_context" in api.rest_client.pool_manager.connection_pool_kw
+
+
+def _client(connection: Connection, connections: int, *, renewing: bool) -> client.ApiClient:
     merged = KubeConfigMerger(_place(connection.kubeconfig))
     if merged.config is None:
         raise ConfigException("there is no such file")
@@ -110,7 +123,11 @@ def _configuration(connection: Connection, connections: int, *, renewing: bool) 
     if (urlsplit(configuration.host or "").hostname or "") in _LOOPBACK:
         # The client would send loopback addresses through HTTP_PROXY; kubectl never does.
         configuration.proxy = None
-    return configuration
+    context = loader.tls_context()
+    api = client.ApiClient(configuration)
+    if context is not None:
+        api.rest_client.pool_manager.connection_pool_kw["ssl_context"] = context
+    return api
 
 
 def _place(kubeconfig: str | None) -> str:
@@ -125,16 +142,56 @@ class _PluginFailed(ConfigException):  # type: ignore[misc]  # the client librar
         self.next_step = next_step
 
 
+@dataclass(frozen=True, slots=True)
+class _Pem:
+    """This is a certificate or a key: what it says, or the file that says so."""
+
+    text: str | None = None
+    file: str | None = None
+
+    @contextmanager
+    def path(self) -> Iterator[str]:
+        """Return a path to read it at, for the life of the body; what is in memory gets a file without a name."""
+        if self.text is None:
+            assert self.file is not None
+            yield self.file
+            return
+        with tempfile.TemporaryFile() as nameless:
+            nameless.write(self.text.encode())
+            nameless.seek(0)
+            yield f"/dev/fd/{nameless.fileno()}"
+
+
+def _pem(node: Any, name: str, folder: str) -> _Pem | None:
+    """Return what *node* of a kubeconfig says of *name*: in its ``-data``, which comes first, or in a file below *folder*."""
+    if not node:
+        return None
+    if data := node.safe_get(f"{name}-data"):
+        # Between the certificates of a file anything may stand, in any encoding.
+        return _Pem(text=base64.standard_b64decode(data).decode("ascii", errors="ignore"))
+    if not (file := node.safe_get(name)):
+        return None
+    path = Path(folder, file)
+    if not path.is_file():
+        raise ConfigException(f"there is no file {path}, its {name}")
+    return _Pem(file=str(path))
+
+
 class _Loader(KubeConfigLoader):  # type: ignore[misc]  # the client library is not typed
     """
-    This reads as the client does, with two differences.
+    This reads as the client does, with three differences.
 
     A token keeps no white space around it (files end with a newline, and a
     header cannot). A credential plugin that fails is an error, has a time
     limit, and never reads from our standard input, which may be the guard's
-    pipe; the client would log a line and go on without credentials.
+    pipe; the client would log a line and go on without credentials. What the
+    kubeconfig or a plugin holds as text stays in memory; the client would
+    write it, keys as well, into files that go only when a process ends well.
     """
 
+    authority: str | None = None
+    certificate: _Pem | None = None
+    key: _Pem | None = None
     plugin_within_s = LOG_IN_WITHIN_S
 
     def _load_authentication(self) -> None:
@@ -145,6 +202,40 @@ class _Loader(KubeConfigLoader):  # type: ignore[misc]  # the client library is 
             if not (self.token.isascii() and self.token.isprintable()):
                 raise ConfigException("the token has characters that no HTTP header can carry")
 
+    def _load_cluster_info(self) -> None:
+        folder = self._get_base_path(self._cluster.path)
+        authority = _pem(self._cluster, "certificate-authority", folder)
+        certificate = self.certificate or _pem(self._user, "client-certificate", folder)
+        key = self.key or _pem(self._user, "client-key", folder)
+        if authority is not None:
+            self.authority, self.ssl_ca_cert = authority.text, authority.file
+        if any(each is not None and each.text is not None for each in (certificate, key)):
+            self.certificate, self.key = certificate, key
+        elif certificate is not None:
+            self.cert_file, self.key_file = certificate.file, None if key is None else key.file
+        self.host = self._cluster["server"].rstrip("/")
+        self.verify_ssl = not self._cluster.safe_get("insecure-skip-tls-verify")
+        for attribute, name in (("tls_server_name", "tls-server-name"), ("proxy", "proxy-url")):
+            # What is not said is not set: the client looks for a proxy in the environment then.
+            if name in self._cluster:
+                setattr(self, attribute, self._cluster[name])
+
+    def _set_config(self, configuration: client.Configuration) -> None:
+        super()._set_config(configuration)
+        configuration.ca_cert_data = self.authority
+
+    def tls_context(self) -> ssl.SSLContext | None:
+        """Return what shows a client certificate that is in memory; ``None`` without one."""
+        if self.certificate is None:
+            return None
+        context = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED if self.verify_ssl else ssl.CERT_NONE)
+        if self.authority is None and not self.__dict__.get("ssl_ca_cert"):
+            context.load_default_certs()
+        with self.certificate.path() as certificate, (self.key or self.certificate).path() as key:
+            # Without a password an encrypted key would ask the terminal for one.
+            context.load_cert_chain(certificate, key, password="")
+        return context
+
     def _load_from_exec_plugin(self) -> bool | None:
         if "exec" not in self._user:
             return None
@@ -152,12 +243,7 @@ class _Loader(KubeConfigLoader):  # type: ignore[misc]  # the client library is 
         if "token" in status:
             self.token = f"Bearer {status['token']}"
         elif "clientCertificateData" in status and "clientKeyData" in status:
-            self.cert_file, self.key_file = (
-                FileOrData(
-                    status, None, data_key_name=key, base64_file_content=False, temp_file_path=self._temp_file_path
-                ).as_file()
-                for key in ("clientCertificateData", "clientKeyData")
-            )
+            self.certificate, self.key = _Pem(text=status["clientCertificateData"]), _Pem(text=status["clientKeyData"])
         else:
             raise _plugin_failed(str(self._user["exec"]["command"]), "gave neither a token nor a certificate with key")
         if "expirationTimestamp" in status:

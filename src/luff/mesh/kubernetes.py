@@ -32,7 +32,7 @@ from luff.errors import MeshError, MeshUnreachable
 from luff.mesh import FIELD_MANAGER, Kind, Operation, Ref
 from luff.mesh.answers import BODY_SHOWN, NotAccepted, error_of
 from luff.mesh.bounded import bind
-from luff.mesh.kubeconfig import Connection, client_of, current_context, kubectl
+from luff.mesh.kubeconfig import Connection, client_of, current_context, has_certificate, kubectl
 from luff.words import Object
 
 __all__ = ["Connection", "KubernetesMesh", "Limits", "current_context", "kubectl"]
@@ -264,7 +264,7 @@ class KubernetesMesh:
             if now.host != refused.configuration.host:
                 # Whoever changed the kubeconfig means another server; what we do belongs to this one.
                 return None
-            if now.api_key == refused.configuration.api_key and not now.cert_file:
+            if now.api_key == refused.configuration.api_key and not has_certificate(client_now):
                 return None
             self._api = client_now
             refused.rest_client.close()
