@@ -26,6 +26,7 @@ from luff.outcome import MeshIdentity, Outcome
 from luff.parse import parse_documents
 from luff.plan import Plan
 from luff.reaper import Reaper
+from luff.routes import Injection
 from luff.run import Options, World, run_experiment
 from luff.samples import Evidence, Failure, Samples
 from luff.scope import FLAGS_HEADER
@@ -546,10 +547,10 @@ class _Proxies:
     def __init__(self, setting: Setting, have: Callable[[bool], Collection[str]]) -> None:
         self.setting, self.have = setting, have
 
-    async def look(self, _namespace: str, _name: str, names: Collection[str]) -> Sighting:
+    async def look(self, injection: Injection) -> Sighting:
         """Return what *have* says, now that there are twins or none."""
         having = self.have(len(self.setting.routes) > 1)
-        shown = {proxy: frozenset(names) if proxy in having else frozenset() for proxy in ("a", "b")}
+        shown = {proxy: frozenset(injection.names) if proxy in having else frozenset() for proxy in ("a", "b")}
         return Sighting(frozenset(shown), shown, frozenset())
 
 

@@ -18,22 +18,27 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from luff.claims import key_of
 from luff.errors import PlanRefused
+from luff.hosts import qualify
 from luff.names import Stamp, http_routes, our_run, ours, parse_name
 from luff.patches import same
 from luff.scope import Scope
-from luff.selection import Selection, called
+from luff.selection import Selection, called, destinations
 from luff.twins import Making, make_twin
 from luff.words import Object
 
 if TYPE_CHECKING:  # the documents cost a quarter of a second, and who restores has no use for them
     from luff.model import Fault
 
-__all__ = ["Injection", "difference", "fallbacks", "foreign_changes", "http_hash", "inject", "withdrawal"]
+__all__ = ["Injection", "Way", "difference", "fallbacks", "foreign_changes", "http_hash", "inject", "withdrawal"]
 
 OBJECT_MOST_BYTES = 1 << 20
+
+Way: TypeAlias = frozenset[tuple[str, str]]
+"""Where a route leads: a full host and a subset, or empty, for each of its destinations."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +47,9 @@ class Injection:
     This is one patch that inserts twins, and all that is needed to take it back.
 
     *positions* are the twins' indices in ``spec.http`` afterwards.
-    *for_some_callers* says that only callers with certain labels get them.
+    *for_some_callers* says that only callers with certain labels get them;
+    *carriers* are, as namespace and name, the objects that proxies have the
+    twins under: this one, or what delegates to it.
     """
 
     namespace: str
@@ -58,7 +65,19 @@ class Injection:
     created_s: int
     expires_s: int
     for_some_callers: bool = False
+    carriers: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def ways(self) -> frozenset[Way]:
+        """Return where each twin leads, and so the original that it stands before."""
+        return frozenset(
+            frozenset(
+                (qualify(str(each.get("host") or ""), self.namespace), str(each.get("subset") or ""))
+                for each in destinations(twin)
+            )
+            for twin in self.twins
+        )
 
     def missing_in(self, object_: Object) -> list[str]:
         """Return the names of twins that *object_*, the server's answer to the patch, does not show: nobody would find those again."""
@@ -115,6 +134,7 @@ def inject(selection: Selection, stamp: Stamp, fault: Fault) -> Injection:
         created_s=stamp.created_s,
         expires_s=stamp.expires_s,
         for_some_callers=bool(selection.target.from_),
+        carriers=tuple(dict.fromkeys(key_of(each.root) for each in selection.roots)) or (key_of(object_),),
         notes=tuple(making.notes),
     )
 

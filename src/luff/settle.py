@@ -55,7 +55,7 @@ async def _await(plane: DataPlane | None, injection: Injection, *, clock: Clock,
     looks, pause_s = 0, LOOK_EVERY_S
     within_s = LIVE_WITHIN_S if live else GONE_WITHIN_S
     while True:
-        seen = await plane.look(injection.namespace, injection.virtual_service, injection.names)
+        seen = await plane.look(injection)
         looks += 1
         took_s = clock.monotonic_s() - began_s
         having = tuple(sorted(replica for replica, names in seen.names.items() if names))

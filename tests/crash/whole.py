@@ -22,6 +22,7 @@ from luff.lifecycle import Phase
 from luff.model import Experiment
 from luff.outcome import MeshIdentity, Outcome
 from luff.parse import parse_documents
+from luff.routes import Injection
 from luff.run import Options, run_experiment
 from luff.run import World as Surroundings
 from luff.scope import FLAGS_HEADER
@@ -71,11 +72,11 @@ class _Proxies(DataPlane):
         self._stale = stale
         self._had: frozenset[str] = frozenset()
 
-    async def look(self, namespace: str, virtual_service: str, names: Any) -> Sighting:
-        """Return which of *names* the one proxy has."""
+    async def look(self, injection: Injection) -> Sighting:
+        """Return which twins of *injection* the one proxy has."""
         object_ = self._cluster.objects.get(REF)
         routes = object_["spec"]["http"] if object_ is not None else []
-        now = frozenset(str(route.get("name")) for route in routes) & frozenset(names)
+        now = frozenset(str(route.get("name")) for route in routes) & frozenset(injection.names)
         self._had = self._had | now if self._stale else now
         return Sighting(frozenset({REPLICA}), {REPLICA: self._had}, frozenset())
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from luff.routes import Injection
 from luff.samples import Evidence, Samples
 
 __all__ = ["DataPlane", "Sighting", "Source"]
@@ -45,8 +46,8 @@ class Sighting:
     """
     This is one look at the proxies.
 
-    *concerned* are those that route the VirtualService at all; *names* says
-    for each that answered which of the asked routes it has; *silent* did not
+    *concerned* are those that should have twins: they have a route that one
+    stands before. *names* says for each that answered which twins it has; *silent* did not
     answer, so nothing is known of them.
     """
 
@@ -58,5 +59,5 @@ class Sighting:
 class DataPlane(Protocol):
     """This is a way of seeing what proxies run, as opposed to what the API server holds."""
 
-    async def look(self, namespace: str, virtual_service: str, names: tuple[str, ...]) -> Sighting:
-        """Return where the routes *names* of a VirtualService are live. Never raises: a proxy may be silent."""
+    async def look(self, injection: Injection) -> Sighting:
+        """Return where the twins of *injection* are live. Never raises: a proxy may be silent."""

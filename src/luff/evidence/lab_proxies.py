@@ -2,18 +2,23 @@
 What the lab's proxies run right now, from their own admin ports.
 
 The configuration dump is the authority: a twin is live at a proxy when its
-route is in there, and gone when it is not.
+route is in there, and gone when it is not. A proxy should have one when it has
+a route of the same object that leads where a twin does: that is the original.
+Of a delegate proxies know its roots alone.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import httpx
 
 from luff.evidence import Sighting
+from luff.names import find_name
+from luff.routes import Injection, Way
+from luff.words import Object
 
 __all__ = ["LabProxies"]
 
@@ -32,32 +37,47 @@ class LabProxies:
         """Let go of the connections."""
         await self._client.aclose()
 
-    async def look(self, namespace: str, virtual_service: str, names: tuple[str, ...]) -> Sighting:
-        """Return where the routes *names* of a VirtualService are live."""
+    async def look(self, injection: Injection) -> Sighting:
+        """Return where the twins of *injection* are live."""
         found = await asyncio.gather(*(self._routes(replica) for replica in self._admins))
-        marker = f"/namespaces/{namespace}/virtual-service/{virtual_service}"
+        names, ways = frozenset(injection.names), injection.ways
         concerned: set[str] = set()
         live: dict[str, frozenset[str]] = {}
-        silent: set[str] = set()
-        for replica, dump in zip(self._admins, found, strict=True):
-            if dump is None:
-                silent.add(replica)
+        for replica, routes in zip(self._admins, found, strict=True):
+            if routes is None:
                 continue
-            live[replica] = frozenset(name for name in names if _is_named(name, dump))
-            if marker + '"' in dump or live[replica]:
+            live[replica] = names & {str(find_name(str(route.get("name") or ""))) for route in routes}
+            if live[replica] or any(_is_of(route, injection) and _way(route) in ways for route in routes):
                 concerned.add(replica)
-        return Sighting(frozenset(concerned), live, frozenset(silent))
+        return Sighting(frozenset(concerned), live, frozenset(self._admins) - live.keys())
 
-    async def _routes(self, replica: str) -> str | None:
+    async def _routes(self, replica: str) -> list[Object] | None:
+        """Return every route that *replica* has, ``None`` when it does not say."""
         try:
             answer = await self._client.get(
                 f"http://{self._admins[replica]}/config_dump?resource=dynamic_route_configs"
             )
-        except httpx.HTTPError:
+            return list(_routes_in(answer.json())) if answer.status_code == httpx.codes.OK else None
+        except (httpx.HTTPError, ValueError):
             return None
-        return json.dumps(answer.json()) if answer.status_code == httpx.codes.OK else None
 
 
-def _is_named(name: str, dump: str) -> bool:
-    """Return whether a route of *dump* is the twin *name*: a match may have a name after it, a delegate's root one before it."""
-    return any(f"{before}{name}{after}" in dump for before in '"-' for after in '".')
+def _routes_in(dump: Any) -> Iterator[Object]:
+    for inner in dump.values() if isinstance(dump, dict) else dump if isinstance(dump, list) else ():
+        yield from _routes_in(inner)
+    if isinstance(dump, dict):
+        yield from (route for route in dump.get("routes") or () if isinstance(route, dict))
+
+
+def _is_of(route: Object, injection: Injection) -> bool:
+    """Return whether *route* was made of an object that carries the twins."""
+    config = ((route.get("metadata") or {}).get("filter_metadata") or {}).get("istio", {}).get("config", "")
+    return any(str(config).endswith(f"/namespaces/{ns}/virtual-service/{name}") for ns, name in injection.carriers)
+
+
+def _way(route: Object) -> Way:
+    action = route.get("route") or {}
+    weighted = (action.get("weighted_clusters") or {}).get("clusters") or []
+    clusters = [action.get("cluster"), *(each.get("name") for each in weighted)]
+    parts = [str(cluster).split("|") for cluster in clusters if cluster]
+    return frozenset((part[-1], part[2]) for part in parts if len(part) == 4)

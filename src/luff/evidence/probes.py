@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from luff.evidence import Sighting
+from luff.routes import Injection
 
 __all__ = ["FIRST_NUMBER", "PROBES", "Probes"]
 
@@ -37,14 +38,14 @@ class Probes:
     send: Callable[[int], Awaitable[bool | None]]
     _sent: int = 0
 
-    async def look(self, namespace: str, virtual_service: str, names: tuple[str, ...]) -> Sighting:
-        """Return where the routes *names* of a VirtualService are live, as far as `PROBES` requests tell."""
+    async def look(self, injection: Injection) -> Sighting:
+        """Return where the twins of *injection* are live, as far as `PROBES` requests tell."""
         numbers = range(FIRST_NUMBER + self._sent, FIRST_NUMBER + self._sent + PROBES)
         self._sent += PROBES
         answers = await asyncio.gather(*(self.send(number) for number in numbers))
         seen: dict[str, frozenset[str]] = {}
         if True in answers:
-            seen[_WITH] = frozenset(names)
+            seen[_WITH] = frozenset(injection.names)
         if False in answers:
             seen[_WITHOUT] = frozenset()
         silent = {_OTHERS, _WITH} if None in answers else {_OTHERS}
