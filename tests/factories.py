@@ -320,10 +320,10 @@ def stranded(**changes: Any) -> Outcome:
     usual = {
         "run": run_id("stranded"),
         "verdict": Verdict.ERROR,
-        "reason": "mesh_unreachable",
+        "reason": "restore_not_verified",
         "explanation": "The API server stopped answering; bookinfo/ratings may still carry this run's routes.",
         "next": Next(
-            who="mesh", retryable=True, do=f"run `luff restore {run_id('stranded')} -n bookinfo --context prod`"
+            who="runner", retryable=False, do=f"run `luff restore {run_id('stranded')} -n bookinfo --context prod`"
         ),
         "mesh": MeshIdentity(kind="cluster", name="prod", istio="1.30.0"),
         "phase": RoutePhase.STRANDED,

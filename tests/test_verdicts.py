@@ -682,6 +682,7 @@ EARLY: list[tuple[LuffError | None, Verdict, str, str, bool]] = [
     (NotFound("it is gone"), Verdict.ERROR, "target_not_found", "experiment", False),
     (StoreError("the disk is full"), Verdict.ERROR, "store_unreachable", "runner", True),
     (InternalError("KeyError: 'bug'"), Verdict.ERROR, "internal", "runner", False),
+    (RestoreNotVerified("it may be there still"), Verdict.ERROR, "restore_not_verified", "runner", False),
     (MeshUnreachable("no answer"), Verdict.ERROR, "mesh_unreachable", "mesh", True),
     (MeshDenied("403"), Verdict.ERROR, "mesh_unreachable", "mesh", True),
     (Conflict("second"), Verdict.ERROR, "mesh_unreachable", "mesh", True),

@@ -467,6 +467,7 @@ ERRORS: tuple[tuple[type[LuffError], str, Who, bool], ...] = (
     (NotFound, "target_not_found", "experiment", False),
     (StoreError, "store_unreachable", "runner", True),
     (InternalError, "internal", "runner", False),
+    (RestoreNotVerified, "restore_not_verified", "runner", False),
     (LuffError, "mesh_unreachable", "mesh", True),
 )
 """What an error means for who runs luff: the reason, who can act, whether trying again may help."""
