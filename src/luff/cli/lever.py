@@ -80,6 +80,16 @@ class _Hand:
         click.echo(text, err=self.output == "json")
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """This is what every one of these commands is told."""
+
+    mesh: MeshOptions
+    store: str | None
+    output: str
+    voice: Voice
+
+
 @click.group()
 def lever() -> None:
     """The global stop: end every run, restore everything, refuse new runs until it is off again."""
@@ -102,7 +112,11 @@ def on(why: str | None, output: str, store: str | None, mesh: MeshOptions, voice
     reason = (why or "").strip()
     if not reason:
         raise UsageError("a lever needs a reason", next_step="add --why 'what happened'")
-    return _with_mesh(mesh, store, output, voice, lambda hand: _on(hand, reason))
+    from luff.lever import PULL_WITHIN_S
+    from luff.withdraw import PATIENCE_S
+
+    patience = {"patience_s": PULL_WITHIN_S, "restoring_s": PULL_WITHIN_S + PATIENCE_S}
+    return _with_mesh(_Asked(mesh, store, output, voice), lambda hand: _on(hand, reason), **patience)
 
 
 @lever.command()
@@ -112,7 +126,7 @@ def on(why: str | None, output: str, store: str | None, mesh: MeshOptions, voice
 @voice_options
 def off(output: str, store: str | None, mesh: MeshOptions, voice: Voice) -> int:
     """Let runs be started again. Nothing is started by it. Exits 5 when a half of it could not be put off."""
-    return _with_mesh(mesh, store, output, voice, _off)
+    return _with_mesh(_Asked(mesh, store, output, voice), _off)
 
 
 @lever.command()
@@ -122,19 +136,20 @@ def off(output: str, store: str | None, mesh: MeshOptions, voice: Voice) -> int:
 @voice_options
 def status(output: str, store: str | None, mesh: MeshOptions, voice: Voice) -> int:
     """Show who pulled which lever, when and why. Exits 0 when all are off, 1 when one is on, 5 when it cannot tell."""
-    return _with_mesh(mesh, store, output, voice, _status)
+    return _with_mesh(_Asked(mesh, store, output, voice), _status)
 
 
-def _with_mesh(
-    mesh: MeshOptions, store: str | None, output: str, voice: Voice, work: Callable[[_Hand], Awaitable[int]]
-) -> int:
+def _with_mesh(asked: _Asked, work: Callable[[_Hand], Awaitable[int]], **patience: float) -> int:
+    """Do *work* with a hand on the lever; *patience* is what a silent server is told with, by default that of one call."""
     from luff.cli.mesh_choice import ambient_mesh
+    from luff.cli.silence import tell_silence
     from luff.cli.world import identity_of
-    from luff.mesh.kubernetes import KubernetesMesh  # the client costs half a second
+    from luff.mesh.kubernetes import KubernetesMesh, Limits  # the client costs half a second
 
-    chosen = ambient_mesh(mesh)
-    api = KubernetesMesh.connect(chosen.connection)
-    hand = _Hand(api, _Record(store, identity_of(chosen, api)), mesh.namespace, output, voice)
+    chosen = ambient_mesh(asked.mesh)
+    told = tell_silence(chosen.connection, **{"patience_s": Limits().answer_s, **patience})
+    api = KubernetesMesh.connect(chosen.connection, on_silence=told)
+    hand = _Hand(api, _Record(asked.store, identity_of(chosen, api)), asked.mesh.namespace, asked.output, asked.voice)
 
     async def done() -> int:
         return await work(hand)

@@ -49,15 +49,17 @@ def plan(
     """Show what a run of FILES would change, and what was inferred. Touches nothing."""
     from luff.cli.files import overrides_of, read_documents
     from luff.cli.mesh_choice import chosen_mesh
+    from luff.cli.silence import tell_silence
     from luff.errors import NothingSelected
-    from luff.mesh.kubernetes import KubernetesMesh  # the client costs half a second
+    from luff.mesh.kubernetes import KubernetesMesh, Limits  # the client costs half a second
     from luff.run import plan_only
 
     documents = read_documents(files, overrides=overrides_of(overrides))
     if not documents.experiments:
         raise NothingSelected("there is no experiment in these files")
     with chosen_mesh(mesh, documents) as chosen:
-        api = KubernetesMesh.connect(chosen.connection)
+        told = tell_silence(chosen.connection, patience_s=Limits().answer_s)
+        api = KubernetesMesh.connect(chosen.connection, on_silence=told)
         try:
             plans = [
                 asyncio.run(

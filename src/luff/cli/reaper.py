@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import socket
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from luff.cli.options import MeshOptions, Voice, mesh_options, option, voice_options
 
+if TYPE_CHECKING:
+    from luff.reaper import Reaper, Sweep
+
 __all__ = ["reaper"]
 
 EVERY_S = 5.0
-CONNECT_EVERY_S = 240.0
-"""The client reads its credentials once; a pod's token is renewed on the disk, and the old one ends."""
 
 
 @click.command()
@@ -38,57 +41,57 @@ CONNECT_EVERY_S = 240.0
 def reaper(every: float, once: bool, home: str, beat_file: Path | None, mesh: MeshOptions, voice: Voice) -> int:
     """Restore what runs left behind: expired, orphaned or unreasonable routes of ours. Needs no database and no leader."""
     from luff.cli.mesh_choice import ambient_mesh
+    from luff.cli.silence import tell_silence
     from luff.clock import SystemClock
-    from luff.mesh.kubernetes import KubernetesMesh
-    from luff.reaper import Reaper, Sweep
-    from luff.restore import Suspect
+    from luff.mesh.kubernetes import KubernetesMesh, Limits
+    from luff.reaper import Reaper
 
     connection = ambient_mesh(mesh).connection
-    api = KubernetesMesh.connect(connection)
+    told = tell_silence(connection, patience_s=Limits().answer_s if once else None)
+    api = KubernetesMesh.connect(connection, on_silence=told)
     namespaces = None if mesh.namespace is None else [mesh.namespace]
-    clock = SystemClock()
-    worker = Reaper(api, clock, namespaces=namespaces, home=home, identity=socket.gethostname(), beats=not once)
+    identity = socket.gethostname()
+    worker = Reaper(api, SystemClock(), namespaces=namespaces, home=home, identity=identity, beats=not once)
+    try:
+        return asyncio.run(_work(worker, None if once else every, beat_file, voice))
+    finally:
+        api.close()
 
-    async def work() -> int:
-        ended = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, ended.set)
-        connected_s = clock.monotonic_s()
-        while True:
-            if clock.monotonic_s() - connected_s > CONNECT_EVERY_S:
-                old, worker.mesh = worker.mesh, KubernetesMesh.connect(connection)
-                assert isinstance(old, KubernetesMesh)
-                old.close()
-                connected_s = clock.monotonic_s()
-            sweep = await worker.sweep()
+
+async def _work(worker: Reaper, every_s: float | None, beat_file: Path | None, voice: Voice) -> int:
+    """Sweep every *every_s* seconds until a signal comes, or once where that is ``None``."""
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ended.set)
+    while True:
+        sweep = await worker.sweep()
+        # Who reads it may have left, and the disk may be full: neither is a reason to leave routes where they are.
+        with contextlib.suppress(OSError, ValueError):
             _say(sweep, voice=voice)
-            _beat(sweep)
-            if once:
-                return 7 if sweep.errors else 0
-            try:
-                await asyncio.wait_for(ended.wait(), every)
-            except TimeoutError:
-                continue
+        with contextlib.suppress(OSError):
+            _beat(sweep, beat_file, now_s=worker.clock.now_s())
+        if every_s is None:
+            return 7 if sweep.errors else 0
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(ended.wait(), every_s)
             return 0
 
-    def _beat(sweep: Sweep) -> None:
-        if beat_file is not None and not sweep.errors:
-            beat_file.write_text(f"{clock.now_s():.0f}\n", encoding="ascii")
 
-    def _say(sweep: Sweep, *, voice: Voice) -> None:
-        for ref, run, reason in sweep.removed:
-            click.echo(f"{ref}: removed run {run}: {reason}")
-        for ref, name in sweep.suspects:
-            click.echo(str(Suspect(ref, name)), err=True)
-        for error in sweep.errors:
-            click.echo(f"luff reaper: {error}", err=True)
-        if voice.level > 0:
-            for ref, run in sweep.kept:
-                click.echo(f"{ref}: run {run} is live", err=True)
+def _beat(sweep: Sweep, file: Path | None, *, now_s: float) -> None:
+    if file is not None and not sweep.errors:
+        file.write_text(f"{now_s:.0f}\n", encoding="ascii")
 
-    try:
-        return asyncio.run(work())
-    finally:
-        assert isinstance(worker.mesh, KubernetesMesh)
-        worker.mesh.close()
+
+def _say(sweep: Sweep, *, voice: Voice) -> None:
+    from luff.restore import Suspect
+
+    for ref, run, reason in sweep.removed:
+        click.echo(f"{ref}: removed run {run}: {reason}")
+    for ref, name in sweep.suspects:
+        click.echo(str(Suspect(ref, name)), err=True)
+    for error in sweep.errors:
+        click.echo(f"luff reaper: {error}", err=True)
+    if voice.level > 0:
+        for ref, run in sweep.kept:
+            click.echo(f"{ref}: run {run} is live", err=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
@@ -13,26 +14,28 @@ __all__ = ["tell_silence"]
 
 
 def tell_silence(
-    connection: Connection, *, patience_s: float, restoring_s: float | None = None
+    connection: Connection, *, patience_s: float | None, restoring_s: float | None = None
 ) -> Callable[[str], None]:
     """
     Return what `KubernetesMesh.connect` calls about a server that does not answer.
 
-    It says on stderr for how long the server is asked, *patience_s*, with
-    *restoring_s* also how long where routes are to be put back, and the way
-    without luff.
+    It says on stderr for how long the server is asked, *patience_s* (``None``:
+    for ever), with *restoring_s* also how long where routes are to be put back,
+    and the way without luff. Who reads it may have left.
     """
     command = kubectl(connection)
 
     def tell(server: str) -> None:
+        until = "asking until it answers" if patience_s is None else f"asking until about {_at(patience_s)}"
         restoring = "" if restoring_s is None else f", and for a restore until about {_at(restoring_s)}"
-        click.echo(
-            f"luff: no answer from the API server {server}; asking until about {_at(patience_s)}{restoring}\n"
-            f"  to see whether it answers at all: {command} get --raw /readyz\n"
-            f"  to put routes back without luff:  {command} edit virtualservices -n NAMESPACE\n"
-            "                                    and delete each route whose name begins with luff.1. (docs/restoring.md)",
-            err=True,
-        )
+        with contextlib.suppress(OSError, ValueError):
+            click.echo(
+                f"luff: no answer from the API server {server}; {until}{restoring}\n"
+                f"  to see whether it answers at all: {command} get --raw /readyz\n"
+                f"  to put routes back without luff:  {command} edit virtualservices -n NAMESPACE\n"
+                "                                    and delete each route whose name begins with luff.1. (docs/restoring.md)",
+                err=True,
+            )
 
     return tell
 
