@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from luff.announce import FAULT_REMOVED, Announcement, announce, reaper_says
@@ -95,10 +95,18 @@ class Sweep:
     errors: list[str] = field(default_factory=list)
     failed: set[str] = field(default_factory=set)
 
-    def fail(self, error: LuffError, namespace: str) -> None:
-        """Take note of *error* in *namespace*."""
-        self.errors.append(str(error))
-        self.failed.add(namespace)
+    def fail(self, error: Exception, namespace: str | None = None) -> None:
+        """Take note of *error*, in *namespace* if it is about one."""
+        self.errors.append(str(error) if isinstance(error, LuffError) else f"{type(error).__name__}: {error}")
+        if namespace is not None:
+            self.failed.add(namespace)
+
+    async def over(self, work: Awaitable[None], namespace: str) -> None:
+        """Do *work* in *namespace*; that it fails, or trips us up, keeps nobody from the rest."""
+        try:
+            await work
+        except Exception as error:
+            self.fail(error, namespace)
 
 
 @dataclass(slots=True)
@@ -121,21 +129,29 @@ class Reaper:
     _proven: dict[str, float] = field(default_factory=dict)
 
     async def sweep(self) -> Sweep:
-        """Look at everything once, remove what must go, and renew the heartbeat for the namespaces where that was possible."""
+        """
+        Look at everything once, remove what must go, and renew the heartbeat for the namespaces where that was possible.
+
+        Never raises: whatever went wrong is in the answer, and the next look may do better.
+        """
         sweep = Sweep()
         try:
-            server_s = await self.mesh.server_time_s()
-        except LuffError as error:
-            sweep.errors.append(str(error))
-            return sweep
+            await self._sweep(sweep)
+        except Exception as error:
+            # Of ours or of the machine's, as no thread to be had: a reaper that ends over it restores nothing any more.
+            sweep.fail(error)
+        return sweep
+
+    async def _sweep(self, sweep: Sweep) -> None:
+        server_s = await self.mesh.server_time_s()
         seen: set[tuple[Ref, str | None]] = set()
         proven: dict[str, float] = {}
         everywhere: list[str | None] = [None]
         for namespace in self.namespaces or everywhere:
             try:
                 objects = await self.mesh.list(Kind.VIRTUAL_SERVICE, namespace)
-            except MeshError as error:
-                sweep.errors.append(str(error))
+            except Exception as error:
+                sweep.fail(error)
                 continue
             looks = asyncio.Semaphore(AT_ONCE)
             for keys in await asyncio.gather(*(self._look(each, server_s, sweep, looks) for each in objects)):
@@ -151,7 +167,6 @@ class Reaper:
                 await beat(self.mesh, self.home, identity=self.identity, covers=self._proven, now_s=server_s)
             except MeshError as error:
                 sweep.errors.append(f"no heartbeat: {error}")
-        return sweep
 
     async def _prove(self, objects: Iterable[Object], server_s: float, sweep: Sweep) -> dict[str, float]:
         """Return when it was shown of each namespace that we may remove a route there; asked anew when that is a while ago."""
@@ -188,9 +203,9 @@ class Reaper:
                 by_run.setdefault(our_run(route), []).append(route)
         async with looks:
             if not by_run:
-                await self._tidy(object_, ref, sweep)
+                await sweep.over(self._tidy(object_, ref), ref.namespace)
             for run, routes in by_run.items():
-                await self._act(await self._sight(object_, run, routes, server_s), sweep)
+                await sweep.over(self._act(object_, run, routes, server_s, sweep), ref.namespace)
         return {(ref, run) for run in by_run}
 
     async def _sight(self, object_: Object, run: str | None, routes: Sequence[Object], server_s: float) -> Sighted:
@@ -210,23 +225,22 @@ class Reaper:
             seen_at=str(object_["metadata"].get("resourceVersion", "")) or None,
         )
 
-    async def _act(self, sighted: Sighted, sweep: Sweep) -> None:
+    async def _act(
+        self, object_: Object, run: str | None, routes: Sequence[Object], server_s: float, sweep: Sweep
+    ) -> None:
+        sighted = await self._sight(object_, run, routes, server_s)
         reason = next((said for said, holds in REASONS if holds(sighted)), None)
         if reason is None:
             sweep.kept.append((sighted.ref, sighted.run))
             return
-        try:
-            done = await withdraw(
-                self.mesh,
-                sighted.ref,
-                run=sighted.run or NAMELESS,
-                clock=self.clock,
-                pinned=sighted.seen_at,
-                patience_s=SWEEP_PATIENCE_S,
-            )
-        except LuffError as error:
-            sweep.fail(error, sighted.ref.namespace)
-            return
+        done = await withdraw(
+            self.mesh,
+            sighted.ref,
+            run=sighted.run or NAMELESS,
+            clock=self.clock,
+            pinned=sighted.seen_at,
+            patience_s=SWEEP_PATIENCE_S,
+        )
         sweep.removed.append((sighted.ref, sighted.run, reason))
         if done.removed and done.object_ is not None:
             note = reaper_says(self.identity, sighted.run or NAMELESS, reason)
@@ -234,14 +248,11 @@ class Reaper:
             with contextlib.suppress(MeshError):
                 await announce(self.mesh, done.object_, Announcement(FAULT_REMOVED, note, sighted.server_s))
 
-    async def _tidy(self, object_: Object, ref: Ref, sweep: Sweep) -> None:
+    async def _tidy(self, object_: Object, ref: Ref) -> None:
         """Take away a fence that a restorer left when it died between its two writes."""
         if FENCE_ANNOTATION not in ((object_.get("metadata") or {}).get("annotations") or {}):
             return
-        try:
-            await tidy(self.mesh, ref)
-        except LuffError as error:
-            sweep.fail(error, ref.namespace)
+        await tidy(self.mesh, ref)
 
     def _watched_s(self, ref: Ref, run: str | None) -> float:
         now_s = self.clock.monotonic_s()

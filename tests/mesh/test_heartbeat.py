@@ -63,6 +63,34 @@ def test_a_reaper_that_has_looked_everywhere_covers_every_namespace_with_routes(
     play(story())
 
 
+@pytest.mark.parametrize(
+    ("trips", "left"), [("read shop", ["shop"]), ("list", ["books", "shop"]), ("time", ["books", "shop"])]
+)
+def test_a_look_that_trips_us_up_is_said_and_keeps_nobody_from_the_others(
+    cluster: Cluster, play: Callable[[Awaitable[Any]], Any], trips: str, left: list[str]
+) -> None:
+    twin = {"name": "luff.1.0123456789abcdef.1.2.0", "match": [], "route": []}
+    for namespace in ("books", "shop"):
+        cluster.change(
+            Ref(Kind.VIRTUAL_SERVICE, namespace, "stock"), [{"op": "add", "path": "/spec/http/0", "value": twin}]
+        )
+
+    def trouble(verb: str, ref: Ref) -> Trouble:
+        # What a machine without memory says to whoever wants a thread for a call.
+        if f"{verb} {ref.namespace}".startswith(trips):
+            raise RuntimeError("can't start new thread")
+        return Trouble.NONE
+
+    async def story() -> Sweep:
+        return await sweep(cluster, trouble=trouble)
+
+    found = play(story())
+
+    assert any("can't start new thread" in error for error in found.errors)
+    objects = {ref.namespace: each for ref, each in cluster.objects.items() if ref.kind is Kind.VIRTUAL_SERVICE}
+    assert [namespace for namespace, each in objects.items() if len(each["spec"]["http"]) > 1] == left
+
+
 def test_a_reaper_of_another_namespace_is_none_here(cluster: Cluster, play: Callable[[Awaitable[Any]], Any]) -> None:
     async def story() -> None:
         await sweep(cluster, ["books"])
