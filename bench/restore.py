@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import os
 import signal
 import statistics
@@ -81,12 +82,11 @@ def say(what: str, seconds: list[float]) -> None:
     print(f"{what:<58} n {len(ordered):>3}   {figures}", flush=True)
 
 
-async def own_cpu(connection: Connection) -> None:
-    """Print what a withdrawal costs this process."""
+async def own_cpu(connection: Connection, who: str) -> None:
+    """Print what a withdrawal costs this process, which is like *who*: it has imported as much, and freezes it as well."""
     mesh = KubernetesMesh.connect(connection)
-    there = await mesh.create(virtual_service("large", routes=ROUTES))
+    there = await mesh.create(virtual_service(f"large-{who}", routes=ROUTES))
     ref, spent = Ref.of(there), []
-    # As the guard does once it has started.
     gc.freeze()
     for _ in range(WITHDRAWALS):
         there = await mesh.patch(ref, planned(there).operations)
@@ -95,7 +95,7 @@ async def own_cpu(connection: Connection) -> None:
         spent.append(time.process_time() - began_s)
         assert done.object_ is not None
         there = done.object_
-    say(f"own CPU of a withdrawal among {ROUTES:,} routes", spent)
+    say(f"own CPU of a withdrawal among {ROUTES:,} routes, {who}", spent)
     mesh.close()
 
 
@@ -157,7 +157,9 @@ def main() -> None:
                 assert server.stdout is not None
                 server.stdout.readline()
                 connection = Connection(str(Path(folder) / "kubeconfig"), None)
-                asyncio.run(own_cpu(connection))
+                asyncio.run(own_cpu(connection, "guard"))
+                importlib.import_module("luff.cli.running")
+                asyncio.run(own_cpu(connection, "run"))
                 asyncio.run(kills(connection))
                 assert server.stdin is not None
                 server.stdin.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import pytest
 
 from luff.cli.options import MeshOptions, Voice
 from luff.cli.places import keep_traceback
-from luff.cli.running import Crew, Done, RunSettings, may_have_lost_the_race
+from luff.cli.running import Crew, Done, RunSettings, in_event_loop, may_have_lost_the_race
 from luff.clock import SystemClock
 from luff.errors import UsageError
 from luff.evidence.response_header import ResponseHeader
@@ -269,3 +270,19 @@ def test_what_only_a_policy_allows_is_not_run_twice_at_once_on_one_object() -> N
     found = _ran("one", "two", objects=[STOCK, *SPACES], text=text, status=503, settings=settings, policy=policy)
 
     assert [outcome.reason for outcome in found] == ["control_unhealthy"] * 2
+
+
+def test_no_search_for_garbage_in_mid_run_goes_through_what_was_there_before() -> None:
+    gc.unfreeze()
+    there = len(gc.get_objects())
+    left: list[int] = []
+
+    async def work() -> None:
+        left.append(len(gc.get_objects()))
+
+    try:
+        in_event_loop(work())
+    finally:
+        gc.unfreeze()
+
+    assert left[0] < there / 10

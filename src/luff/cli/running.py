@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import secrets
 import signal
 import sys
@@ -54,7 +55,7 @@ from luff.tidings import RunTidings
 from luff.units import show_duration
 from luff.verdicts import Situation, ended_early, second_try, worth_another_try
 
-__all__ = ["Crew", "Done", "RunSettings", "may_have_lost_the_race", "run_all"]
+__all__ = ["Crew", "Done", "RunSettings", "in_event_loop", "may_have_lost_the_race", "run_all"]
 
 WAIT_LOOK_EVERY_S = 1.0
 """How often ``--wait-for`` looks whether the object is free."""
@@ -118,7 +119,7 @@ def run_all(
     began_s, done = time.monotonic(), Done()
     try:
         with chosen_mesh(settings.mesh, documents) as chosen, Store.open(settings.store) as store:
-            _event_loop(_run_all(experiments, chosen, store, settings, done, each=each, began_s=began_s))
+            in_event_loop(_run_all(experiments, chosen, store, settings, done, each=each, began_s=began_s))
     except Exception as error:  # the outermost place of a command's runs: their outcomes must not be lost over it
         if not done.outcomes:
             raise
@@ -140,7 +141,10 @@ def _kept(error: Exception) -> str:
     return f"luff made a mistake: {type(error).__name__}: {error}; the traceback is in {kept}"
 
 
-def _event_loop(work: Coroutine[Any, Any, None]) -> None:
+def in_event_loop(work: Coroutine[Any, Any, None]) -> None:
+    """Do *work* in an event loop of its own, the fastest that there is."""
+    # What is there by now stays for good; to look through it in mid-run would hold up a restore, and the traffic.
+    gc.freeze()
     try:
         import uvloop
     except ImportError:
