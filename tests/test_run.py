@@ -66,6 +66,13 @@ OBJECT: Object = {
 }
 
 
+class _Transport(httpx.MockTransport):
+    closed = False
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
 class Setting:
     """This is everything around one run, made of fakes."""
 
@@ -88,6 +95,7 @@ class Setting:
         self.sources: Callable[[Plan, float], Source] = lambda _plan, _zero_s: self.source
         self.clock = SimClock()
         self.answer: Callable[[httpx.Request], httpx.Response] = self._faulted
+        self.transport = _Transport(lambda request: self.answer(request))
         [self.experiment] = parse_documents([("e.yaml", text.replace("WARMUP", warmup))]).experiments
 
     def _faulted(self, request: httpx.Request) -> httpx.Response:
@@ -126,7 +134,7 @@ class Setting:
                 watcher=NoWatcher(),
                 watcher_died=watcher_died,
                 clock=self.clock,
-                transport=lambda _: httpx.MockTransport(lambda request: self.answer(request)),
+                transport=lambda _: self.transport,
                 source=self.sources,
                 plane=self.plane,
                 keep_traceback=keep,
@@ -183,6 +191,20 @@ def test_a_run_ends_with_what_was_learnt_and_the_object_as_it_was() -> None:
     assert outcome.evidence is not None
     assert outcome.evidence.exposure == 1.0
     assert setting.routes == ["all"]
+
+
+def test_connections_are_let_go_of_where_no_evidence_can_be_had() -> None:
+    setting = Setting()
+
+    def nowhere(_plan: Plan, _zero_s: float) -> Source:
+        raise OSError("the folder of logs cannot be read")
+
+    setting.sources = nowhere
+
+    outcome = setting.run()
+
+    assert (outcome.verdict, outcome.phase) == (Verdict.ERROR, Phase.CLEAN)
+    assert setting.transport.closed
 
 
 def test_a_service_that_is_sick_before_the_fault_is_never_touched() -> None:

@@ -16,9 +16,11 @@ import random
 import secrets
 import traceback
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+
+import httpx
 
 from luff.announce import FAULT_INJECTED, FAULT_REMOVED, RESTORE_FAILED
 from luff.beside import finish_aside, give_ownership_back, write_event
@@ -284,10 +286,23 @@ def _locked(run: Run, plan: Plan) -> AbstractAsyncContextManager[None]:
 
 @asynccontextmanager
 async def _traffic(run: Run, plan: Plan) -> AsyncIterator[Driver]:
-    transport = run.world.transport(run.experiment)
-    if isinstance(transport, Transport):
-        await check_capacity(run.experiment.spec.traffic, rate_hz=plan.rate_hz, timeout_s=plan.timeout_s)
-    driver = Driver(
+    async with AsyncExitStack() as ending:
+        transport = run.world.transport(run.experiment)
+        ending.push_async_callback(transport.aclose)
+        if isinstance(transport, Transport):
+            await check_capacity(run.experiment.spec.traffic, rate_hz=plan.rate_hz, timeout_s=plan.timeout_s)
+        driver = _driver(run, plan, transport)
+        run.source = run.world.source(plan, run.world.clock.monotonic_s() - driver.now_ns() / 1e9)
+        ending.push_async_callback(run.source.close)
+        run.record.evidence = run.source.evidence
+        run.plane = run.world.plane or run.world.probes(plan, transport)
+        # Of all that ends here it is the first: what is still sent needs the rest.
+        ending.push_async_callback(_stop_driver, run, driver)
+        yield driver
+
+
+def _driver(run: Run, plan: Plan, transport: httpx.AsyncBaseTransport) -> Driver:
+    return Driver(
         run.experiment.spec.traffic.revealed(os.environ),
         plan.stamp.scope,
         run.record.samples,
@@ -298,16 +313,11 @@ async def _traffic(run: Run, plan: Plan) -> AsyncIterator[Driver]:
         late_most_s=late_most_s(plan.checks),
         clock=run.world.clock,
     )
-    run.source = run.world.source(plan, run.world.clock.monotonic_s() - driver.now_ns() / 1e9)
-    run.record.evidence = run.source.evidence
-    run.plane = run.world.plane or run.world.probes(plan, transport)
-    try:
-        yield driver
-    finally:
-        await driver.stop()
-        await transport.aclose()
-        await run.source.close()
-        run.record.generator = driver.health().summary()
+
+
+async def _stop_driver(run: Run, driver: Driver) -> None:
+    await driver.stop()
+    run.record.generator = driver.health().summary()
 
 
 async def _begin_evidence(run: Run) -> None:
