@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from luff.model import Experiment
-from luff.samples import PENDING, Evidence, Samples
+from luff.samples import Evidence, Samples
 from luff.words import Arm
 
 __all__ = ["BYSTANDER_FROM", "Bystanders", "bystanders_of"]
@@ -50,9 +50,7 @@ def bystanders_of(samples: Samples, evidence: Evidence) -> Bystanders:
     sent: dict[int, int] = {}
     failed: dict[int, int] = {}
     exposed: set[int] = set()
-    for number in samples.judged_rows(Arm.FAULT, begin=0, end=len(samples)):
-        if samples.done_ns[number] == PENDING:
-            continue
+    for number in samples.ended_rows(Arm.FAULT):
         kind = samples.request[number]
         sent[kind] = sent.get(kind, 0) + 1
         failed[kind] = failed.get(kind, 0) + bool(samples.failure[number] or samples.status[number] >= 500)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from luff import stats
 from luff.bystanders import bystanders_of
 from luff.model import Experiment
-from luff.samples import PENDING, Evidence, Failure, Samples
+from luff.samples import Evidence, Failure, Samples
 from luff.words import Arm
 
 __all__ = ["Exposure", "dose_percent", "exposure"]
@@ -50,7 +50,7 @@ class Exposure:
 
 def exposure(samples: Samples, evidence: Evidence, experiment: Experiment) -> Exposure:
     """Return how many requests of the fault arm met the fault."""
-    rows = _judged(samples, Arm.FAULT)
+    rows = samples.ended_rows(Arm.FAULT)
     sent = len(rows)
     if evidence.per == "request":
         attempts, elsewhere = evidence.attempts, bystanders_of(samples, evidence).sent
@@ -88,17 +88,11 @@ def dose_percent(experiment: Experiment) -> float:
     return 100 * (1 - spared)
 
 
-def _judged(samples: Samples, arm: Arm) -> list[int]:
-    """Return the requests of *arm* under the fault that are over, and not by luff's own doing."""
-    done = samples.done_ns
-    return [n for n in samples.judged_rows(arm, begin=0, end=len(samples)) if done[n] != PENDING]
-
-
 def _shifted(samples: Samples, rows: list[int], experiment: Experiment) -> int:
     fault = experiment.spec.fault
     usual = sorted(
         samples.done_ns[n] - samples.due_ns[n]
-        for n in _judged(samples, Arm.CONTROL)
+        for n in samples.ended_rows(Arm.CONTROL)
         if samples.failure[n] == Failure.NONE
     )
     abort = None if fault.abort is None else fault.abort.http
@@ -114,7 +108,7 @@ def _shifted(samples: Samples, rows: list[int], experiment: Experiment) -> int:
 
 def _differing(samples: Samples, rows: list[int]) -> int:
     """Return how many of *rows* are beyond what control shows, by what was answered or by how long it took."""
-    control = _judged(samples, Arm.CONTROL)
+    control = samples.ended_rows(Arm.CONTROL)
     if not rows or not control:
         return 0
     answers, usual = Counter(_seen(samples, n) for n in rows), Counter(_seen(samples, n) for n in control)

@@ -238,6 +238,10 @@ class Samples:
         )
         return list(compress(range(begin, end), mask))
 
+    def ended_rows(self, arm: Arm) -> list[int]:
+        """Return the numbers of all of `judged_rows` that are decided."""
+        return [n for n in self.judged_rows(arm, begin=0, end=len(self)) if self.done_ns[n] != PENDING]
+
 
 _THEIRS = bytes(number < Failure.POOL for number in range(256))
 _ONCE = bytes(not number & Flag.REPEATED for number in range(256))

@@ -32,7 +32,7 @@ from luff.lifecycle import Phase
 from luff.model import ControlTripwire, Experiment
 from luff.outcome import CheckResult, FirstTry, Generator, Next, Outcome, Who
 from luff.results import p_value, result_of
-from luff.samples import PENDING, Evidence, Samples
+from luff.samples import Evidence, Samples
 from luff.saturation import Saturation, keeps_up_with, saturation_of
 from luff.tallies import Judge, breaches
 from luff.units import show_duration
@@ -369,8 +369,7 @@ def _next(facts: _Facts, verdict: Verdict, reason: str | None) -> Next | None:
 
 def _control(samples: Samples) -> tuple[int, int]:
     """Return how many requests of the control arm were answered or given up while the fault was live, and how many failed."""
-    done, failure, status = samples.done_ns, samples.failure, samples.status
-    ended = [n for n in samples.judged_rows(Arm.CONTROL, begin=0, end=len(samples)) if done[n] != PENDING]
+    failure, status, ended = samples.failure, samples.status, samples.ended_rows(Arm.CONTROL)
     return len(ended), sum(1 for n in ended if failure[n] or status[n] >= 500)
 
 
