@@ -37,6 +37,8 @@ State: TypeAlias = Literal["live", "newer", "expired", "orphaned"]
 LEFT_BEHIND: frozenset[State] = frozenset({"expired", "orphaned"})
 """The states of what may be taken out without being named."""
 ASK_TRIES = 5
+UNTOLD = "(untold)"
+"""In place of the run that holds a Lease: it could not be read."""
 LOOK_EVERY_S = 1.0
 
 
@@ -47,8 +49,8 @@ class Injected:
 
     *state*: **live** its Lease is held and fresh; **newer** a luff after this
     one made it, whose dates cannot be read here; **expired** its own time is
-    over, or its name is broken; **orphaned** nobody holds its Lease. *holder*
-    is who does, or did. *created_s* and *expires_s* are Unix seconds by the
+    over, or its name is broken; **orphaned** nobody holds its Lease; one
+    that could not be read for now counts as held. *holder* is who does, or did. *created_s* and *expires_s* are Unix seconds by the
     API server's clock, ``None`` where the name does not tell. *seen_at* is the
     resourceVersion at which it was seen.
     """
@@ -160,9 +162,10 @@ async def _in_object(mesh: Mesh, object_: Object, ref: Ref, now_s: float) -> lis
             by_run.setdefault(our_run(route), []).append(str(route.get("name")))
     if not by_run:
         return []
-    holder, holder_run, fresh = await _held(mesh, ref, now_s)
+    holder, held, fresh = await _held(mesh, ref, now_s)
     found = []
     for run, names in by_run.items():
+        holder_run = run if held == UNTOLD else held
         parsed = [parse_name(name) for name in names]
         known = [name for name in parsed if name is not None]
         broken = any(name is None and not is_newer(text) for name, text in zip(parsed, names, strict=True))
@@ -194,9 +197,12 @@ async def _held(mesh: Mesh, ref: Ref, now_s: float) -> tuple[str | None, str | N
     """Return who holds the Lease of *ref*, for which run, and whether it is fresh."""
     try:
         lease = await mesh.read(lease_ref(ref))
-    except MeshError:
+    except (NotFound, MeshDenied):
         # Not there, or a role that may not read Leases: nobody is known to be at it.
         return None, None, False
+    except MeshError:
+        # No answer is not "nobody": a run that is live must not be cut short over one busy moment.
+        return "somebody, whose Lease could not be read", UNTOLD, True
     run = (lease["metadata"].get("annotations") or {}).get(RUN_ANNOTATION)
     return (lease.get("spec") or {}).get("holderIdentity"), run, _is_fresh(lease, now_s)
 

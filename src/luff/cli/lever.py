@@ -165,12 +165,14 @@ async def _on(hand: _Hand, why: str) -> int:
     from luff.clock import SystemClock
     from luff.lever import pull
 
-    done = await pull(hand.api, hand.record, hand.namespace, who=who_am_i(), why=why, clock=SystemClock())
+    clock = SystemClock()
+    done = await pull(hand.api, hand.record, hand.namespace, who=who_am_i(), why=why, clock=clock)
     for line in _what_is_stopped(hand, done):
         hand.say(line)
     restored = False
     try:
-        await stop_everything(hand.api, None if hand.namespace is None else [hand.namespace], voice=hand.voice)
+        where = None if hand.namespace is None else [hand.namespace]
+        await stop_everything(hand.api, where, clock=clock, voice=hand.voice)
         restored = True
     finally:
         if hand.output == "json":

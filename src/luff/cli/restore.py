@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 import json
+import re
 from typing import TYPE_CHECKING
 
 import click
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     from luff.restore import Injected
     from luff.withdraw import Withdrawal
 
-__all__ = ["restore", "who_am_i"]
+__all__ = ["check_run", "restore", "who_am_i"]
+
+_RUN = re.compile(r"[0-9a-f]{4,16}")
 
 _WHY_LEFT = {
     "live": "is live (held by {}); left alone without its id or --all",
@@ -54,6 +57,7 @@ def restore(
     from luff.mesh.kubernetes import KubernetesMesh  # the client costs half a second
     from luff.withdraw import PATIENCE_S, restore_command
 
+    check_run(run)
     if sum((run is not None, expired, everything)) > 1:
         raise UsageError("RUN, --expired and --all exclude one another")
     connection = ambient_mesh(mesh).connection
@@ -84,17 +88,18 @@ def restore(
         results = await put_back(api, chosen, clock=clock, patience_s=PATIENCE_S)
         if output == "json":
             click.echo(_as_json(chosen, results))
-        failures = 0
+        failed = []
         for each, result in zip(chosen, results, strict=True):
             if isinstance(result, BaseException):
-                failures += 1
+                failed.append(each)
                 click.echo(f"{each.ref}: NOT restored: {result}", err=True)
             elif output == "table":
                 click.echo(f"{each.ref}: removed {len(result.removed)} route(s) of run {each.run}, verified")
-        if failures:
+        if failed:
+            commands = dict.fromkeys(f"`{restore_command(api, each.ref, each.run)}`" for each in failed)
             raise RestoreNotVerified(
-                f"{failures} of {len(chosen)} could not be verified; a fault may still be live",
-                next_step=f"run `{restore_command(api, chosen[0].ref, run)}` with credentials that may patch VirtualServices",
+                f"{len(failed)} of {len(chosen)} could not be verified; a fault may still be live",
+                next_step=f"run {' and '.join(commands)} with credentials that may patch VirtualServices",
             )
         if not chosen and output == "table" and voice.level >= 0:
             click.echo("nothing to restore", err=True)
@@ -132,6 +137,14 @@ def _chosen(found: list[Injected], run: str | None, *, expired: bool, everything
     if everything:
         return found
     return [each for each in found if each.state == "expired" or (each.state == "orphaned" and not expired)]
+
+
+def check_run(run: str | None) -> None:
+    """Raise `UsageError` unless *run* is the beginning of a run id: an empty one, as of a variable that is not set, means nobody."""
+    if run is not None and not _RUN.fullmatch(run):
+        raise UsageError(
+            f"{run!r} is no run id, nor the first 4 digits or more of one", next_step="`luff status` lists them"
+        )
 
 
 def who_am_i() -> str:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import click
 
 from luff.cli.options import MeshOptions, Voice, consent, mesh_options, option, voice_options
-from luff.cli.restore import who_am_i
+from luff.cli.restore import check_run, who_am_i
 from luff.errors import LuffError, MeshError, NothingSelected, RestoreNotVerified, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from luff.clock import Clock
     from luff.mesh import Mesh, Ref
     from luff.restore import Injected
 
@@ -41,6 +42,7 @@ def stop(run: str | None, everything: bool, output: str, mesh: MeshOptions, voic
     from luff.mesh.kubernetes import KubernetesMesh  # the client costs half a second
     from luff.withdraw import PATIENCE_S
 
+    check_run(run)
     if (run is None) == (not everything):
         raise UsageError("name one RUN, or say --all", next_step="`luff status` lists them")
     connection = ambient_mesh(mesh).connection
@@ -52,7 +54,10 @@ def stop(run: str | None, everything: bool, output: str, mesh: MeshOptions, voic
 
 
 async def _stop(api: Mesh, run: str | None, *, namespace: str | None, output: str, voice: Voice) -> int:
-    stopped = await _stop_runs(api, run, None if namespace is None else [namespace], voice=voice)
+    from luff.clock import SystemClock
+
+    where = None if namespace is None else [namespace]
+    stopped = await _stop_runs(api, run, where, clock=SystemClock(), voice=voice)
     if not stopped and run is not None:
         raise NothingSelected(f"no run {run} is in the mesh", next_step="`luff status` lists what is")
     if output == "json":
@@ -65,7 +70,7 @@ async def _stop(api: Mesh, run: str | None, *, namespace: str | None, output: st
     return 0
 
 
-async def stop_everything(api: Mesh, namespaces: Sequence[str] | None, *, voice: Voice) -> None:
+async def stop_everything(api: Mesh, namespaces: Sequence[str] | None, *, clock: Clock, voice: Voice) -> None:
     """
     End every run in *namespaces* (everywhere when ``None``) and restore what each has.
 
@@ -73,26 +78,25 @@ async def stop_everything(api: Mesh, namespaces: Sequence[str] | None, *, voice:
     that asked whether it may just before it was forbidden injects a moment
     later, and ends itself.
     """
-    from luff.clock import SystemClock
-
-    clock, looks = SystemClock(), 0
-    while await _stop_runs(api, None, namespaces, voice=voice):
-        looks += 1
-        if looks > LOOKS_MOST:
-            raise RestoreNotVerified(
-                "something keeps being injected, by a luff that does not ask the lever",
-                next_step="see `luff status`, and take its role away",
-            )
+    quiet = False
+    for _ in range(LOOKS_MOST):
+        found = await _stop_runs(api, None, namespaces, clock=clock, voice=voice)
+        if quiet and not found:
+            return
+        quiet = not found
         await clock.sleep(LATE_S)
+    raise RestoreNotVerified(
+        "something keeps being injected, by a luff that does not ask the lever",
+        next_step="see `luff status`, and take its role away",
+    )
 
 
-async def _stop_runs(api: Mesh, run: str | None, namespaces: Sequence[str] | None, *, voice: Voice) -> int:
+async def _stop_runs(
+    api: Mesh, run: str | None, namespaces: Sequence[str] | None, *, clock: Clock, voice: Voice
+) -> int:
     """Ask live runs to stop, wait for them a while, restore what is left; returns how many there were."""
-    from luff.clock import SystemClock
     from luff.restore import ask_to_stop, find_patiently, held_by_runs, put_back
-    from luff.withdraw import PATIENCE_S
-
-    clock = SystemClock()
+    from luff.withdraw import PATIENCE_S, restore_command
 
     def is_meant(each: str | None) -> bool:
         return run is None or (each or "").startswith(run)
@@ -119,10 +123,12 @@ async def _stop_runs(api: Mesh, run: str | None, namespaces: Sequence[str] | Non
         waiting = [each for each in await holding() if each in held]
     there = await mine()
     results = await put_back(api, there, clock=clock, patience_s=PATIENCE_S)
-    errors = [result for result in results if isinstance(result, BaseException)]
-    for error in errors:
+    left = {each: result for each, result in zip(there, results, strict=True) if isinstance(result, BaseException)}
+    for error in left.values():
         if not isinstance(error, LuffError):
             raise error
-    if errors:
-        raise RestoreNotVerified(f"a fault may still be live: {errors[0]}", next_step="run `luff restore --all`")
+    if left:
+        commands = dict.fromkeys(f"`{restore_command(api, each.ref, each.run)}`" for each in left)
+        said = "; ".join(dict.fromkeys(error.message for error in left.values() if isinstance(error, LuffError)))
+        raise RestoreNotVerified(f"a fault may still be live: {said}", next_step=f"run {' and '.join(commands)}")
     return len({*(each.run for each in there), *(each for _, each in held)})

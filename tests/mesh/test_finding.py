@@ -1,0 +1,95 @@
+"""Finding what is injected, and stopping it: what counts as held, when nothing is left, and what to run where something is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from luff.cli.options import Voice
+from luff.cli.stop import LATE_S, stop_everything
+from luff.errors import RestoreNotVerified
+from luff.mesh import Kind, Ref
+from luff.restore import find_injected
+from luff.testing import EPOCH_S, Cluster, SimClock, SimMesh, Trouble, virtual_time
+from luff.words import Object
+
+RUN = "0123456789abcdef"
+REF = Ref(Kind.VIRTUAL_SERVICE, "shop", "stock")
+QUIET = Voice(level=-1, color=False)
+Play = Callable[[Awaitable[Any]], Any]
+
+
+@pytest.fixture
+def play() -> Iterator[Play]:
+    """Return what runs an awaitable in virtual time."""
+    with virtual_time() as run:
+        yield run
+
+
+def _twin(*, life_s: int = 600) -> Object:
+    return {"name": f"luff.1.{RUN}.{int(EPOCH_S)}.{int(EPOCH_S) + life_s}.0", "match": [], "route": []}
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    """Return an API server with an object and nothing of ours."""
+    made = Cluster()
+    made.add({
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "VirtualService",
+        "metadata": {"name": "stock", "namespace": "shop"},
+        "spec": {"hosts": ["stock"], "http": [{"name": "all", "route": [{"destination": {"host": "stock"}}]}]},
+    })  # fmt: skip
+    return made
+
+
+def _put_in(cluster: Cluster, **more: Any) -> None:
+    cluster.change(REF, [{"op": "add", "path": "/spec/http/0", "value": _twin(**more)}])
+
+
+@pytest.mark.parametrize(
+    ("trouble", "life_s", "state"),
+    [
+        (Trouble.NONE, 600, "orphaned"),
+        (Trouble.DENIED, 600, "orphaned"),
+        (Trouble.BUSY, 600, "live"),
+        (Trouble.ERROR, 600, "live"),
+        (Trouble.LOST_BEFORE, 600, "live"),
+        (Trouble.ERROR, -1, "expired"),
+    ],
+)
+def test_a_lease_that_does_not_answer_counts_as_held_until_its_time_is_over(
+    cluster: Cluster, play: Play, trouble: Trouble, life_s: int, state: str
+) -> None:
+    _put_in(cluster, life_s=life_s)
+    mesh = SimMesh(cluster, trouble=lambda _, ref: trouble if ref.kind is Kind.LEASE else Trouble.NONE)
+
+    [found], _ = play(find_injected(mesh, None))
+
+    assert found.state == state
+
+
+def test_everything_is_stopped_only_when_nothing_came_after_a_look_that_found_nothing(
+    cluster: Cluster, play: Play
+) -> None:
+    async def story() -> None:
+        # A run that asked the lever just before it was pulled, of whose Lease this role may not know.
+        asyncio.get_running_loop().call_later(LATE_S / 2, _put_in, cluster)
+        await stop_everything(SimMesh(cluster), None, clock=SimClock(), voice=QUIET)
+
+    play(story())
+
+    assert [route["name"] for route in cluster.objects[REF]["spec"]["http"]] == ["all"]
+
+
+def test_what_could_not_be_stopped_names_the_exact_command(cluster: Cluster, play: Play) -> None:
+    _put_in(cluster)
+    mesh = SimMesh(cluster, trouble=lambda verb, _: Trouble.DENIED if verb == "patch" else Trouble.NONE)
+
+    with pytest.raises(RestoreNotVerified) as caught:
+        play(stop_everything(mesh, None, clock=SimClock(), voice=QUIET))
+
+    assert caught.value.next_step == f"run `luff restore {RUN} -n shop --context {mesh.name}`"
