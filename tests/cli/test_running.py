@@ -136,6 +136,20 @@ def test_a_mistake_of_ours_in_one_run_is_its_outcome_and_no_matter_to_the_others
     assert found["plain"].reason != "internal"
 
 
+def test_a_mistake_of_ours_before_several_runs_at_once_is_the_outcome_of_each() -> None:
+    shop = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}}
+    odd = {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "VirtualService",
+        "metadata": {"name": "stock", "namespace": "shop"},
+        "spec": {"hosts": ["stock"], "http": [{"route": "not a list"}]},
+    }
+
+    outcomes = _ran("a", "b", objects=[shop, odd], settings=replace(SETTINGS, parallel=2))
+
+    assert [(outcome.experiment, outcome.reason) for outcome in outcomes] == [("a", "internal"), ("b", "internal")]
+
+
 def test_a_command_line_that_is_wrong_for_the_first_run_is_said_and_nothing_runs() -> None:
     with pytest.raises(UsageError, match="no Prometheus"):
         _ran("one", "two", clock_error=UsageError("there is no Prometheus"))

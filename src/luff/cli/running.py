@@ -291,7 +291,7 @@ class Crew:
 
     async def _target(self, experiment: Experiment) -> Ref | None:
         """Return the object that *experiment* would change; ``None`` when it cannot be planned, which its run will say."""
-        with contextlib.suppress(LuffError):
+        with contextlib.suppress(Exception):
             namespace = self.settings.mesh.namespace
             plan = await plan_only(
                 experiment, self.world.mesh, namespace=namespace, policy=self.policy, everywhere=False
