@@ -130,7 +130,9 @@ class Guard:
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(line).encode() + b"\n")
-            await self._process.stdin.drain()
+            await asyncio.wait_for(self._process.stdin.drain(), CONFIRM_WITHIN_S)
+        except TimeoutError as error:
+            raise NoGuard(f"the guard has read nothing for {CONFIRM_WITHIN_S:.0f} s") from error
         except (ConnectionError, RuntimeError) as error:
             raise NoGuard("the guard has died, so nobody could clean up after this process") from error
 
@@ -231,7 +233,8 @@ class _Child:
             if mesh is self._mesh:
                 # The old one is left to the others that may be using it.
                 with contextlib.suppress(LuffError):
-                    self._mesh = KubernetesMesh.connect(self._connection)
+                    # In a thread: a credential plugin takes its time, and other runs must not wait for it.
+                    self._mesh = await asyncio.to_thread(KubernetesMesh.connect, self._connection)
         # The lock of a dead run would keep the next one out until it expires.
         await release(self._mesh, watched.ref, run=watched.run)
         owned = None if done.object_ is None else await give_back(self._mesh, watched.ref, done.object_)

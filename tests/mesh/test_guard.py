@@ -90,6 +90,22 @@ def test_a_guard_that_has_ended_confirms_nothing(virtual_service: Object) -> Non
     asyncio.run(story())
 
 
+def test_a_guard_that_reads_nothing_confirms_nothing(virtual_service: Object) -> None:
+    virtual_service["metadata"] |= {"uid": "u", "resourceVersion": "1"}
+    more_than_a_pipe_holds = Ref(Kind.VIRTUAL_SERVICE, NAMESPACE, "x" * 1_000_000)
+
+    async def story() -> None:
+        pipe = asyncio.subprocess.PIPE
+        code = "import signal; signal.pause()"
+        process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdin=pipe, stdout=pipe)
+        with pytest.raises(NoGuard, match="read nothing"):
+            await Guard(process).watch(more_than_a_pipe_holds, _injection(virtual_service, RUN))
+        process.kill()
+        await process.wait()
+
+    asyncio.run(story())
+
+
 def test_a_guard_carries_no_mark_by_which_a_ci_runner_sweeps_up(
     server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
