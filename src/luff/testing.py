@@ -211,6 +211,7 @@ class SimMesh:
     trouble: Callable[[str, Ref], Trouble] = lambda _verb, _ref: Trouble.NONE
     kind: Literal["lab", "cluster"] = "cluster"
     name: str = "simulated"
+    kubeconfig: str | None = None
     late_s: float = 5.0
     killed: Callable[[], bool] = lambda: False
     dead: bool = False

@@ -23,6 +23,7 @@ may work at once, since removing by name is idempotent and commutes.
 from __future__ import annotations
 
 import random
+import shlex
 from dataclasses import dataclass, field
 
 from luff.clock import Clock
@@ -140,8 +141,12 @@ def _is_meant(route: object, run: str | None) -> bool:
 
 def restore_command(mesh: Mesh, ref: Ref, run: str | None) -> str:
     """Return the exact command that puts the routes of *ref* back by hand."""
-    where = f" --context {mesh.name}" if mesh.kind == "cluster" else " --lab"
-    return f"luff restore {'--all' if run in (None, NAMELESS) else run} -n {ref.namespace}{where}"
+    where = ["--lab"]
+    if mesh.kind == "cluster":
+        named = [] if mesh.kubeconfig is None else ["--kubeconfig", mesh.kubeconfig]
+        where = ["--context", mesh.name, *named]
+    which = "--all" if run is None or run == NAMELESS else run
+    return shlex.join(["luff", "restore", which, "-n", ref.namespace, *where])
 
 
 async def withdraw(

@@ -85,11 +85,17 @@ def test_everything_is_stopped_only_when_nothing_came_after_a_look_that_found_no
     assert [route["name"] for route in cluster.objects[REF]["spec"]["http"]] == ["all"]
 
 
-def test_what_could_not_be_stopped_names_the_exact_command(cluster: Cluster, play: Play) -> None:
+@pytest.mark.parametrize(
+    ("kubeconfig", "said"), [(None, ""), ("/home/ada/my clusters", " --kubeconfig '/home/ada/my clusters'")]
+)
+def test_what_could_not_be_stopped_names_the_exact_command(
+    cluster: Cluster, play: Play, kubeconfig: str | None, said: str
+) -> None:
     _put_in(cluster)
     mesh = SimMesh(cluster, trouble=lambda verb, _: Trouble.DENIED if verb == "patch" else Trouble.NONE)
+    mesh.kubeconfig = kubeconfig
 
     with pytest.raises(RestoreNotVerified) as caught:
         play(stop_everything(mesh, None, clock=SimClock(), voice=QUIET))
 
-    assert caught.value.next_step == f"run `luff restore {RUN} -n shop --context {mesh.name}`"
+    assert caught.value.next_step == f"run `luff restore {RUN} -n shop --context {mesh.name}{said}`"

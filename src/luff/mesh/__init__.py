@@ -59,6 +59,7 @@ class Ref:
 class Mesh(Protocol):
     """
     This is one API server. Every call ends within its own time limit.
+    *kubeconfig* is the file that was named for it, ``None`` for the usual ones.
 
     All raise `luff.errors.MeshUnreachable` (outcome unknown), `MeshBusy`
     (unknown), `MeshDenied`, `NotFound`, `Conflict`, `Rejected` (not applied).
@@ -66,6 +67,7 @@ class Mesh(Protocol):
 
     kind: Literal["lab", "cluster"]
     name: str
+    kubeconfig: str | None
 
     async def read(self, ref: Ref) -> Object:
         """Return the object as it is now."""

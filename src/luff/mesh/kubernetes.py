@@ -88,6 +88,7 @@ class KubernetesMesh:
     ) -> None:
         self.kind: Literal["lab", "cluster"] = connection.kind
         self.name = name
+        self.kubeconfig = connection.kubeconfig
         self._api = api
         self._connection = connection
         self._renewing = threading.Lock()
