@@ -306,6 +306,20 @@ def test_a_store_whose_lever_cannot_be_read_ends_no_run_that_is_live() -> None:
     assert outcome.evidence is not None
 
 
+def test_an_object_that_carries_twins_is_refused_and_nobody_is_told_to_take_out_what_is_live() -> None:
+    setting = Setting()
+    scoped = [{"headers": {"x-luff-run": {"prefix": f"{'a' * 32}."}}}]
+    twin = {**OBJECT["spec"]["http"][0], "name": "luff.1.0123456789abcdef.1.2.0", "match": scoped}
+    setting.cluster.change(REF, [{"op": "add", "path": "/spec/http/0", "value": twin}])
+
+    outcome = setting.run()
+
+    assert (outcome.verdict, outcome.reason) == (Verdict.ERROR, "plan_refused:already_injected")
+    assert outcome.next is not None
+    assert "`luff restore -n shop`" in outcome.next.do
+    assert "--all" not in outcome.next.do
+
+
 def test_a_container_without_a_reaper_is_refused() -> None:
     setting = Setting()
 

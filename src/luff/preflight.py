@@ -82,7 +82,8 @@ def check_foreign(plan: Plan) -> None:
         raise PlanRefused(
             "already_injected",
             f"VirtualService {name} already carries {', '.join(left)}",
-            next_step=f"see `luff status`, then `luff restore --all -n {plan.injection.namespace}`",
+            next_step=f"`luff restore -n {plan.injection.namespace}` takes out what was left behind; `luff status` shows whether "
+            "a run is live, which is waited for or ended with `luff stop RUN`",
         )
 
 
