@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 import pytest
 
-from luff.cli.places import guard_dies_with_us, needs_reaper
+from luff.cli.places import guard_dies_with_us, guard_log, needs_reaper
 
 
 @pytest.mark.parametrize(
@@ -36,3 +37,11 @@ def test_a_reaper_is_needed_on_a_cluster_where_the_guard_dies_too(
     kind: Literal["lab", "cluster"], accepted: bool, dies: bool, needed: bool
 ) -> None:
     assert needs_reaper(kind, accepted=accepted, dies_with_us=dies) is needed
+
+
+def test_a_run_needs_no_folder_for_what_its_guard_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert guard_log() == tmp_path / "luff" / "guard.log"
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    assert guard_log() is None

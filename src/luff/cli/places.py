@@ -9,7 +9,7 @@ from typing import Literal
 
 import platformdirs
 
-__all__ = ["guard_dies_with_us", "keep_traceback", "needs_reaper", "state_folder"]
+__all__ = ["guard_dies_with_us", "guard_log", "keep_traceback", "needs_reaper", "state_folder"]
 
 _SHIMS = frozenset({"tini", "dumb-init", "docker-init", "catatonit", "sh", "bash"})
 """What stands before a container's own program and ends with it."""
@@ -20,6 +20,14 @@ def state_folder() -> Path:
     folder = platformdirs.user_state_path("luff", appauthor=False)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def guard_log() -> Path | None:
+    """Return where a guard writes what it has to say after our end; ``None`` where there is no folder for it, which stops no run."""
+    try:
+        return state_folder() / "guard.log"
+    except (OSError, RuntimeError):
+        return None
 
 
 def keep_traceback(trace: str) -> str:

@@ -21,7 +21,7 @@ import httpx
 
 from luff import __version__
 from luff.cli.mesh_choice import Chosen
-from luff.cli.places import state_folder
+from luff.cli.places import guard_log
 from luff.cli.silence import tell_silence
 from luff.clock import SystemClock
 from luff.errors import UsageError
@@ -69,7 +69,7 @@ async def open_world(chosen: Chosen, store: Store) -> AsyncIterator[World]:
     await mesh.server_time_s()
     identity = identity_of(chosen, mesh)
     plane: LabProxies | None = None
-    guard = await Guard.start(chosen.connection, log=state_folder() / "guard.log", keep_open=chosen.keep_open)
+    guard = await Guard.start(chosen.connection, log=guard_log(), keep_open=chosen.keep_open)
     try:
         if chosen.lab is not None:
             plane = LabProxies({f"{w.name}-{w.replica}": w.admin for w in chosen.lab.workloads})
