@@ -53,6 +53,22 @@ def test_the_core_imports_no_clock_disk_wire_or_async_library(name: str) -> None
     assert not {path: names for path, names in impure.items() if names}
 
 
+def _public(package: Path) -> set[str]:
+    tree = ast.parse((package / "__init__.py").read_text(encoding="utf-8"))
+    lists = [
+        node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    ]
+    return {name for each in lists for name in ast.literal_eval(each)}
+
+
+def test_no_package_has_a_name_that_a_module_of_its_own_would_take_once_it_is_imported() -> None:
+    packages = [path.parent for path in SOURCE.rglob("__init__.py")]
+
+    taken = {each.name: _public(each) & {path.stem for path in each.iterdir()} for each in packages}
+
+    assert not {package: names for package, names in taken.items() if names}
+
+
 def test_the_kubernetes_client_is_imported_by_the_mesh_alone() -> None:
     importers = {str(path.relative_to(SOURCE)) for path in SOURCE.rglob("*.py") if "kubernetes" in _imported(path)}
 

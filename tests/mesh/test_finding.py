@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from collections.abc import Awaitable, Callable, Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ import pytest
 from luff.cli.options import Voice
 from luff.cli.stop import LATE_S, stop_everything
 from luff.errors import RestoreNotVerified
+from luff.lock import OBJECT_ANNOTATION, RUN_ANNOTATION, lease_ref
 from luff.mesh import Kind, Ref
 from luff.restore import find_injected
 from luff.testing import EPOCH_S, Cluster, SimClock, SimMesh, Trouble, virtual_time
@@ -99,3 +103,27 @@ def test_what_could_not_be_stopped_names_the_exact_command(
         play(stop_everything(mesh, None, clock=SimClock(), voice=QUIET))
 
     assert caught.value.next_step == f"run `luff restore {RUN} -n shop --context {mesh.name}{said}`"
+
+
+def test_a_reader_who_has_left_keeps_nobody_from_stopping(
+    cluster: Cluster, play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _put_in(cluster)
+    now = datetime.fromtimestamp(EPOCH_S, UTC).isoformat()
+    cluster.add({
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {
+            "name": lease_ref(REF).name,
+            "namespace": "shop",
+            "annotations": {RUN_ANNOTATION: RUN, OBJECT_ANNOTATION: "stock"},
+        },
+        "spec": {"holderIdentity": "ada", "leaseDurationSeconds": 15, "renewTime": now},
+    })  # fmt: skip
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", buffering=1) as broken:
+        monkeypatch.setattr(sys, "stderr", broken)
+        play(stop_everything(SimMesh(cluster), None, clock=SimClock(), voice=Voice(level=0, color=False)))
+
+    assert [route["name"] for route in cluster.objects[REF]["spec"]["http"]] == ["all"]

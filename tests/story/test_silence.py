@@ -85,15 +85,13 @@ def test_a_server_that_never_answers_is_told_while_it_is_waited_for(
         assert process.returncode == code, rest
 
 
-@pytest.mark.slow
-def test_a_reaper_whose_readers_have_left_looks_all_the_same(tmp_path: Path) -> None:
-    kubeconfig = tmp_path / "kubeconfig"
-    kubeconfig.write_text(yaml.safe_dump(_document("http://127.0.0.1:9")))
+def _left(tmp_path: Path, *arguments: str) -> int:
+    """Return what luff ends with when nobody reads what it says."""
     reader, writer = os.pipe()
     os.close(reader)
     try:
         done = subprocess.run(
-            [LUFF, "reaper", "--once", "--kubeconfig", str(kubeconfig), "--context", "prod"],
+            [LUFF, *arguments],
             cwd=tmp_path,
             env=environment_in(tmp_path),
             stdout=writer,
@@ -103,5 +101,17 @@ def test_a_reaper_whose_readers_have_left_looks_all_the_same(tmp_path: Path) -> 
         )
     finally:
         os.close(writer)
+    return done.returncode
 
-    assert done.returncode == 7
+
+def test_an_error_that_nobody_reads_keeps_its_exit_code(tmp_path: Path) -> None:
+    assert _left(tmp_path, "restore", "") == 2
+    assert _left(tmp_path, "restore", "--kubeconfig", "/nowhere") == 5
+
+
+@pytest.mark.slow
+def test_a_reaper_whose_readers_have_left_looks_all_the_same(tmp_path: Path) -> None:
+    kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.write_text(yaml.safe_dump(_document("http://127.0.0.1:9")))
+
+    assert _left(tmp_path, "reaper", "--once", "--kubeconfig", str(kubeconfig), "--context", "prod") == 7

@@ -20,7 +20,7 @@ from luff import __version__
 from luff.cli.options import with_common_flags
 from luff.errors import InvalidFile, LuffError
 
-__all__ = ["COMMANDS", "cli", "main", "silence", "tell"]
+__all__ = ["COMMANDS", "cli", "main", "mute", "tell"]
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("luff.cli.demo:demo", "Take the tour: a local mesh, the shipped experiments, a report."),
@@ -100,7 +100,7 @@ def _run(arguments: list[str]) -> int:
         return error.exit_code
     except BrokenPipeError:
         # The reader of our output has left, as `head` does. What a run would have said is lost, so this is no 0.
-        silence(sys.stdout, sys.stderr)
+        mute(sys.stdout, sys.stderr)
         return 141
     except Exception as error:  # the outermost edge: a person must get a sentence, not a traceback
         from luff.cli.places import keep_traceback
@@ -113,19 +113,19 @@ def _run(arguments: list[str]) -> int:
         sys.stdout.flush()
     except (OSError, ValueError):
         # As above, but the command has ended and its code stands.
-        silence(sys.stdout)
+        mute(sys.stdout)
     return code if isinstance(code, int) else 0
 
 
-def tell(text: str) -> None:
-    """Print *text* to stdout; a reader who has left changes no exit code."""
+def tell(text: str, *, err: bool = False) -> None:
+    """Print *text* to stdout, or to stderr; a reader who has left ends nothing and changes no exit code."""
     try:
-        click.echo(text)
+        click.echo(text, err=err)
     except BrokenPipeError:
-        silence(sys.stdout)
+        mute(sys.stderr if err else sys.stdout)
 
 
-def silence(*streams: IO[str]) -> None:
+def mute(*streams: IO[str]) -> None:
     """Let what is still written to *streams* go nowhere: their reader has left, and an exit code must not change for it."""
     for stream in streams:
         with contextlib.suppress(OSError, ValueError):
@@ -136,10 +136,10 @@ def silence(*streams: IO[str]) -> None:
 
 def _say(error: LuffError) -> None:
     if isinstance(error, InvalidFile):
-        click.echo(str(error), err=True)
+        tell(str(error), err=True)
         count = len(error.problems)
-        click.echo(f"luff: {count} problem{'s' if count != 1 else ''}; nothing was run", err=True)
+        tell(f"luff: {count} problem{'s' if count != 1 else ''}; nothing was run", err=True)
         return
-    click.echo(f"luff: {error.message}", err=True)
+    tell(f"luff: {error.message}", err=True)
     if error.next_step:
-        click.echo(f"next: {error.next_step}", err=True)
+        tell(f"next: {error.next_step}", err=True)

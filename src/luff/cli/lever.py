@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from luff.cli import tell
 from luff.cli.options import MeshOptions, Voice, mesh_options, option, store_option, voice_options
 from luff.cli.restore import who_am_i
 from luff.errors import LuffError, MeshError, StoreError, UsageError
@@ -77,7 +78,7 @@ class _Hand:
 
     def say(self, text: str) -> None:
         """Say *text* on stdout; beside JSON on stderr."""
-        click.echo(text, err=self.output == "json")
+        tell(text, err=self.output == "json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +177,7 @@ async def _on(hand: _Hand, why: str) -> int:
         restored = True
     finally:
         if hand.output == "json":
-            click.echo(json.dumps(_pulled_as_json(done, restored=restored), indent=2))
+            tell(json.dumps(_pulled_as_json(done, restored=restored), indent=2))
     if not done.holds:
         raise _not_set(hand, done)
     hand.say("every run is stopped, every route is back")
@@ -232,11 +233,11 @@ async def _off(hand: _Hand) -> int:
 
     done = await let_go(hand.api, hand.record, hand.namespace)
     if hand.output == "json":
-        click.echo(json.dumps(_let_go_as_json(hand, done), indent=2))
+        tell(json.dumps(_let_go_as_json(hand, done), indent=2))
     for where, error in done.cluster_errors:
-        click.echo(f"luff: the lever in {where} could NOT be put off in the cluster: {error.message}", err=True)
+        tell(f"luff: the lever in {where} could NOT be put off in the cluster: {error.message}", err=True)
     if done.store_error is not None:
-        click.echo(f"luff: it could NOT be put off in the store: {done.store_error}", err=True)
+        tell(f"luff: it could NOT be put off in the store: {done.store_error}", err=True)
     if not done.is_off:
         left = [f"the cluster ({where})" for where, _ in done.cluster_errors] + ["the store"] * bool(done.store_error)
         raise LuffError(
@@ -244,9 +245,7 @@ async def _off(hand: _Hand) -> int:
             next_step=f"see `luff lever status{hand.again}`, and run `luff lever off{hand.again}` again",
         )
     if hand.voice.level >= 0:
-        click.echo(
-            f"the lever {hand.scope} is off" if done.was_on else f"the lever {hand.scope} was off already", err=True
-        )
+        tell(f"the lever {hand.scope} is off" if done.was_on else f"the lever {hand.scope} was off already", err=True)
     await _say_what_is_still_on(hand)
     return 0
 
@@ -266,9 +265,9 @@ async def _say_what_is_still_on(hand: _Hand) -> None:
     """A namespace's lever is off; the one over all may be on, and the other way round."""
     found, errors = await _both_halves(hand)
     for each in found:
-        click.echo(f"runs are still refused: {each}; next: {each.refusal().next_step}", err=True)
+        tell(f"runs are still refused: {each}; next: {each.refusal().next_step}", err=True)
     for error in errors:
-        click.echo(f"whether another lever is on cannot be told: {error.message}", err=True)
+        tell(f"whether another lever is on cannot be told: {error.message}", err=True)
 
 
 async def _both_halves(hand: _Hand) -> tuple[list[LeverPulled], list[LuffError]]:
@@ -298,7 +297,7 @@ async def _every_namespace(hand: _Hand) -> set[str]:
     try:
         return {str(each["metadata"]["name"]) for each in await hand.api.list(Kind.NAMESPACE, None)}
     except MeshError:
-        click.echo(
+        tell(
             "namespaces cannot be listed, so of the cluster's levers only the one for all of them is shown; name one with -n",
             err=True,
         )
@@ -309,12 +308,12 @@ async def _status(hand: _Hand) -> int:
     pulled, errors = await _both_halves(hand)
     if hand.output == "json":
         rows = [asdict(each) for each in pulled]
-        click.echo(json.dumps({"levers": rows, "errors": [error.message for error in errors]}, indent=2))
+        tell(json.dumps({"levers": rows, "errors": [error.message for error in errors]}, indent=2))
     else:
         for each in pulled:
-            click.echo(str(each))
+            tell(str(each))
     for error in errors:
-        click.echo(f"luff: one half of the lever cannot be read: {error}", err=True)
+        tell(f"luff: one half of the lever cannot be read: {error}", err=True)
     if not pulled and not errors and hand.output == "table" and hand.voice.level >= 0:
-        click.echo("every lever is off", err=True)
+        tell("every lever is off", err=True)
     return 1 if pulled else 5 if errors else 0

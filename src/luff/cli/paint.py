@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from rich.console import Console
 
-from luff.cli import silence
+from luff.cli import mute
 from luff.cli.options import Voice
 from luff.outcome import Outcome
 from luff.report.console import console
@@ -22,7 +22,7 @@ class _Console(Console):
     def on_broken_pipe(self) -> None:
         """Go quiet."""
         self.quiet = True
-        silence(self.file)
+        mute(self.file)
 
 
 def console_for(voice: Voice, *, stderr: bool = False) -> Console:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from luff.cli import tell
 from luff.cli.options import MeshOptions, Voice, consent, mesh_options, option, voice_options
 from luff.errors import RestoreNotVerified, UsageError
 
@@ -71,30 +72,30 @@ def restore(
         clock = SystemClock()
         found, doubtful = await find_patiently(api, namespaces, clock=clock)
         for suspect in doubtful:
-            click.echo(str(suspect), err=True)
+            tell(str(suspect), err=True)
         chosen = _chosen(found, run, expired=expired, everything=everything)
         for each in found:
             if each not in chosen and each.state in _WHY_LEFT:
                 why = _WHY_LEFT[each.state].format(each.holder)
-                click.echo(f"{each.ref}: run {each.run or 'unknown'} {why}", err=True)
+                tell(f"{each.ref}: run {each.run or 'unknown'} {why}", err=True)
         if run is not None and not chosen:
-            click.echo(f"nothing of run {run} is in the mesh", err=True)
+            tell(f"nothing of run {run} is in the mesh", err=True)
         if dry_run:
             if output == "json":
-                click.echo(_as_json(chosen, None))
+                tell(_as_json(chosen, None))
             for each in chosen if output == "table" else ():
-                click.echo(f"would remove {', '.join(each.names)} from {each.ref}")
+                tell(f"would remove {', '.join(each.names)} from {each.ref}")
             return 0
         results = await put_back(api, chosen, clock=clock, patience_s=PATIENCE_S)
         if output == "json":
-            click.echo(_as_json(chosen, results))
+            tell(_as_json(chosen, results))
         failed = []
         for each, result in zip(chosen, results, strict=True):
             if isinstance(result, BaseException):
                 failed.append(each)
-                click.echo(f"{each.ref}: NOT restored: {result}", err=True)
+                tell(f"{each.ref}: NOT restored: {result}", err=True)
             elif output == "table":
-                click.echo(f"{each.ref}: removed {len(result.removed)} route(s) of run {each.run}, verified")
+                tell(f"{each.ref}: removed {len(result.removed)} route(s) of run {each.run}, verified")
         if failed:
             commands = dict.fromkeys(f"`{restore_command(api, each.ref, each.run)}`" for each in failed)
             raise RestoreNotVerified(
@@ -102,7 +103,7 @@ def restore(
                 next_step=f"run {' and '.join(commands)} with credentials that may patch VirtualServices",
             )
         if not chosen and output == "table" and voice.level >= 0:
-            click.echo("nothing to restore", err=True)
+            tell("nothing to restore", err=True)
         return 0
 
     try:

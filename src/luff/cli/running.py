@@ -28,7 +28,7 @@ from typing import Any
 
 import click
 
-from luff.cli import silence
+from luff.cli import mute
 from luff.cli.mesh_choice import Chosen, chosen_mesh
 from luff.cli.options import MeshOptions, Voice
 from luff.cli.paint import console_for
@@ -285,7 +285,7 @@ class Crew:
             self.each(outcome)
         except (OSError, ValueError):
             # Who read it has left, as `head` does. The runs go on, and the exit code is theirs.
-            silence(sys.stdout)
+            mute(sys.stdout)
         if self.settings.fail_fast and not self.settings.passes(outcome):
             self.enough = True
 

@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime
 
 import click
 
-from luff.cli import silence
+from luff.cli import mute
 from luff.cli.files import expanded, overrides_of, read_documents
 from luff.cli.notify import channels_of
 from luff.cli.paint import print_outcomes
@@ -92,7 +92,7 @@ class Session:
             self._write(decision, done)
         except BrokenPipeError:
             # Who read what `--github` prints has left.
-            silence(sys.stdout)
+            mute(sys.stdout)
         except Exception as error:  # a report that could not be written hides neither a fault that may be live, nor a signal or a failure
             if SEVERITY.index(decision.exit_code) > SEVERITY.index(LuffError.exit_code):
                 raise

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from luff.cli import tell
 from luff.cli.options import MeshOptions, Voice, consent, mesh_options, option, voice_options
 from luff.cli.restore import check_run, who_am_i
 from luff.errors import LuffError, MeshError, NothingSelected, RestoreNotVerified, UsageError
@@ -61,12 +62,12 @@ async def _stop(api: Mesh, run: str | None, *, namespace: str | None, output: st
     if not stopped and run is not None:
         raise NothingSelected(f"no run {run} is in the mesh", next_step="`luff status` lists what is")
     if output == "json":
-        click.echo(json.dumps({"stopped": stopped, "restored": True}))
+        tell(json.dumps({"stopped": stopped, "restored": True}))
     elif stopped:
         # It may have come to its own end just before it could hear of this.
-        click.echo("ended; every route is back")
+        tell("ended; every route is back")
     else:
-        click.echo("nothing is injected", err=True)
+        tell("nothing is injected", err=True)
     return 0
 
 
@@ -115,7 +116,7 @@ async def _stop_runs(
     held = await holding()
     for ref, its_run in held:
         if await ask_to_stop(api, ref, who=who_am_i()) and voice.level >= 0:
-            click.echo(f"asked run {its_run} on {ref} to stop", err=True)
+            tell(f"asked run {its_run} on {ref} to stop", err=True)
     until_s = clock.monotonic_s() + ASK_FIRST_S
     waiting = held
     while waiting and clock.monotonic_s() < until_s:
