@@ -17,9 +17,11 @@ from luff.evidence import Sighting
 from luff.evidence.lab_proxies import LabProxies
 from luff.mesh_state import MeshState, Service
 from luff.model import Abort, Fault, Target
+from luff.names import Stamp
 from luff.patches import apply
-from luff.routes import Injection, inject, select
+from luff.routes import Injection, inject
 from luff.scope import Scope
+from luff.selection import select
 from luff.settle import await_live
 from luff.translate import sidecar_routes
 from luff.words import Object
@@ -43,15 +45,9 @@ def _injection(*objects: Object) -> Injection:
     """Return what puts twins for stock into the last of *objects*, of which the others may delegate to it."""
     leaf, target = objects[-1], Target(host="stock")
     return inject(
-        leaf,
-        select(leaf, target, namespace="shop"),
-        run="0123456789abcdef",
-        created_s=1_800_000_000,
-        expires_s=1_800_000_600,
-        scope=SCOPE,
-        fault=Fault(abort=Abort(http=503)),
-        target=target,
-        roots=root_routes(leaf, objects),
+        select(leaf, target, namespace="shop", roots=root_routes(leaf, objects)),
+        Stamp("0123456789abcdef", SCOPE, created_s=1_800_000_000, expires_s=1_800_000_600),
+        Fault(abort=Abort(http=503)),
     )
 
 
