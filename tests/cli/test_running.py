@@ -17,7 +17,7 @@ import pytest
 
 from luff.cli.options import MeshOptions, Voice
 from luff.cli.places import keep_traceback
-from luff.cli.running import Crew, Done, RunSettings, in_event_loop, may_have_lost_the_race
+from luff.cli.running import Crew, Done, RunSettings, may_have_lost_the_race
 from luff.clock import SystemClock
 from luff.errors import UsageError
 from luff.evidence.response_header import ResponseHeader
@@ -27,6 +27,7 @@ from luff.outcome import MeshIdentity, Outcome
 from luff.parse import parse_documents
 from luff.run import World
 from luff.testing import Cluster, MemoryJournal, NoWatcher, SimMesh
+from luff.traffic import loop
 from luff.words import Verdict
 from tests.factories import aborted, errored, stranded, valid
 
@@ -295,7 +296,7 @@ def test_no_search_for_garbage_in_mid_run_goes_through_what_was_there_before() -
         left.append(len(gc.get_objects()))
 
     try:
-        in_event_loop(work())
+        loop.run(work())
     finally:
         gc.unfreeze()
 

@@ -15,16 +15,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import secrets
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
 
 import click
 
@@ -52,10 +50,11 @@ from luff.samples import Samples
 from luff.store import Store
 from luff.suite import next_up
 from luff.tidings import RunTidings
+from luff.traffic import loop
 from luff.units import show_duration
 from luff.verdicts import Situation, ended_early, second_try, worth_another_try
 
-__all__ = ["Crew", "Done", "RunSettings", "in_event_loop", "may_have_lost_the_race", "run_all"]
+__all__ = ["Crew", "Done", "RunSettings", "may_have_lost_the_race", "run_all"]
 
 WAIT_LOOK_EVERY_S = 1.0
 """How often ``--wait-for`` looks whether the object is free."""
@@ -119,7 +118,7 @@ def run_all(
     began_s, done = time.monotonic(), Done()
     try:
         with chosen_mesh(settings.mesh, documents) as chosen, Store.open(settings.store) as store:
-            in_event_loop(_run_all(experiments, chosen, store, settings, done, each=each, began_s=began_s))
+            loop.run(_run_all(experiments, chosen, store, settings, done, each=each, began_s=began_s))
     except Exception as error:  # the outermost place of a command's runs: their outcomes must not be lost over it
         if not done.outcomes:
             raise
@@ -139,18 +138,6 @@ def _kept(error: Exception) -> str:
     """Keep the trace of a mistake of ours; returns what to say of it."""
     kept = keep_traceback("".join(traceback.format_exception(error)))
     return f"luff made a mistake: {type(error).__name__}: {error}; the traceback is in {kept}"
-
-
-def in_event_loop(work: Coroutine[Any, Any, None]) -> None:
-    """Do *work* in an event loop of its own, the fastest that there is."""
-    # What is there by now stays for good; to look through it in mid-run would hold up a restore, and the traffic.
-    gc.freeze()
-    try:
-        import uvloop
-    except ImportError:
-        asyncio.run(work)
-    else:
-        uvloop.run(work)
 
 
 async def _run_all(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -76,6 +76,7 @@ def serve(
     from luff.cli.mesh_choice import chosen_mesh
     from luff.notify import Channels
     from luff.store import Store
+    from luff.traffic import loop
 
     channels = Channels() if notify is None else channels_of(notify, [definitions])
     host, port = _address(listen)
@@ -90,7 +91,7 @@ def serve(
             for warning in game_days.warnings:
                 click.echo(f"warning: {warning}", err=True)
         with chosen_mesh(mesh, game_days.documents) as chosen:
-            return _event_loop(
+            return loop.run(
                 _serve(
                     definitions,
                     game_days,
@@ -104,14 +105,6 @@ def serve(
                     accepted=accept_inert_leftover,
                 )
             )
-
-
-def _event_loop(work: Coroutine[Any, Any, int]) -> int:
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.run(work)
-    return uvloop.run(work)
 
 
 async def _serve(
