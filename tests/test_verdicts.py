@@ -654,6 +654,12 @@ def test_a_generator_that_ran_late_says_what_would_have_worked() -> None:
     assert found.next.do.startswith("set traffic.rate to 20/s, ")
 
 
+def test_a_generator_that_was_on_time_and_broke_says_what_broke() -> None:
+    lost = Generator(late_p99_ms=0.4, healthy=False, trouble="a process of luff's that was sending ended with -9")
+    found = replace(_good(), generator=lost).judged()
+    assert (found.reason, found.explanation) == ("generator_saturated", lost.trouble)
+
+
 def test_an_undecided_check_says_why() -> None:
     found = _good(LATENCY, {**LATENCY, "quantile": 0.999}).judged()
     assert found.explanation == (

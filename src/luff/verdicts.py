@@ -413,6 +413,8 @@ def _explain(facts: _Facts, verdict: Verdict, reason: str | None, rule: str, see
         if late_ms is not None and late_ms > facts.late_most_s * 1000:
             most = show_duration(facts.late_most_s)
             return f"{rule}: one request in a hundred left {show_duration(late_ms / 1000)} after its time or later, and these checks bear {most}"
+        if facts.generator.trouble is not None:
+            return facts.generator.trouble
     if verdict is Verdict.FAILED and reason is None:
         said = [c.explanation for c in facts.checks if c.verdict is Verdict.FAILED]
         return "; ".join([*said[:2], *([seen.sentence()] if seen else [])])
