@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from typing import Any
 
 import httpx
@@ -125,6 +126,15 @@ def test_each_distinct_answer_has_a_bit() -> None:
     assert observe(200, {}, b"a") == 0b101
     assert observe(404, {}, b"") == 0b010
     assert observe(500, {}, b"b") == 0
+
+
+def test_another_process_observes_the_same() -> None:
+    observe = observer(_experiment({"status": ["200"]}, {"json": {"path": "$.a", "equals": 1}}))
+
+    elsewhere = pickle.loads(pickle.dumps(observe))
+
+    for status, body in ((200, b""), (404, b'{"a": 1}'), (200, b'{"a": 1}')):
+        assert elsewhere(status, {}, body) == observe(status, {}, body)
 
 
 @settings(max_examples=100, deadline=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Callable
 from itertools import pairwise
@@ -184,3 +185,13 @@ def test_another_header_can_be_named() -> None:
 def test_what_is_no_scope_is_refused(secret: str, decoy: str, carriers: tuple[Carrier, ...]) -> None:
     with pytest.raises(ValueError):
         Scope(secret, decoy, carriers=carriers)
+
+
+@LAW
+@given(scope=_scopes(), number=NUMBERS)
+def test_another_process_of_luff_is_given_the_same_scope(scope: Scope, number: int) -> None:
+    given_scope = pickle.loads(pickle.dumps(scope))
+
+    assert given_scope == scope
+    assert given_scope.headers(number) == scope.headers(number)
+    assert given_scope.control_headers(number) == scope.control_headers(number)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from luff.jsonpath import compile as compile_path
@@ -37,16 +38,15 @@ def answers_of(experiment: Experiment) -> tuple[Answer, ...]:
 
 
 def observer(experiment: Experiment) -> Callable[[int, Mapping[str, str], bytes], int]:
-    """Return the function that turns a response into bits."""
-    answers = answers_of(experiment)
+    """Return the function that turns a response into bits. It can be pickled."""
+    return partial(_observe, answers_of(experiment))
 
-    def observe(status: int, headers: Mapping[str, str], body: bytes) -> int:
-        bits = 0
-        for index, answer in enumerate(answers):
-            bits |= holds(answer, status, headers, body) << index
-        return bits
 
-    return observe
+def _observe(answers: tuple[Answer, ...], status: int, headers: Mapping[str, str], body: bytes) -> int:
+    bits = 0
+    for index, answer in enumerate(answers):
+        bits |= holds(answer, status, headers, body) << index
+    return bits
 
 
 def holds(answer: Answer, status: int, headers: Mapping[str, str], body: bytes) -> bool:

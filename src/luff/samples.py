@@ -56,6 +56,8 @@ class Failure(IntEnum):
     """The run ended first: what was in flight is not judged."""
     BUG = 19
     """luff itself made a mistake; the run ends with it."""
+    WORKER = 20
+    """The process of luff's that was to send it, or had sent it, ended too soon."""
 
     @property
     def ours(self) -> bool:
@@ -80,6 +82,7 @@ _WORDS = {
     Failure.RESOLVE: "had a host name that has no address on this machine",
     Failure.CUT: "was under way when the run ended",
     Failure.BUG: "met a mistake in luff",
+    Failure.WORKER: "was with a process of luff's that ended too soon",
 }
 
 

@@ -19,6 +19,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from luff.words import Carrier, Object
 
@@ -105,6 +106,10 @@ class Scope:
         key = self.key or hashlib.sha256(f"{self.secret}{self.decoy}trace ids".encode()).digest()
         object.__setattr__(self, "_fault", _Traces(self.secret, key, b"fault"))
         object.__setattr__(self, "_control", _Traces(self.decoy, key, b"control"))
+
+    def __reduce__(self) -> tuple[type[Scope], tuple[Any, ...]]:
+        """Return what makes the same scope in another process: to be said over a pipe, never to be stored."""
+        return Scope, (self.secret, self.decoy, self.header, self.carriers, self.key)
 
     @property
     def digest(self) -> str:
