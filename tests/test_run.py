@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,8 @@ class Setting:
         self.clock = SimClock()
         self.answer: Callable[[httpx.Request], httpx.Response] = self._faulted
         self.transport = _Transport(lambda request: self.answer(request))
+        self.outside: dict[str, Any] = {}
+        self.time = virtual_time
         [self.experiment] = parse_documents([("e.yaml", text.replace("WARMUP", warmup))]).experiments
 
     def _faulted(self, request: httpx.Request) -> httpx.Response:
@@ -140,6 +142,7 @@ class Setting:
                 keep_traceback=keep,
                 levers=self.levers,
             )
+            world = replace(world, **self.outside)
             stops: list[Callable[[RunAborted], None]] = []
             task = asyncio.create_task(
                 run_experiment(
@@ -152,7 +155,7 @@ class Setting:
             outcome, _ = await task
             return outcome
 
-        with virtual_time() as play:
+        with self.time() as play:
             found = play(story())
         assert isinstance(found, Outcome)
         return valid(found)

@@ -176,17 +176,19 @@ class Generator(_Part):
     """
     This is how well luff itself kept time.
 
-    *lag* is its event loop's, *cpu* the share of one core that its busiest
-    process used; *own_failures* requests failed on this machine, and
-    *repeated* were sent twice (an idle connection closed as it was used): none
-    of those is judged. *trouble* says why the samples cannot be believed, and
-    *sustainable_hz* the rate per arm that would have worked, where it can be told.
+    So many *processes* sent. *lag* is the event loop's of the worst of them,
+    *cpu* the cores that all of luff's used meanwhile; *own_failures* requests
+    failed on this machine, and *repeated* were sent twice (an idle connection
+    closed as it was used): none of those is judged. *trouble* says why the
+    samples cannot be believed, and *sustainable_hz* the rate per arm that would
+    have worked, where it can be told.
     """
 
     late_p99_ms: float | None = None
     lag_p99_ms: float | None = None
     lag_max_ms: float | None = None
     cpu: float | None = None
+    processes: int = 1
     own_failures: int = 0
     repeated: int = 0
     trouble: str | None = None

@@ -38,7 +38,7 @@ from luff.outcome import (
 )
 from luff.plan import Plan
 from luff.routes import foreign_changes
-from luff.samples import Evidence, Failure, Samples
+from luff.samples import PENDING, Evidence, Failure, Samples
 from luff.settle import Settled
 from luff.stats import quantile
 from luff.verdicts import Judgement
@@ -209,7 +209,8 @@ class Record:
         sent = judged = errors = 0
         latencies_ms: list[float] = []
         for number in samples.rows(arm=arm, phase=Part.FAULT):
-            sent += 1
+            # What was handed over ahead of its time, and called back before it, was never sent.
+            sent += samples.failure[number] != Failure.CUT or samples.sent_ns[number] != PENDING
             if not samples.judged(number):
                 continue
             judged += 1

@@ -56,7 +56,7 @@ from luff.samples import Samples
 from luff.scope import Scope
 from luff.settle import Settled, await_gone, await_live
 from luff.tallies import Judge
-from luff.traffic import Driver, Transport, check_capacity
+from luff.traffic import Driver, Spread
 from luff.tripwires import check_tripwires
 from luff.underway import POLL_EVERY_S, Options, Progress, Run, Stopper, World
 from luff.verdicts import Judgement, control_errors_most, ended_early, judge
@@ -286,12 +286,13 @@ def _locked(run: Run, plan: Plan) -> AbstractAsyncContextManager[None]:
 
 @asynccontextmanager
 async def _traffic(run: Run, plan: Plan) -> AsyncIterator[Driver]:
+    spread = await run.world.spread(plan)
+    if spread is not None:
+        run.step("traffic", f"{spread.processes} processes send it")
     async with AsyncExitStack() as ending:
         transport = run.world.transport(run.experiment)
         ending.push_async_callback(transport.aclose)
-        if isinstance(transport, Transport):
-            await check_capacity(run.experiment.spec.traffic, rate_hz=plan.rate_hz, timeout_s=plan.timeout_s)
-        driver = _driver(run, plan, transport)
+        driver = _driver(run, plan, transport, spread)
         run.source = run.world.source(plan, run.world.clock.monotonic_s() - driver.now_ns() / 1e9)
         ending.push_async_callback(run.source.close)
         run.record.evidence = run.source.evidence
@@ -301,7 +302,7 @@ async def _traffic(run: Run, plan: Plan) -> AsyncIterator[Driver]:
         yield driver
 
 
-def _driver(run: Run, plan: Plan, transport: httpx.AsyncBaseTransport) -> Driver:
+def _driver(run: Run, plan: Plan, transport: httpx.AsyncBaseTransport, spread: Spread | None) -> Driver:
     return Driver(
         run.experiment.spec.traffic.revealed(os.environ),
         plan.stamp.scope,
@@ -312,6 +313,7 @@ def _driver(run: Run, plan: Plan, transport: httpx.AsyncBaseTransport) -> Driver
         observe=observer(run.experiment),
         late_most_s=late_most_s(plan.checks),
         clock=run.world.clock,
+        spread=spread,
     )
 
 

@@ -27,7 +27,7 @@ from luff.outcome import Context, MeshIdentity
 from luff.plan import Plan
 from luff.record import Record
 from luff.tallies import Judge
-from luff.traffic import Driver
+from luff.traffic import Driver, Spread
 from luff.verdicts import Situation
 from luff.words import Object
 
@@ -42,6 +42,10 @@ _log = logging.getLogger("luff.run")
 def _to_the_log(trace: str) -> str:
     _log.error("luff made a mistake:\n%s", trace)
     return "luff's log"
+
+
+async def _alone(_plan: Plan) -> None:
+    """Let this process send everything."""
 
 
 class Progress(Protocol):
@@ -60,7 +64,8 @@ class World:
     This is everything outside that a run needs, chosen by whoever starts it.
 
     *source* makes the evidence source for a plan and the samples' zero on the
-    monotonic clock; *transport* the way out; *plane* is ``None`` where proxies
+    monotonic clock; *transport* the way out, and *spread* who else is to send
+    over it, ``None`` where this process does alone; *plane* is ``None`` where proxies
     cannot be seen; *probes* makes one of requests over that way out, where those can see; *watcher_died* comes back when nobody guards any more;
     *begin* is told of a run that is about to touch something; *keep_traceback*
     keeps the trace of a mistake of luff's own and says where; *levers* is the
@@ -76,6 +81,7 @@ class World:
     transport: Callable[[Experiment], httpx.AsyncBaseTransport]
     source: Callable[[Plan, float], Source]
     plane: DataPlane | None
+    spread: Callable[[Plan], Awaitable[Spread | None]] = _alone
     probes: Callable[[Plan, httpx.AsyncBaseTransport], DataPlane | None] = lambda _plan, _transport: None
     begin: Callable[[Record], Awaitable[None]] | None = None
     keep_traceback: Callable[[str], str] = _to_the_log

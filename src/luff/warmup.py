@@ -33,7 +33,7 @@ async def warm_up(run: Run, plan: Plan, driver: Driver) -> bool:
     """
     Drive both arms without a fault, and return whether all is well enough for one.
 
-    Raises `PlanRefused` when requests reach no service at all.
+    Raises `PlanRefused` when requests reach no service at all, or nobody is left to send them.
     """
     traffic, samples = run.experiment.spec.traffic, run.record.samples
     run.step("warm-up")
@@ -45,6 +45,12 @@ async def warm_up(run: Run, plan: Plan, driver: Driver) -> bool:
     if sum(1 for _ in samples.rows(arm=Arm.CONTROL)) < CONTROL_LEAST:
         await driver.drive(_a_few(len(traffic.requests), plan.rate_hz), phase=Part.WARMUP)
         await driver.drain(within_s=plan.timeout_s)
+    if driver.lost is not None:
+        raise PlanRefused(
+            "traffic_process_failed",
+            f"{driver.lost}, before there was a fault",
+            next_step="see what ended it (memory, an operator), and run it again",
+        )
     run.situation.control_unhealthy = check_health(
         samples,
         urls=[request.url for request in traffic.requests],

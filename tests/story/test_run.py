@@ -113,8 +113,9 @@ def test_plan_shows_what_a_run_would_do_and_touches_nothing(shell: Shell, quick:
     assert "<redacted>" in done.out
     assert "no-stars" in done.out
     assert "tolerates" in done.out
+    assert "\nsent by  one process\n" in done.out
     assert shell.virtual_service("ratings") == before
-    assert json.loads(shell.luff("plan", "--lab", quick, "-o", "json").out)
+    assert json.loads(shell.luff("plan", "--lab", quick, "-o", "json").out)["traffic"]["processes"] == 1
 
 
 @pytest.mark.parametrize("signal_number", [2, 15])

@@ -12,7 +12,8 @@ from luff.errors import PlanRefused
 from luff.traffic.capacity import KEPT_FILES, SURE_HZ, Demand, Machine, share
 from luff.units import parse_rate_hz
 
-USUAL = Machine(files=1_048_576, ports=28_232, cores=2, core_hz=8_000)
+SMALL = Machine(files=1_048_576, ports=28_232, cores=2, core_hz=8_000)
+USUAL = Machine(files=1_048_576, ports=28_232, cores=4, core_hz=8_000)
 
 
 @pytest.mark.parametrize(
@@ -22,8 +23,11 @@ USUAL = Machine(files=1_048_576, ports=28_232, cores=2, core_hz=8_000)
         (2_000, 10, USUAL, 1),
         (2_001, 10, USUAL, 2),
         (4_000, 5, USUAL, 2),
+        (6_000, 3, USUAL, 3),
+        # A second process would only have the core of the one that tells it what is due.
+        (2_000, 10, SMALL, 1),
         # Little's law: 100/s for 31 s are 3,100 at once, for which one process has no files here.
-        (100, 30, Machine(files=1024, ports=28_232, cores=2), 4),
+        (100, 30, Machine(files=1024, ports=28_232, cores=5), 4),
         (20, 10, Machine(files=1024, ports=28_232, cores=2), 1),
         # No trial is needed for little, and none of it is believed to be worse than that.
         (SURE_HZ / 2, 10, Machine(files=65_536, ports=28_232, cores=1, core_hz=10.0), 1),
@@ -39,9 +43,14 @@ def test_a_load_is_shared_among_as_many_processes_as_it_needs(
     ("rate_hz", "timeout_s", "machine", "rule", "message", "next_step"),
     [
         (
-            5_000, 2, USUAL, "rate_over_machine",
-            "5000/s on each of two arms is 10000/s, and 2 cores of this machine can send 8000/s in time",
-            "lower traffic.rate to 4000/s, or use a larger machine",
+            5_000, 2, SMALL, "rate_over_machine",
+            "5000/s on each of two arms is 10000/s, and one core of this machine can send 4000/s in time",
+            "lower traffic.rate to 2000/s, or use a larger machine",
+        ),
+        (
+            7_000, 2, USUAL, "rate_over_machine",
+            "7000/s on each of two arms is 14000/s, and 3 cores of this machine can send 12000/s in time",
+            "lower traffic.rate to 6000/s, or use a larger machine",
         ),
         (
             1_000, 30, USUAL, "in_flight_over_machine",
@@ -49,7 +58,7 @@ def test_a_load_is_shared_among_as_many_processes_as_it_needs(
             "lower traffic.rate to 910/s, or traffic.timeout to 27 s, or widen net.ipv4.ip_local_port_range",
         ),
         (
-            200, 30, Machine(files=256, ports=28_232, cores=2), "in_flight_over_machine",
+            200, 30, Machine(files=256, ports=28_232, cores=64), "in_flight_over_machine",
             "200/s for up to 30 s each is 6 200 requests at once, and this machine has 2 048 open files",
             "lower traffic.rate to 66/s, or traffic.timeout to 9 s, or raise the limit (ulimit -n)",
         ),
@@ -82,6 +91,7 @@ def test_what_is_let_through_fits_and_what_is_advised_is_let_through(
                 return
             demand = Demand(parse_rate_hz(advised[1]), timeout_s)
             continue
+        assert processes <= max(1, cores - 1)
         assert demand.in_flight <= processes * (files - KEPT_FILES)
         assert demand.in_flight <= ports
         assert demand.both_hz <= processes * max(SURE_HZ, core_hz)

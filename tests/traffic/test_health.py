@@ -115,6 +115,47 @@ def test_what_is_cut_at_the_end_is_no_trouble() -> None:
     assert _examined(_joined(_samples(10), _samples(10, failure=Failure.CUT))).healthy
 
 
+def test_of_several_processes_the_worst_event_loop_counts_and_the_cpu_of_all() -> None:
+    ours = _pulse(busy_s=2.0, lags_s=[0.5] * 400)
+    others = [_pulse(busy_s=3.0), _pulse(busy_s=4.0, lags_s=[0.0001] * 400 + [0.015])]
+
+    health = examine(_samples(100), ours, late_most_s=0.02, senders=others)
+
+    assert (health.processes, health.busiest_ratio) == (2, 0.4)
+    assert health.cpu_ratio == pytest.approx(0.9)
+    # Ours only hands over, ahead of time.
+    assert (health.lag_max_s, health.stalled_ratio, health.trouble) == (0.015, 0.0, None)
+
+
+def test_the_stall_of_one_of_several_is_ours_and_the_rate_is_by_the_busiest() -> None:
+    stalled = examine(
+        _samples(100), _pulse(), late_most_s=0.02, senders=[_pulse(), _pulse(lags_s=[0.0001] * 400 + [0.3])]
+    )
+    late = examine(_samples(20_000, late_ms=300), _pulse(), late_most_s=0.02, senders=[_pulse(), _pulse(busy_s=10.0)])
+
+    assert stalled.stalled_ratio == pytest.approx(0.03)
+    assert not stalled.healthy
+    assert late.sustainable_hz == 700
+    assert late.trouble is not None
+    assert "its busiest process used 100% of a core" in late.trouble
+
+
+def test_what_was_lost_is_said_before_anything_else_and_names_no_rate() -> None:
+    lost = "a process of luff's that was sending ended with -9"
+
+    health = examine(_samples(20_000, late_ms=300), _pulse(busy_s=10.0), late_most_s=0.02, lost=lost)
+
+    assert (health.trouble, health.sustainable_hz) == (lost, None)
+
+
+def test_a_pulse_that_was_taken_elsewhere_adds_up() -> None:
+    pulse = _pulse(lags_s=[0.1])
+
+    pulse.add(_pulse(wall_s=2.0, busy_s=0.5, lags_s=[0.2, 0.3]).packed())
+
+    assert (pulse.wall_s, pulse.busy_s, list(pulse.lags_s)) == (12.0, 1.5, [0.1, 0.2, 0.3])
+
+
 def test_an_outcome_shows_all_of_it() -> None:
     summary = _examined(_samples(20_000, late_ms=300), _pulse(busy_s=10.0, lags_s=[0.001, 0.25])).summary()
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
+from pathlib import Path
 
 import pytest
 
 from luff.errors import PlanRefused
 from luff.model import Request, Stage, Traffic
-from luff.traffic import check_capacity
+from luff.traffic import processes_for
 from luff.traffic.capacity import SURE_HZ, Demand
-from luff.traffic.machine import look_at_machine
+from luff.traffic.machine import cores_of, look_at_machine
 
 ONE = (Request(url="http://shop/"),)
 
@@ -41,11 +43,16 @@ def test_the_limit_on_files_is_raised_where_it_may_be() -> None:
     assert raised.files == hard
 
 
-def test_a_rate_that_no_machine_keeps_is_refused_before_anything_is_sent() -> None:
+def test_a_rate_that_no_core_keeps_is_refused_before_anything_is_sent() -> None:
     traffic = Traffic(requests=ONE, stages=(Stage(for_s=1.0, rate_hz=50_000.0),))
 
-    with pytest.raises(PlanRefused) as refused:
-        asyncio.run(check_capacity(traffic, rate_hz=25_000.0, timeout_s=0.1))
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        with pytest.raises(PlanRefused) as refused:
+            asyncio.run(processes_for(traffic, rate_hz=25_000.0, timeout_s=0.1))
+    finally:
+        os.sched_setaffinity(0, cores)
 
     assert refused.value.rule == "rate_over_machine"
     assert refused.value.message.startswith(
@@ -55,4 +62,23 @@ def test_a_rate_that_no_machine_keeps_is_refused_before_anything_is_sent() -> No
 
 
 def test_what_is_asked_usually_is_let_through() -> None:
-    asyncio.run(check_capacity(Traffic(requests=ONE), rate_hz=20.0, timeout_s=11.0))
+    assert asyncio.run(processes_for(Traffic(requests=ONE), rate_hz=20.0, timeout_s=11.0)) == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "cores"),
+    [
+        ("max 100000", None),
+        ("400000 100000", 4),
+        ("250000 100000", 2),
+        ("50000 100000", 1),
+        ("", None),
+        ("1 0", None),
+    ],
+)
+def test_a_container_has_the_whole_cores_of_its_quota(said: str, cores: int | None, tmp_path: Path) -> None:
+    quota = tmp_path / "cpu.max"
+    quota.write_text(said)
+
+    assert cores_of(quota) == cores
+    assert cores_of(tmp_path / "none") is None

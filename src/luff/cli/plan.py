@@ -98,6 +98,7 @@ def _as_text(plan: Plan) -> str:
         *(redact(line) for line in difference(plan.virtual_service, injection)),
         "",
         _traffic_line(plan),
+        f"sent by  {_senders(plan)[1]}",
         f"held     at most {plan.held:.0f} requests in the caller at once",
         f"ttl      {show_duration(plan.experiment.spec.restore.ttl_s)}: after that anybody may remove the twins",
         "",
@@ -141,6 +142,19 @@ def _traffic_line(plan: Plan) -> str:
     )
 
 
+def _senders(plan: Plan) -> tuple[int | None, str]:
+    """Return how many processes of this machine a run would send from, ``None`` where it would be refused, and that in words."""
+    from luff.errors import PlanRefused
+    from luff.traffic import loop, processes_for
+
+    traffic = plan.experiment.spec.traffic
+    try:
+        count = loop.run(processes_for(traffic, rate_hz=plan.rate_hz, timeout_s=plan.timeout_s))
+    except PlanRefused as refused:
+        return None, f"nobody here, so a run would be refused: {refused.message}; {refused.next_step}"
+    return count, "one process" if count == 1 else f"{count} processes"
+
+
 def _method(check: PlannedCheck) -> str:
     if check.method in ("comparison", "windows"):
         return check.method
@@ -161,7 +175,12 @@ def _as_document(plan: Plan) -> dict[str, Any]:
             "edge": {"caller": plan.caller, "dependency": plan.dependency},
             "twins": list(injection.twins),
             "operations": [dict(operation) for operation in injection.operations],
-            "traffic": {"rate_per_arm_hz": plan.rate_hz, "timeout_s": plan.timeout_s, "held_most": plan.held},
+            "traffic": {
+                "rate_per_arm_hz": plan.rate_hz,
+                "timeout_s": plan.timeout_s,
+                "held_most": plan.held,
+                "processes": _senders(plan)[0],
+            },
             "checks": [
                 {
                     "id": c.id,

@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import ssl
 import subprocess
 import time
 from collections.abc import AsyncIterator
@@ -15,7 +14,6 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 
@@ -48,7 +46,7 @@ from luff.run import World
 from luff.samples import Evidence
 from luff.scope import FLAGS_HEADER
 from luff.store import Beginning, Store
-from luff.traffic import Address, TrafficError, Transport
+from luff.traffic import Spread, TrafficError, Way, processes_for
 from luff.traffic.templates import Template
 from luff.withdraw import PATIENCE_S
 
@@ -80,7 +78,8 @@ async def open_world(chosen: Chosen, store: Store) -> AsyncIterator[World]:
             watcher=guard,
             watcher_died=guard.died,
             clock=SystemClock(),
-            transport=lambda experiment: _transport(experiment, chosen.lab),
+            transport=lambda experiment: _way(experiment, chosen.lab)(),
+            spread=lambda plan: _spread(plan, chosen.lab),
             source=lambda plan, zero_s: _source(plan, zero_s, chosen.lab, mesh),
             plane=plane,
             probes=_probes,
@@ -196,38 +195,16 @@ def _reader(source: str, proof: Proof, plan: Plan, mesh: KubernetesMesh) -> Read
     return None
 
 
-def _transport(experiment: Experiment, lab: LabState | None) -> httpx.AsyncBaseTransport:
+def _way(experiment: Experiment, lab: LabState | None) -> Way:
     via = experiment.spec.traffic.via
-    tls = None
-    if via.tls is not None:
-        try:
-            tls = ssl.create_default_context(cafile=via.tls.ca)
-        except (OSError, ssl.SSLError) as error:
-            raise UsageError(f"traffic.via.tls.ca {via.tls.ca} cannot be used: {error}") from error
-    server_name = via.tls.server_name if via.tls is not None else None
-    fixed = _address(via.connect) if via.connect else None
-
-    def dial(url: httpx.URL) -> Address:
-        if fixed is not None:
-            return fixed
-        if lab is not None:
-            return _address(lab.ingress if _is_gateway_host(url.host) else lab.sidecar)
-        return Address(url.host, url.port or (443 if url.scheme == "https" else 80))
-
-    return Transport(connect=dial, ssl_context=tls, server_name=server_name)
+    return Way(via) if lab is None else Way(via, ingress=lab.ingress, sidecar=lab.sidecar)
 
 
-def _is_gateway_host(host: str) -> bool:
-    """Return whether *host* is one from outside: cluster addresses are a service, optionally with its namespace."""
-    parts = host.split(".")
-    return len(parts) > 2 and "svc" not in parts
-
-
-def _address(text: str) -> Address:
-    parts = urlsplit(f"//{text}")
-    assert parts.hostname is not None
-    assert parts.port is not None
-    return Address(parts.hostname, parts.port)
+async def _spread(plan: Plan, lab: LabState | None) -> Spread | None:
+    """Return among whom the traffic is shared, ``None`` where this process sends all of it; `PlanRefused` where none can."""
+    traffic = plan.experiment.spec.traffic
+    processes = await processes_for(traffic, rate_hz=plan.rate_hz, timeout_s=plan.timeout_s)
+    return Spread(processes, _way(plan.experiment, lab)) if processes > 1 else None
 
 
 def context_from_environment() -> Context:

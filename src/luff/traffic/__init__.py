@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from luff.traffic.crew import Spread
 from luff.traffic.dial import Address, TrafficError
 from luff.traffic.driver import Driver, Snapshot
 from luff.traffic.health import Health
-from luff.traffic.machine import check_capacity
+from luff.traffic.machine import processes_for
 from luff.traffic.transport import Transport
+from luff.traffic.way import Way
 
-__all__ = ["Address", "Driver", "Health", "Snapshot", "TrafficError", "Transport", "check_capacity"]
+__all__ = [
+    "Address",
+    "Driver",
+    "Health",
+    "Snapshot",
+    "Spread",
+    "TrafficError",
+    "Transport",
+    "Way",
+    "processes_for",
+]

@@ -3,8 +3,9 @@ Whether this machine can send what is asked, decided before anything is sent.
 
 Pure: what the machine has is a value. By Little's law rate × time in flight
 requests are open at once, and each has a file and a port of its own; and a core
-sends only so many a second. What does not fit is refused with what would, or
-shared among several processes. What must stay true: a load that was let
+sends only so many a second. What one process cannot send is shared among as
+many as it needs, one to a core and a core kept for the one that tells them what
+is due; what they cannot send either is refused with what would do. What must stay true: a load that was let
 through here is never late because there was too much of it.
 """
 
@@ -68,19 +69,20 @@ class Demand:
         return self.rate_hz * self.seconds
 
 
-def share(demand: Demand, machine: Machine, *, processes_most: int = PROCESSES_MOST) -> int:
+def share(demand: Demand, machine: Machine) -> int:
     """
-    Return among how many processes, at most *processes_most*, *demand* has to be shared.
+    Return among how many processes *demand* has to be shared: 1 says that this one can send all of it itself.
 
     Raises `PlanRefused` where no number of them can do it, with the rate that would do.
     """
-    by_cpu = _by_cpu(demand, machine, min(machine.cores, processes_most))
+    most = min(max(1, machine.cores - 1), PROCESSES_MOST)
+    by_cpu = _by_cpu(demand, machine, most)
     files_each = machine.files - KEPT_FILES
-    by_files = math.ceil(demand.in_flight / files_each) if files_each > 0 else processes_most + 1
+    by_files = math.ceil(demand.in_flight / files_each) if files_each > 0 else most + 1
     if demand.in_flight > machine.ports:
         raise _in_flight(demand, machine.ports, "ports towards one address", "widen net.ipv4.ip_local_port_range")
-    if by_files > processes_most:
-        raise _in_flight(demand, max(0, processes_most * files_each), "open files", "raise the limit (ulimit -n)")
+    if by_files > most:
+        raise _in_flight(demand, max(0, most * files_each), "open files", "raise the limit (ulimit -n)")
     return max(1, by_cpu, by_files)
 
 

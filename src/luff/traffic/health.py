@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import math
+import struct
 import time
 from array import array
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from luff.outcome import Generator
@@ -30,6 +32,7 @@ REPEATED_MOST = 0.01
 BUSY_MOST = 0.7
 """What of a core a generator can use and still be on time."""
 LAG_EVERY_S = 0.02
+_TIMES = struct.Struct("<dd")
 OWN: tuple[Failure, ...] = tuple(kind for kind in Failure if kind.ours and kind is not Failure.CUT)
 """The failures that are ours. What is cut at the end of a run is not one."""
 
@@ -41,8 +44,13 @@ class Health:
 
     *late_p99_s* is over every request sent, *lag_p99_s* and *lag_max_s* over
     looks at the event loop, *stalled_ratio* the share of the time that it stood
-    still for longer than the samples can bear; *cpu_ratio* is of one core, of
-    the busiest process; *repeated* counts requests that were sent twice.
+    still for longer than the samples can bear; *cpu_ratio* is in cores.
+    *repeated* counts requests that were sent twice.
+
+    Where *processes* others sent, the event loop is the worst of theirs: ours
+    only hands over, ahead of time. *cpu_ratio* is of all of them and ours
+    together, *busiest_ratio* of the one that used most.
+
     *trouble* says what was wrong, and *sustainable_hz* which rate per arm would
     have worked, where that can be told: ``None`` otherwise.
     """
@@ -52,6 +60,8 @@ class Health:
     lag_max_s: float = 0.0
     stalled_ratio: float = 0.0
     cpu_ratio: float | None = None
+    busiest_ratio: float | None = None
+    processes: int = 1
     own_failures: int = 0
     repeated: int = 0
     trouble: str | None = None
@@ -69,6 +79,7 @@ class Health:
             lag_p99_ms=_ms(self.lag_p99_s),
             lag_max_ms=_ms(self.lag_max_s),
             cpu=None if self.cpu_ratio is None else round(self.cpu_ratio, 3),
+            processes=self.processes,
             own_failures=self.own_failures,
             repeated=self.repeated,
             trouble=self.trouble,
@@ -113,29 +124,59 @@ class Pulse:
         """Return the share of one core that this process used while it was sending."""
         return self.busy_s / self.wall_s if self.wall_s else None
 
+    def packed(self) -> bytes:
+        """Return it as bytes, for `add` in another process of this machine."""
+        return _TIMES.pack(self.busy_s, self.wall_s) + self.lags_s.tobytes()
 
-def examine(samples: Samples, pulse: Pulse, *, late_most_s: float) -> Health:
-    """Return the health of the generator that made *samples*; *late_most_s* is how late their p99 may have left."""
+    def add(self, packed: bytes) -> None:
+        """Add what was taken elsewhere meanwhile."""
+        busy_s, wall_s = _TIMES.unpack_from(packed)
+        self.busy_s += busy_s
+        self.wall_s += wall_s
+        self.lags_s.frombytes(packed[_TIMES.size :])
+
+
+def examine(
+    samples: Samples, pulse: Pulse, *, late_most_s: float, senders: Sequence[Pulse] = (), lost: str | None = None
+) -> Health:
+    """
+    Return the health of the generator that made *samples*; *late_most_s* is how late their p99 may have left.
+
+    *pulse* is this process's; *senders* are those of others, where they sent;
+    *lost* says that one of them ended too soon.
+    """
     late = sorted(sent - due for sent, due in zip(samples.sent_ns, samples.due_ns, strict=True) if sent >= 0)
-    lags = sorted(pulse.lags_s)
-    stalled_s = sum(lag for lag in lags if lag > late_most_s)
     kinds = Counter(samples.failure)
     own: dict[Failure, int] = {kind: kinds[kind] for kind in OWN if kinds[kind]}
-    found = Health(
+    used = [ratio for each in (pulse, *senders) if (ratio := each.cpu_ratio) is not None]
+    found = replace(
+        _worst(senders or (pulse,), late_most_s),
         late_p99_s=quantile(late, 0.99) / 1e9 if late else None,
-        lag_p99_s=quantile(lags, 0.99) if lags else None,
-        lag_max_s=lags[-1] if lags else 0.0,
-        stalled_ratio=stalled_s / pulse.wall_s if pulse.wall_s else 0.0,
-        cpu_ratio=pulse.cpu_ratio,
+        cpu_ratio=sum(used) if used else None,
+        busiest_ratio=max(used, default=None),
+        processes=max(1, len(senders)),
         own_failures=sum(own.values()),
         repeated=sum(bool(flags & Flag.REPEATED) for flags in samples.flags),
     )
-    trouble = _lacking(own, len(samples)) or _slow(found, late_most_s) or _repeating(found, len(samples))
+    trouble = lost or _lacking(own, len(samples)) or _slow(found, late_most_s) or _repeating(found, len(samples))
     if trouble is None:
         return found
-    rate_hz = _sustainable_hz(samples, pulse, kinds[Failure.POOL])
+    rate_hz = None if lost else _sustainable_hz(samples, pulse.wall_s, found, kinds[Failure.POOL])
     advice = "" if rate_hz is None else f"; {show_rate(rate_hz)} would have worked"
     return replace(found, trouble=trouble + advice, sustainable_hz=rate_hz)
+
+
+def _worst(pulses: Sequence[Pulse], late_most_s: float) -> Health:
+    """Return how the event loop of the worst of *pulses* did."""
+    lags = [sorted(pulse.lags_s) for pulse in pulses]
+    return Health(
+        lag_p99_s=max((quantile(each, 0.99) for each in lags if each), default=None),
+        lag_max_s=max((each[-1] for each in lags if each), default=0.0),
+        stalled_ratio=max(
+            sum(lag for lag in each if lag > late_most_s) / pulse.wall_s if pulse.wall_s else 0.0
+            for each, pulse in zip(lags, pulses, strict=True)
+        ),
+    )
 
 
 def _lacking(own: dict[Failure, int], sent: int) -> str | None:
@@ -143,7 +184,8 @@ def _lacking(own: dict[Failure, int], sent: int) -> str | None:
 
 
 def _slow(found: Health, late_most_s: float) -> str | None:
-    used = "" if found.cpu_ratio is None else f" (its process used {found.cpu_ratio:.0%} of a core)"
+    whose = "process" if found.processes == 1 else "busiest process"
+    used = "" if found.busiest_ratio is None else f" (its {whose} used {found.busiest_ratio:.0%} of a core)"
     if found.late_p99_s is not None and found.late_p99_s > late_most_s:
         return (
             f"one request in a hundred left {show_duration(found.late_p99_s)} or more after its due time, "
@@ -166,17 +208,17 @@ def _repeating(found: Health, sent: int) -> str | None:
     )
 
 
-def _sustainable_hz(samples: Samples, pulse: Pulse, without_place: int) -> float | None:
+def _sustainable_hz(samples: Samples, wall_s: float, found: Health, without_place: int) -> float | None:
     """
     Return the rate per arm that this generator could have kept, ``None`` where it was not the rate that was wrong.
 
     CPU grows with the rate, and so does what is in flight at once.
     """
     arms = len(set(samples.arm))
-    if not pulse.wall_s or not arms:
+    if not wall_s or not arms:
         return None
-    rate_hz = len(samples) / arms / pulse.wall_s
-    used = pulse.cpu_ratio or 0.0
+    rate_hz = len(samples) / arms / wall_s
+    used = found.busiest_ratio or 0.0
     fits = [rate_hz * BUSY_MOST / used] if used > BUSY_MOST else []
     if without_place:
         fits.append(rate_hz * BUSY_MOST * (1.0 - without_place / len(samples)))

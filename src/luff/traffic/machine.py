@@ -13,7 +13,6 @@ import os
 import random
 import resource
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -27,21 +26,25 @@ from luff.traffic.driver import Driver
 from luff.traffic.transport import Transport
 from luff.words import Arm, Phase
 
-__all__ = ["check_capacity", "look_at_machine"]
+__all__ = ["cores_of", "look_at_machine", "processes_for"]
 
 TRIAL_PAIRS = 200
 TRIAL_WITHIN_S = 5.0
 _PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 _PORTS_USUAL = 16_384
 """What IANA sets aside for it, where the system does not say."""
 _ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
 
-async def check_capacity(traffic: Traffic, *, rate_hz: float, timeout_s: float) -> None:
-    """Raise `PlanRefused`, with what would do, where this process cannot send *traffic* in time; *rate_hz* is the plan's."""
+async def processes_for(traffic: Traffic, *, rate_hz: float, timeout_s: float) -> int:
+    """
+    Return how many processes it takes to send *traffic* in time, 1 where this one can; *rate_hz* is the plan's.
+
+    Raises `PlanRefused`, with what would do, where this machine cannot.
+    """
     demand = Demand(load_of(traffic, rate_hz).most_hz, timeout_s)
-    # All of it is sent from one process: more cores are of no use to it.
-    share(demand, replace(await look_at_machine(demand), cores=1), processes_most=1)
+    return share(demand, await look_at_machine(demand))
 
 
 async def look_at_machine(demand: Demand) -> Machine:
@@ -71,7 +74,18 @@ def _ports() -> int:
 
 
 def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(count, cores_of(_QUOTA) or count)
+
+
+def cores_of(quota: Path) -> int | None:
+    """Return the whole cores that *quota*, a control group's ``cpu.max``, lets this container use; ``None`` for all."""
+    try:
+        most, period = (int(word) for word in quota.read_text().split())
+    except (OSError, ValueError):
+        # There is none, or it says "max".
+        return None
+    return max(1, most // period) if period > 0 else None
 
 
 class _Peer(asyncio.Protocol):
