@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -53,12 +54,17 @@ def test_a_load_is_shared_among_as_many_processes_as_it_needs(
             "lower traffic.rate to 6000/s, or use a larger machine",
         ),
         (
+            9_000, 1, replace(USUAL, cores=64), "rate_over_machine",
+            "9000/s on each of two arms is 18000/s, and 4 cores of this machine can send 16000/s in time",
+            "lower traffic.rate to 8000/s, or use a faster machine",
+        ),
+        (
             1_000, 30, USUAL, "in_flight_over_machine",
             "1000/s for up to 30 s each is 31 000 requests at once, and this machine has 28 232 ports towards one address",
             "lower traffic.rate to 910/s, or traffic.timeout to 27 s, or widen net.ipv4.ip_local_port_range",
         ),
         (
-            200, 30, Machine(files=256, ports=28_232, cores=64), "in_flight_over_machine",
+            200, 30, Machine(files=640, ports=28_232, cores=64), "in_flight_over_machine",
             "200/s for up to 30 s each is 6 200 requests at once, and this machine has 2 048 open files",
             "lower traffic.rate to 66/s, or traffic.timeout to 9 s, or raise the limit (ulimit -n)",
         ),

@@ -287,6 +287,22 @@ def test_a_process_that_is_killed_is_luffs_own_failure_and_nobody_elses() -> Non
     uvloop.run(work())
 
 
+def test_a_process_that_stands_still_holds_nobody_up() -> None:
+    async def work() -> None:
+        async with _shop() as (port, _), Driven(port, 1) as driven:
+            pair = [Arrival(0.0, arm, 0) for arm in Arm]
+            await driven.driver.drive(pair, phase=Phase.WARMUP)
+            await driven.driver.drain(within_s=10)
+            os.kill(_workers()[0], signal.SIGSTOP)
+            await driven.driver.drive(pair, phase=Phase.FAULT)
+            await driven.driver.drain(within_s=10)
+            assert driven.driver.lost == "a process of luff's that was sending stood still"
+            failures = [driven.samples[number].failure for number in driven.samples.rows(phase=Phase.FAULT)]
+            assert failures == [Failure.WORKER] * 2
+
+    uvloop.run(work())
+
+
 def test_a_process_that_does_not_hear_is_ended_and_its_requests_are_luffs_own_failures() -> None:
     async def work() -> None:
         async with _shop(silent=True) as (port, seen), Driven(port, 1) as driven:

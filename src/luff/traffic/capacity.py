@@ -27,7 +27,8 @@ KEPT_FILES = 128
 """Files that luff needs for everything else."""
 USUAL_S = 1.0
 """How long a request of the control arm is taken to last: it is what is healthy."""
-PROCESSES_MOST = 16
+PROCESSES_MOST = 4
+"""So many are kept busy by one that tells them what is due, and merges and judges: a request costs it a fifth of what sending does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +93,12 @@ def _by_cpu(demand: Demand, machine: Machine, most: int) -> int:
     usable_hz = max(SURE_HZ, machine.core_hz * USABLE_RATIO)
     needed = math.ceil(demand.both_hz / usable_hz)
     if needed > most:
+        machines = "larger" if most < PROCESSES_MOST else "faster"
         raise PlanRefused(
             "rate_over_machine",
             f"{show_rate(demand.rate_hz)} on each of two arms is {show_rate(demand.both_hz)}, and {_cores(most)} of this machine "
             f"can send {show_rate(_down(usable_hz * most))} in time",
-            next_step=f"lower traffic.rate to {show_rate(_down(usable_hz * most / 2))}, or use a larger machine",
+            next_step=f"lower traffic.rate to {show_rate(_down(usable_hz * most / 2))}, or use a {machines} machine",
         )
     return needed
 

@@ -34,8 +34,10 @@ AHEAD_NS = 150_000_000
 TOGETHER_NS = 20_000_000
 """Orders of so long a time are handed over in one go."""
 READY_WITHIN_S = 15.0
+END_WITHIN_S = 5.0
+"""A process that has not sent everything so long after it was due is ended: its samples could not be believed."""
 HALT_WITHIN_S = 2.0
-"""A process that was told to halt and says nothing for so long is ended."""
+"""So is one that was told to halt, and does not say for so long what it had not sent."""
 CLOSE_WITHIN_S = 2.0
 LOOK_EVERY_S = 0.05
 
@@ -50,10 +52,14 @@ class Spread:
 
 @dataclass(slots=True, eq=False)
 class _Hand:
-    """This is one process that sends. *idle* is set while it has no orders, *due* are those that are not answered for."""
+    """
+    This is one process that sends. *idle* is set while it has no orders, *due* are those that are not answered for;
+    one that is *halted* has still to say which of them it drops.
+    """
 
     process: asyncio.subprocess.Process
     idle: asyncio.Event = field(default_factory=asyncio.Event)
+    halted: bool = False
     due: set[int] = field(default_factory=set)
     orders: bytearray = field(default_factory=bytearray)
     pulse: Pulse = field(default_factory=Pulse)
@@ -64,6 +70,10 @@ class _Hand:
         # One that has ended is noticed by its silence.
         with contextlib.suppress(ConnectionError, RuntimeError):
             self.process.stdin.write(frame(kind, content))
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
 
     async def heard(self) -> tuple[Kind, bytes]:
         """Return the next that it says; `IncompleteReadError` when there is no more."""
@@ -106,14 +116,7 @@ class Crew:
             for index in range(self._spread.processes):
                 self._hands.append(await self._started(index))
             await asyncio.gather(*(self._ready(hand) for hand in self._hands))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(HALT_WITHIN_S):
-                for hand in self._hands:
-                    await hand.idle.wait()
-        for hand in self._hands:
-            if not hand.idle.is_set():
-                hand.process.kill()
-                self._gone(hand, "did not halt when it was told to")
+        await self._idle(lambda: False, within_s=HALT_WITHIN_S)
 
     async def _started(self, index: int) -> _Hand:
         work = replace(self._work, seed=f"{self._work.seed}.{index}")
@@ -165,8 +168,16 @@ class Crew:
     async def end(self, over: Callable[[], bool]) -> None:
         """Come back when everything that was handed over is sent, or *over* says that nothing more is wanted."""
         self._say_to_the_busy(Kind.END)
+        await self._idle(over, within_s=AHEAD_NS / 1e9 + END_WITHIN_S)
+
+    async def _idle(self, over: Callable[[], bool], *, within_s: float) -> None:
+        """Come back when nobody has orders, or all is *over*; who has some after *within_s* does not hear, and is ended."""
+        until_s = time.monotonic() + within_s
         for hand in self._hands:
             while not hand.idle.is_set() and not over():
+                if time.monotonic() >= until_s:
+                    hand.kill()
+                    self._gone(hand, "stood still")
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(hand.idle.wait(), LOOK_EVERY_S)
 
@@ -179,6 +190,7 @@ class Crew:
             if not hand.idle.is_set():
                 _flush(hand)
                 hand.say(kind)
+                hand.halted = kind is Kind.HALT
 
     async def stop(self) -> None:
         """Cut what is in flight and end the processes. It may be called again."""
@@ -198,8 +210,7 @@ class Crew:
                     await asyncio.shield(hand.listening)
                 await hand.process.wait()
         except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                hand.process.kill()
+            hand.kill()
             await hand.process.wait()
             if hand.listening is not None:
                 await hand.listening
@@ -218,13 +229,14 @@ class Crew:
     def _hear(self, hand: _Hand, kind: Kind, content: bytes) -> None:
         if kind is Kind.DONE:
             for answered in answers_in(content):
-                hand.due.discard(answered.number)
-                self._tell(answered)
+                self._over(hand, answered)
         elif kind is Kind.PULSE:
             hand.pulse.add(content)
-            hand.idle.set()
+            if not hand.halted:
+                hand.idle.set()
         elif kind is Kind.DROPPED:
             self._give_up(hand, numbers_in(content), Failure.CUT)
+            hand.halted = False
             hand.idle.set()
         elif kind is Kind.MISTAKE:
             said, _, trace = content.decode().partition("\n")
@@ -241,8 +253,13 @@ class Crew:
 
     def _give_up(self, hand: _Hand, numbers: Sequence[int], failure: Failure) -> None:
         for number in numbers:
-            hand.due.discard(number)
-            self._tell(Answered(number, PENDING, self._now_ns(), failure=failure))
+            self._over(hand, Answered(number, PENDING, self._now_ns(), failure=failure))
+
+    def _over(self, hand: _Hand, answered: Answered) -> None:
+        # What was given up may be answered after all: it stays given up.
+        if answered.number in hand.due:
+            hand.due.remove(answered.number)
+            self._tell(answered)
 
 
 def _flush(hand: _Hand) -> None:
