@@ -276,6 +276,12 @@ def test_a_process_that_is_killed_is_luffs_own_failure_and_nobody_elses() -> Non
             failures = Counter(sample.failure for sample in driven.samples)
             assert set(failures) == {Failure.WORKER, Failure.CUT, Failure.DEADLINE}
             assert not any(driven.samples.judged(sample.number) for sample in driven.samples if sample.failure.ours)
+            # Every other pair of requests, one of each arm, was its.
+            its, others = set[int](), set[int]()
+            for sample in driven.samples:
+                (its if sample.failure is Failure.WORKER else others).add(sample.number // 2 % 2)
+            assert its | others == {0, 1}
+            assert len(its) == len(others) == 1
             assert driven.driver.lost == "a process of luff's that was sending ended with -9"
             health = driven.driver.health()
             assert (health.trouble, health.own_failures) == (driven.driver.lost, failures[Failure.WORKER])
