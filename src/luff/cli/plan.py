@@ -46,7 +46,7 @@ def plan(
     mesh: MeshOptions,
     voice: Voice,
 ) -> None:
-    """Show what a run of FILES would change, and what was inferred. Touches nothing."""
+    """Show what a run of FILES would change, what was inferred, and how many processes here would send. Touches nothing."""
     from luff.cli.files import overrides_of, read_documents
     from luff.cli.mesh_choice import chosen_mesh
     from luff.cli.silence import tell_silence
