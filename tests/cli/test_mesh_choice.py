@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import yaml
 
 from luff.cli.mesh_choice import ambient_mesh, chosen_mesh
 from luff.cli.options import MeshOptions
@@ -13,26 +12,6 @@ from luff.errors import InvalidFile, LabError, PlanRefused, UsageError
 from luff.parse import Documents
 
 NOTHING = Documents(experiments=(), suites=(), game_days=(), policies=(), workloads=(), manifests=())
-
-
-@pytest.fixture
-def kubeconfig(tmp_path: Path) -> str:
-    """Write a kubeconfig with two contexts, of which staging is the current one."""
-    path = tmp_path / "kubeconfig"
-    contexts = [{"name": name, "context": {"cluster": "c", "user": "u"}} for name in ("prod", "staging")]
-    path.write_text(
-        yaml.safe_dump(
-            {
-                "apiVersion": "v1",
-                "kind": "Config",
-                "current-context": "staging",
-                "contexts": contexts,
-                "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:9"}}],
-                "users": [{"name": "u", "user": {"token": "t"}}],
-            }
-        )
-    )
-    return str(path)
 
 
 def policy(folder: Path, contexts: str) -> Path:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 
+from luff.cli import cli
 from luff.cli.run import run_options
 from luff.cli.running import Done
 from luff.cli.session import prepare
-from tests.factories import aborted
+from luff.gate import INCONCLUSIVE, spec_sha256
+from luff.outcome import MeshIdentity
+from luff.parse import parse_documents
+from luff.store import Store
+from tests.cli.test_mesh_choice import policy
+from tests.factories import LAB, aborted, passed, run_id
 
 TEXT = """\
 # why
@@ -45,3 +53,25 @@ def test_what_no_expectation_is_to_blame_for_is_annotated_where_the_experiment_i
     command.main([str(file), "--github", "-q"], standalone_mode=False)
 
     assert "late.yaml,line=7,title=late: aborted" in capsys.readouterr().out.replace("%3A", ":")
+
+
+def test_a_gate_from_history_goes_by_the_named_cluster_alone(tmp_path: Path, kubeconfig: str) -> None:
+    file = tmp_path / "late.yaml"
+    file.write_text(TEXT)
+    [late] = parse_documents([(str(file), TEXT)]).experiments
+    now = datetime.now(UTC).isoformat()
+    store = f"sqlite:///{tmp_path / 'luff.db'}"
+    with Store.open(store) as opened:
+        for mesh in (LAB, MeshIdentity(kind="cluster", name="staging")):
+            made = passed(run=run_id(mesh), experiment="late", mesh=mesh, started_at=now, ended_at=now)
+            opened.record(made.model_copy(update={"spec_sha256": spec_sha256(late)}))
+
+    def decided(*arguments: str) -> Any:
+        given = ["gate", str(file), "--from-history", "--store", store, "--kubeconfig", kubeconfig, *arguments]
+        return cli.main(given, standalone_mode=False)
+
+    assert decided("--context", "staging") == 0
+    assert decided("--context", "prod") == INCONCLUSIVE
+    assert decided("--policy", str(policy(tmp_path, "[prod]"))) == INCONCLUSIVE
+    assert decided() == 0  # the current context is staging
+    assert decided("--lab") == 0

@@ -177,7 +177,9 @@ def labelled() -> list[Outcome]:
         (RunFilter(verdict="failed"), {3}),
         (RunFilter(verdict=Verdict.PASSED), {1, 2}),
         (RunFilter(experiment="productpage-survives-slow-ratings"), {3}),
-        (RunFilter(mesh_kind="cluster"), {2}),
+        (RunFilter(mesh=MeshIdentity(kind="cluster", name="prod")), {2}),
+        (RunFilter(mesh=MeshIdentity(kind="cluster", name="staging")), set()),
+        (RunFilter(mesh=MeshIdentity(kind="lab", name="one of another name")), {1, 3}),
         (RunFilter(labels={"team": "books"}), {1, 2}),
         (RunFilter(labels={"team": "books", "luff.dev/tier": "1"}), {2}),
         (RunFilter(labels={"team": "cooks"}), set()),
@@ -210,3 +212,15 @@ def test_a_run_without_samples_has_none(store: Store) -> None:
     store.record(passed())
 
     assert store.samples(passed().run) is None
+
+
+def test_the_newest_that_has_ended_is_found_behind_any_number_that_have_not(store: Store) -> None:
+    store.record(passed())
+    ended = store.run(passed().run)
+    for number in range(30):
+        at = ended.started_at + timedelta(minutes=1 + number)
+        store.begin(Beginning(run_id(number), ended.experiment, "ada", ended.mesh, at))
+
+    newest = store.runs(RunFilter(experiment=ended.experiment, ended=True), limit=1)
+
+    assert [row.run for row in newest] == [ended.run]

@@ -12,9 +12,10 @@ import httpx
 import pytest
 
 from luff.gate import spec_sha256
+from luff.outcome import MeshIdentity
 from luff.parse import parse_documents
 from luff.store import Role, Store
-from tests.factories import passed
+from tests.factories import LAB, passed
 from tests.web.conftest import DOCUMENTS, IDENTITY, Server, experiment
 from tests.web.test_api import is_problem
 from tests.web.test_calendar import SUITE
@@ -47,12 +48,12 @@ def flagger(checksum: str, **metadata: str) -> dict[str, Any]:
     return {"name": "cart", "namespace": "shop", "phase": "Progressing", "checksum": checksum, "metadata": said}
 
 
-def proof(age: timedelta, run: str, **how: Any) -> Any:
-    """Return a pass of `quick` as it is defined, so long ago."""
+def proof(age: timedelta, run: str, *, mesh: MeshIdentity = IDENTITY, **how: Any) -> Any:
+    """Return a pass of `quick` on *mesh* as it is defined, so long ago."""
     [quick] = [e for e in parse_documents([("shop.yaml", experiment("quick"))]).experiments if e.name == "quick"]
     at = (datetime.now(UTC) - age).isoformat().replace("+00:00", "Z")
     made = passed(run=run, experiment="quick", started_at=at, ended_at=at, **how)
-    return made.model_copy(update={"mesh": IDENTITY, "spec_sha256": spec_sha256(quick)})
+    return made.model_copy(update={"mesh": mesh, "spec_sha256": spec_sha256(quick)})
 
 
 def test_it_waits_for_its_runs_and_then_says_go(play: Play, store: Store) -> None:
@@ -97,6 +98,30 @@ def test_a_result_that_is_new_enough_counts_and_an_older_one_does_not(play: Play
         assert old.json()["decision"] == "wait"
 
     play(story, documents=TEXT)
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "decision"),
+    [
+        (IDENTITY, MeshIdentity(kind="cluster", name="staging"), "stop"),
+        (IDENTITY, LAB, "stop"),
+        (LAB, IDENTITY, "stop"),
+        (LAB, LAB.model_copy(update={"name": "luff-lab-2"}), "go"),
+        (IDENTITY, IDENTITY, "go"),
+    ],
+)
+def test_a_pass_counts_only_where_it_was_won(
+    play: Play, store: Store, here: MeshIdentity, there: MeshIdentity, decision: str
+) -> None:
+    async def story(server: Server) -> None:
+        store.record(proof(timedelta(minutes=1), "a" * 16, mesh=there))
+        hook = await server.client.post("/api/v1/hooks/flagger", json=flagger("1", hook="rollout"))
+        asked = await evaluate(server)
+
+        assert hook.json()["decision"] == decision
+        assert asked.json()["decision"] == ("go" if decision == "go" else "wait")
+
+    play(story, documents=TEXT, identity=here)
 
 
 def test_runs_of_a_key_are_its_own(play: Play, store: Store) -> None:

@@ -24,11 +24,12 @@ from luff.errors import MeshError, UsageError
 from luff.lab import LabState
 from luff.mesh.kubernetes import Connection, current_context
 from luff.model import PolicySpec
+from luff.outcome import MeshIdentity
 from luff.parse import Documents
 from luff.policy import check_context, named_context
 from luff.shipped import shipped
 
-__all__ = ["Chosen", "ambient_mesh", "chosen_mesh"]
+__all__ = ["Chosen", "ambient_identity", "ambient_mesh", "chosen_mesh"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +75,21 @@ def ambient_mesh(options: MeshOptions) -> Chosen:
         if state is None:
             raise MeshError("no lab is running", next_step="start one with `luff lab up --detach`")
         return _in_lab(state)
+    return Chosen(Connection(options.kubeconfig, _ambient_context(options)))
+
+
+def ambient_identity(options: MeshOptions) -> MeshIdentity:
+    """Return the mesh whose history is meant, for a command that only reads it: any lab with ``--lab``, else one cluster."""
+    if options.lab:
+        return MeshIdentity(kind="lab", name="lab")
+    return MeshIdentity(kind="cluster", name=_ambient_context(options))
+
+
+def _ambient_context(options: MeshOptions) -> str:
     context = options.context or named_context(read_policy(options.policy)) or current_context(options.kubeconfig)
     if context is None:
         raise _no_kubeconfig(options)
-    return Chosen(Connection(options.kubeconfig, context))
+    return context
 
 
 def _in_lab(state: LabState, keep_open: tuple[int, ...] = ()) -> Chosen:
@@ -107,7 +119,7 @@ def _no_kubeconfig(options: MeshOptions) -> MeshError:
     where = options.kubeconfig or os.environ.get("KUBECONFIG") or "~/.kube/config"
     return MeshError(
         f"there is no usable kubeconfig at {where}",
-        next_step="name one with --kubeconfig or KUBECONFIG, or run against a local mesh with --lab",
+        next_step="name a cluster with --kubeconfig, KUBECONFIG or --context, or use a local mesh with --lab",
     )
 
 

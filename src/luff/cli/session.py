@@ -15,6 +15,7 @@ import click
 
 from luff.cli import mute
 from luff.cli.files import expanded, overrides_of, read_documents
+from luff.cli.mesh_choice import ambient_identity
 from luff.cli.notify import channels_of
 from luff.cli.paint import print_outcomes
 from luff.cli.results import ReportFiles, write_reports, write_to_github
@@ -31,9 +32,6 @@ from luff.parse import Documents
 from luff.store import RunFilter, Store
 
 __all__ = ["Session", "newest_outcomes", "prepare"]
-
-NEWEST_LOOKED_AT = 20
-"""How many of an experiment's newest runs are looked at for one that has an outcome."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,20 +155,13 @@ def _newest(flags: RunFlags, experiments: Sequence[Experiment]) -> dict[str, Out
 def newest_outcomes(
     store: Store, experiments: Sequence[Experiment], flags: RunFlags, *, verdict: Verdict | None = None
 ) -> dict[str, Outcome]:
-    """
-    Return the newest outcome of each experiment on the kind of mesh that is meant, where there is one.
-
-    With *verdict* only such outcomes; with ``--context`` only those of that cluster.
-    """
-    kind = "lab" if flags.mesh.lab else "cluster"
+    """Return the newest outcome of each experiment on the mesh that is meant, where there is one; with *verdict* only such."""
+    mesh = ambient_identity(flags.mesh)
     found: dict[str, Outcome] = {}
     for experiment in experiments:
-        where = RunFilter(experiment=experiment.name, mesh_kind=kind, verdict=verdict)
-        for row in store.runs(where, limit=NEWEST_LOOKED_AT):
-            other_cluster = kind == "cluster" and flags.mesh.context not in (None, row.mesh.name)
-            if row.verdict is not None and not other_cluster:
-                found[experiment.name] = store.outcome(row.run)
-                break
+        where = RunFilter(experiment=experiment.name, ended=True, mesh=mesh, verdict=verdict)
+        for row in store.runs(where, limit=1):
+            found[experiment.name] = store.outcome(row.run)
     return found
 
 

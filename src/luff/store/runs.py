@@ -106,13 +106,18 @@ class RunRow:
 
 @dataclass(frozen=True, slots=True)
 class RunFilter:
-    """This is which runs are wanted; what is ``None`` or empty does not matter. *labels* must all be there."""
+    """
+    This is which runs are wanted; what is ``None``, empty or false does not matter.
+
+    *mesh* is one cluster, or any lab: a lab has another name each time it
+    starts. *ended* leaves out what has no outcome; *labels* must all be there.
+    """
 
     experiment: str | None = None
     verdict: str | None = None
     phases: tuple[Phase, ...] = ()
-    mesh_kind: str | None = None
-    mesh_name: str | None = None
+    ended: bool = False
+    mesh: MeshIdentity | None = None
     namespace: str | None = None
     subject: str | None = None
     dependency: str | None = None
@@ -325,8 +330,6 @@ def listed(connection: Connection, where: RunFilter, *, limit: int, before: str 
     for column in (
         "experiment",
         "verdict",
-        "mesh_kind",
-        "mesh_name",
         "namespace",
         "subject",
         "dependency",
@@ -336,6 +339,12 @@ def listed(connection: Connection, where: RunFilter, *, limit: int, before: str 
         wanted = getattr(where, column)
         if wanted is not None:
             asked = asked.where(t.run.c[column] == key(wanted))
+    if where.ended:
+        asked = asked.where(t.run.c.verdict.is_not(None))
+    if where.mesh is not None:
+        asked = asked.where(t.run.c.mesh_kind == where.mesh.kind)
+    if where.mesh is not None and where.mesh.kind == "cluster":
+        asked = asked.where(t.run.c.mesh_name == key(where.mesh.name))
     for name, value in where.labels.items():
         asked = asked.where(t.run.c.labels[name].as_string() == value)
     if where.phases:

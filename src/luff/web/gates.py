@@ -33,8 +33,6 @@ from luff.web.service import Service
 __all__ = ["Evaluation", "Gates"]
 
 KEPT_MOST = 100
-LOOKED_AT = 20
-"""How many of the newest runs of an experiment are looked at for one with an outcome."""
 Start = Callable[[Service, Person, Experiment, str | None], Awaitable[tuple[str, Job | None]]]
 
 
@@ -159,16 +157,16 @@ class Gates:
     def _take_newest(self, seen: _Seen, experiment: Experiment, asking: _Asking) -> bool:
         """Take the newest outcome of *experiment* if it counts, else say why not; return whether it does."""
         service = self._service
-        where = RunFilter(experiment=experiment.name, mesh_kind=service.world.identity.kind)
-        rows = service.store.runs(where, limit=LOOKED_AT)
-        row = next((row for row in rows if row.verdict is not None), None)
-        outcome = None if row is None else service.store.outcome(row.run)
+        where = RunFilter(experiment=experiment.name, ended=True, mesh=service.world.identity)
+        rows = service.store.runs(where, limit=1)
+        outcome = service.store.outcome(rows[0].run) if rows else None
         why = why_no_proof(experiment, outcome, now=datetime.now(UTC), max_age_s=asking.max_age_s)
-        if why is None and outcome is not None:
-            seen.outcomes.append(outcome)
-            return True
-        seen.missing[experiment.name] = why or "it has never been run here"
-        return False
+        if why is not None:
+            seen.missing[experiment.name] = why
+            return False
+        assert outcome is not None
+        seen.outcomes.append(outcome)
+        return True
 
     def _take_asked(self, seen: _Seen, experiment: Experiment, asking: _Asking, missing: str | None) -> None:
         service, name = self._service, experiment.name

@@ -39,6 +39,7 @@ __all__ = ["prepare", "problem_page", "router"]
 
 PAGE = 50
 TREND_RUNS = 200
+RECENT = 5
 
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 
@@ -164,9 +165,7 @@ async def overview(request: Request, service: Serving, person: Looking) -> Respo
     here = (mesh.kind, place_of(mesh.kind, mesh.name))
 
     def read() -> dict[str, Any]:
-        rows = service.store.runs(
-            RunFilter(mesh_kind=mesh.kind, mesh_name=None if mesh.kind == "lab" else mesh.name), limit=5
-        )
+        rows = service.store.runs(RunFilter(mesh=mesh), limit=RECENT)
         return {
             **grid([each for each in service.store.coverage() if (each.mesh_kind, each.place) == here], now),
             "recent": [of_row(row) for row in rows],
