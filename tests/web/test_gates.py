@@ -149,6 +149,20 @@ def test_what_may_not_run_is_a_stop_with_the_reason(play: Play) -> None:
     play(story, documents=TEXT)
 
 
+def test_a_refusal_is_said_once_and_then_it_is_tried_again(play: Play) -> None:
+    async def story(server: Server) -> None:
+        server.service.ready = False
+        refused = await decided(lambda: evaluate(server, "wide"))
+        server.service.ready = True
+        again = await evaluate(server, "wide")
+
+        assert refused.json()["decision"] == "stop"
+        assert "quick: the server is starting, or leaving" in refused.json()["said"]
+        assert (again.json()["decision"], again.json()["waiting"]) == ("wait", ["quick", "nowhere"])
+
+    play(story, documents=TEXT)
+
+
 @pytest.mark.parametrize(
     ("suite", "query", "code"), [("none", {}, "not_found"), ("shop", {"maxAge": "soon"}, "invalid")]
 )

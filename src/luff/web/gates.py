@@ -100,7 +100,7 @@ class Gates:
         self._start = start
         self._running: dict[str, asyncio.Task[None]] = {}
         self._refused: OrderedDict[str, dict[str, str]] = OrderedDict()
-        """Why experiments were not let in, by the name of the question."""
+        """Why experiments were not let in, by the name of the question, until it was said."""
 
     async def evaluate(self, suite: str, person: Person, *, key: str | None, max_age_s: float) -> Evaluation:
         """
@@ -112,6 +112,9 @@ class Gates:
         asking = _Asking(person, suite, key, max_age_s)
         experiments = await run_in_threadpool(self._experiments, suite)
         seen = await run_in_threadpool(self._look, asking, experiments)
+        if not seen.waiting:
+            # It is said now: who asks again lets it be tried again.
+            self._refused.pop(asking.name, None)
         if seen.unasked and asking.name not in self._running:
             task = asyncio.create_task(self._run(asking, seen.unasked), name=f"luff-gate-{asking.name}")
             self._running[asking.name] = task
