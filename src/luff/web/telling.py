@@ -30,6 +30,7 @@ class Teller:
         self._notifier = Notifier(channels.by_name.values(), untold=self._untold, link=channels.link)
         self._runs = RunTidings(store, self._notifier, clock) if channels.by_name else None
         self._game_days = GameDayTidings(store, self._notifier, game_days, clock) if channels.by_name else None
+        self._looking: asyncio.Task[None] | None = None
         self._noting: set[asyncio.Task[None]] = set()
 
     def ended(self, outcome: Outcome) -> None:
@@ -51,11 +52,15 @@ class Teller:
     async def keep_looking(self) -> None:
         """Look for what there is to tell of game days, until cancelled."""
         while self._game_days is not None:
-            await self.look()
+            # What a look has claimed nobody else tells: one that has begun is not broken off.
+            self._looking = asyncio.create_task(self.look(), name="luff-tidings-look")
+            await asyncio.shield(self._looking)
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def close(self) -> None:
         """Come back once everything is told, or after a short while; what a game day's end brought is told as well."""
+        if self._looking is not None:
+            await asyncio.wait([self._looking], timeout=TOLD_WITHIN_S)
         await self.look()
         if self._runs is not None:
             await self._runs.close(within_s=TOLD_WITHIN_S)
