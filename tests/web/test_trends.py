@@ -98,6 +98,50 @@ def test_the_overview_the_badge_and_the_experiments_are_of_this_cluster(history:
     assert "failed" not in badge
 
 
+def last_verdict(metrics: str) -> list[str]:
+    lines = [line for line in metrics.splitlines() if line.startswith('luff_last_verdict{experiment="quick"')]
+    return [line.split('verdict="')[1].split('"')[0] for line in lines if line.endswith(" 1.0")]
+
+
+def proven_s(metrics: str) -> list[float]:
+    lines = [line for line in metrics.splitlines() if line.startswith("luff_last_proof_timestamp_seconds{")]
+    return [float(line.rpartition(" ")[2]) for line in lines if "quick" in line]
+
+
+def test_the_metrics_are_of_this_cluster_from_the_start(history: Store, cluster: Any) -> None:
+    later = ran(6, "passed", mesh=OTHER)
+    history.record(later)
+
+    async def story(server: Server) -> str:
+        return (await server.client.get("/metrics")).text
+
+    metrics = seen(history, cluster, story)
+
+    assert last_verdict(metrics) == ["passed"]
+    assert proven_s(metrics) == [datetime.fromisoformat(HERE[-1].ended_at).timestamp()]
+
+
+def test_what_is_pushed_moves_the_metrics_only_of_its_own_place_and_only_when_it_is_newer(
+    history: Store, cluster: Any
+) -> None:
+    pushed = [ran(7, "failed", mesh=OTHER), ran(8, "failed", mesh=LAB), ran(-1, "failed"), ran(9, "failed")]
+
+    async def story(server: Server) -> list[str]:
+        found = []
+        for each in pushed:
+            answer = await server.client.post("/api/v1/outcomes", json=each.model_dump(mode="json", by_alias=True))
+            assert answer.status_code == 201, answer.text
+            found.append((await server.client.get("/metrics")).text)
+        return found
+
+    elsewhere, lab, older, newer = seen(history, cluster, story)
+
+    assert "luff_runs_total{" not in elsewhere + lab
+    assert last_verdict(elsewhere) == last_verdict(lab) == last_verdict(older) == ["passed"]
+    assert last_verdict(newer) == ["failed"]
+    assert 'luff_runs_total{experiment="quick",verdict="failed"} 2.0' in newer
+
+
 def test_coverage_tells_two_clusters_and_the_lab_apart_and_counts_one_spec(history: Store) -> None:
     lines = {(each.mesh_kind, each.place): each for each in history.coverage()}
 

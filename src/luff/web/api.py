@@ -277,7 +277,7 @@ async def post_outcomes(
             )
             raise Problem(code, error.message, next_step=error.next_step) from error
     for outcome in fresh:
-        service.metrics.ended(outcome)
+        await run_in_threadpool(service.pushed, outcome)
         await service.audit_after(person, "outcome.push", outcome.run, outcome.experiment)
     response.status_code = 201 if fresh else 200
     response.headers["location"] = f"/api/v1/runs/{outcomes[0].run}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from luff.clock import Clock
@@ -19,9 +19,10 @@ from luff.lever import SYSTEM_NAMESPACE, levers
 from luff.lifecycle import Phase
 from luff.lock import LEASE_S
 from luff.metrics import Metrics
-from luff.model import Experiment, GameDay
+from luff.model import Experiment, GameDay, Verdict
 from luff.notify import Channels
 from luff.outcome import Outcome
+from luff.report.trend import place_of
 from luff.run import Options, World
 from luff.store import RunFilter, Store
 from luff.surroundings import Surroundings
@@ -40,7 +41,6 @@ __all__ = ["Service"]
 CLOSE_WITHIN_S = 60.0
 STALE_S = 30.0
 """How old the newest look at the mesh may be for the server to be ready."""
-NEWEST_LOOKED_AT = 5
 LEASE_MARGIN_S = 3.0
 
 _log = logging.getLogger("luff.web")
@@ -108,7 +108,7 @@ class Service:
 
     async def start(self) -> int:
         """Restore what a dead server left, begin to look after faults, and return how much was left."""
-        await asyncio.to_thread(self._remember)
+        await asyncio.to_thread(lambda: self._remember([each.name for each in self.experiments()]))
         left = await self._restore_leftovers()
         await self.faults.look()
         self._tasks = [asyncio.create_task(self.faults.keep_looking())]
@@ -200,20 +200,29 @@ class Service:
         except (StoreError, ValueError) as error:
             _log.error("the journal of run %s cannot be brought to its end: %s", run, error)
 
-    def _remember(self) -> None:
-        for each in self.experiments():
-            try:
-                rows = self.store.runs(RunFilter(experiment=each.name), limit=NEWEST_LOOKED_AT)
-                proof = self.store.last_pass(each.name)
-            except LuffError as error:
-                _log.error("history cannot be read: %s", error)
-                return
-            newest = next((row.verdict for row in rows if row.verdict is not None), None)
-            self.metrics.remember(each.name, newest, None if proof is None else proof.ended_at)
+    def _remember(self, experiments: Sequence[str]) -> None:
+        """Let the metrics say what history has of *experiments* on this mesh."""
+        try:
+            for each in experiments:
+                here = RunFilter(experiment=each, ended=True, mesh=self.world.identity)
+                newest = self.store.runs(here, limit=1)
+                proof = self.store.runs(replace(here, verdict=Verdict.PASSED), limit=1)
+                self.metrics.remember(each, newest[0].verdict if newest else None, proof[0].ended_at if proof else None)
+        except LuffError as error:
+            _log.error("history cannot be read: %s", error)
 
     def _ended(self, outcome: Outcome) -> None:
         self.metrics.ended(outcome)
         self.teller.ended(outcome)
+
+    def pushed(self, outcome: Outcome) -> None:
+        """Count *outcome*, which another machine has brought and the store has now, if it is of this mesh. Blocks on the database."""
+        here, there = self.world.identity, outcome.mesh
+        if (here.kind, place_of(here.kind, here.name)) != (there.kind, place_of(there.kind, there.name)):
+            return
+        self.metrics.ended(outcome)
+        # It may be older than what is known here.
+        self._remember([outcome.experiment])
 
     def check_run(self, experiment: Experiment) -> None:
         """Raise `Problem` when *experiment* may not run now."""
