@@ -79,6 +79,11 @@ def test_who_writes_experiments_does_not_say_who_is_told(tmp_path: Path) -> None
     assert list(channels_of(tmp_path / "notify.yaml", [experiments]).by_name) == ["a"]
     with pytest.raises(UsageError, match="among the experiments"):
         channels_of(experiments / "deep" / "notify.yaml", [experiments])
+    one = experiments / "deep" / "one.yaml"
+    one.touch()
+    with pytest.raises(UsageError, match="among the experiments"):
+        channels_of(experiments / "deep" / "notify.yaml", [one])
+    assert channels_of(tmp_path / "notify.yaml", [one]).by_name
     (tmp_path / "link.yaml").symlink_to(experiments / "deep" / "notify.yaml")
     with pytest.raises(UsageError, match="among the experiments"):
         channels_of(tmp_path / "link.yaml", [experiments])

@@ -26,13 +26,19 @@ def notify_option(command: F) -> F:
 
 
 def channels_of(path: Path, beside: Sequence[Path]) -> Any:
-    """Return the `luff.notify.Channels` in *path*; refused within a folder of *beside*: who writes experiments says not who is told."""
+    """
+    Return the `luff.notify.Channels` in *path*.
+
+    It is refused within a folder of *beside*, or within that of a file there:
+    who writes experiments says not who is told.
+    """
     from luff.errors import UsageError
     from luff.notify import read_channels
 
     own = path.resolve()
-    for folder in beside:
-        if folder.is_dir() and own.is_relative_to(folder.resolve()):
+    for given in beside:
+        folder = given if given.is_dir() else given.parent
+        if own.is_relative_to(folder.resolve()):
             raise UsageError(
                 f"--notify {path} lies in {folder}, among the experiments: who writes those would say who is told",
                 next_step="keep it elsewhere",
