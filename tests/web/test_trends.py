@@ -13,6 +13,7 @@ from luff.outcome import MeshIdentity, Outcome
 from luff.store import Store
 from tests.factories import LAB, failed, passed, run_id
 from tests.web.conftest import IDENTITY, Server, serving
+from tests.web.test_api import is_problem
 
 OTHER = MeshIdentity(kind="cluster", name="other")
 FIRST = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -43,9 +44,9 @@ def history(store: Store) -> Store:
     return store
 
 
-def seen(store: Store, cluster: Any, story: Callable[[Server], Awaitable[Any]]) -> Any:
+def seen(store: Store, cluster: Any, story: Callable[[Server], Awaitable[Any]], **how: Any) -> Any:
     async def whole() -> Any:
-        async with serving(store, cluster) as server:
+        async with serving(store, cluster, **how) as server:
             return await story(server)
 
     return asyncio.run(whole())
@@ -67,6 +68,42 @@ def test_the_trend_of_the_api_is_of_one_cluster_and_one_spec(history: Store, clu
     assert [each["run"] for each in older["items"]] == [each.run for each in HERE[:2]]
     assert {each["run"] for each in other["items"]} == {each.run for each in ELSEWHERE if each.mesh == OTHER}
     assert {each["run"] for each in lab["items"]} == {each.run for each in ELSEWHERE if each.mesh == LAB}
+
+
+@pytest.mark.parametrize(
+    ("here", "query", "said"),
+    [
+        (LAB, {"mesh": "cluster"}, "query.place: which cluster"),
+        (IDENTITY, {"mesh": "lab", "place": "other"}, "query.place: a lab has no places"),
+        (LAB, {"place": "other"}, "query.place: a lab has no places"),
+    ],
+)
+def test_a_place_that_means_nothing_is_a_problem_and_not_another_place(
+    history: Store, cluster: Any, here: MeshIdentity, query: dict[str, str], said: str
+) -> None:
+    async def story(server: Server) -> None:
+        answer = await server.client.get("/api/v1/trends", params={"experiment": "quick", **query})
+
+        assert is_problem(answer, "invalid")
+        assert answer.json()["detail"].startswith(said)
+
+    seen(history, cluster, story, identity=here)
+
+
+def test_a_spec_that_was_never_run_shows_no_other_one_and_leads_to_those_that_were(
+    history: Store, cluster: Any
+) -> None:
+    async def story(server: Server) -> tuple[dict[str, Any], str]:
+        answer = await server.client.get("/api/v1/trends", params={"experiment": "quick", "spec": "dead"})
+        async with server.browser() as browser:
+            return answer.json(), (await browser.get("/trends/quick?spec=dead")).text
+
+    found, page = seen(history, cluster, story)
+
+    assert (found["spec_sha256"], found["items"]) == (None, [])
+    assert [each["spec_sha256"] for each in found["others"]] == [NEW, OLD]
+    assert not any(each.run in page for each in HERE)
+    assert "/trends/quick?spec=bbbbbbbbbbbbbbbb" in page
 
 
 def test_the_pass_rate_of_the_page_counts_one_spec_here_and_leads_to_the_others(history: Store, cluster: Any) -> None:

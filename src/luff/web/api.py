@@ -54,7 +54,8 @@ PAGE_MOST = 1000
 KEY_MOST = 200
 EVENT_MOST = 2**53
 RETRY_MS = 2000
-
+LAB = "lab"
+"""The place of every lab's runs, see `luff.report.trend.place_of`."""
 
 CHANGES = ("body_too_large", "wrong_content_type")
 router = APIRouter(prefix="/api/v1", responses=documented())
@@ -357,13 +358,21 @@ async def get_trend(
     without *mesh* and *place* it is where this server works, without *spec* (the
     beginning of a hash) as it was written for the newest run there.
     """
-    identity = service.world.identity
-    kind = mesh or identity.kind
-    name = place or ("lab" if kind == "lab" else identity.name)
-    found = await run_in_threadpool(
-        asked, service.store, experiment, MeshIdentity(kind=kind, name=name), spec=spec, limit=limit
-    )
-    return trend_of(experiment, kind, name, found)
+    meant = _meant(service.world.identity, mesh, place)
+    found = await run_in_threadpool(asked, service.store, experiment, meant, spec=spec, limit=limit)
+    return trend_of(experiment, meant.kind, meant.name, found)
+
+
+def _meant(here: MeshIdentity, kind: Literal["lab", "cluster"] | None, place: str | None) -> MeshIdentity:
+    """Return the mesh that a question of a server *here* is about, *place* being the name of a cluster."""
+    kind = kind or here.kind
+    if kind == "lab":
+        if place not in (None, LAB):
+            raise Problem("invalid", "query.place: a lab has no places", next_step="add mesh=cluster")
+        return MeshIdentity(kind="lab", name=LAB)
+    if place is None and here.kind == "lab":
+        raise Problem("invalid", "query.place: which cluster is meant is not said", next_step="add place=NAME")
+    return MeshIdentity(kind="cluster", name=place or here.name)
 
 
 @router.get("/badges/{experiment}.svg", response_class=Response, responses={200: {"content": {"image/svg+xml": {}}}})

@@ -227,7 +227,7 @@ async def trend(
         asked, service.store, experiment, service.world.identity, spec=spec, limit=TREND_RUNS
     )
     known = experiment in await run_in_threadpool(service.definitions.all)
-    if not found.points and not known:
+    if found.standing is None and not found.others and not known:
         raise Problem("not_found", f"there is no experiment {experiment[:63]!r}")
     limits_ms: dict[str, float] = {}
     if found.points:

@@ -42,7 +42,7 @@ class Asked:
     """
     This is one experiment in one place: where the series that is shown stands, its newest runs, and the other series.
 
-    *standing* is ``None`` when it never ran there. *others* are written in other ways, the newest first.
+    *standing* is ``None`` when it never ran there in the way that was asked for. *others* are written in other ways, the newest first.
     """
 
     standing: Standing | None
@@ -54,7 +54,7 @@ def asked(store: Store, experiment: str, mesh: MeshIdentity, *, spec: str | None
     """
     Return the newest *limit* runs of *experiment* on *mesh*, written in the way whose hash begins with *spec*.
 
-    Without *spec*, and with one that nothing has, it is the way of the newest run. Blocks on the database.
+    Without *spec* it is the way of the newest run. Blocks on the database.
     """
     place = place_of(mesh.kind, mesh.name)
     here = [
@@ -62,10 +62,9 @@ def asked(store: Store, experiment: str, mesh: MeshIdentity, *, spec: str | None
         for each in newest_first(store.standings(experiment=experiment))
         if (each.series.mesh_kind, each.series.place) == (mesh.kind, place)
     ]
-    if not here:
-        return Asked(None, [], [])
-    wanted = [each for each in here if spec is not None and each.series.spec_sha256.startswith(spec)]
-    shown = (wanted or here)[0]
+    shown = next((each for each in here if each.series.spec_sha256.startswith(spec or "")), None)
+    if shown is None:
+        return Asked(None, [], here)
     series = shown.series
     points = store.trend(
         experiment, mesh_kind=series.mesh_kind, place=series.place, spec_sha256=series.spec_sha256, limit=limit
