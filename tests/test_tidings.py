@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,7 @@ from luff.parse import parse_documents
 from luff.store import Store
 from luff.store.occurrences import New, Occurrences, Rule
 from luff.testing import SimClock
-from luff.tidings import GameDayTidings
+from luff.tidings import LOOKED_AHEAD_MOST, GameDayTidings
 from tests.notify.conftest import receiving
 
 DOCUMENTS = """\
@@ -148,3 +149,16 @@ def test_what_ended_long_ago_is_no_news(store: Store) -> None:
     missed(store, "nobodys", at=before(hours=1))
 
     assert told_at(store, DUE)["others"] == []
+
+
+def test_of_a_game_day_of_every_minute_only_the_nearest_are_looked_at(tmp_path: Path, store: Store) -> None:
+    text = DOCUMENTS.replace("0 10 * * TUE#1", "* * * * *")
+    game_days = GameDays([], lambda: parse_documents([("days.yaml", text)]), channels=["slack-shop"])
+    game_days.load(DUE)
+
+    asyncio.run(GameDayTidings(store, Notifier([], untold=print), game_days, At()).look())
+
+    with sqlite3.connect(tmp_path / "luff.db") as database:
+        told = [row[0] for row in database.execute("SELECT scheduled_for FROM telling ORDER BY scheduled_for")]
+    assert len(told) == LOOKED_AHEAD_MOST
+    assert told[-1] == str(DUE + timedelta(minutes=LOOKED_AHEAD_MOST))[:-6] + ".000000"

@@ -32,6 +32,9 @@ __all__ = ["GameDayTidings", "RunTidings"]
 NEWS = timedelta(minutes=10)
 """What ended longer ago is no news: somebody else told it, or nobody was to be told then."""
 
+LOOKED_AHEAD_MOST = 200
+"""How many firings of one game day are looked at, the nearest: those after them are told of once they are nearer."""
+
 _log = logging.getLogger("luff.notify")
 
 
@@ -103,7 +106,7 @@ class GameDayTidings:
             if not announce.before or not announce.to:
                 continue
             until = now + timedelta(seconds=max(announce.before))
-            for planned in self._definitions.planned(now, until, of=[game_day]):
+            for planned in self._definitions.planned(now, until, limit=LOOKED_AHEAD_MOST, of=[game_day]):
                 # Of several that are over only the nearest is told: who was not there for a week tells one thing.
                 left_s = (planned.due - now).total_seconds()
                 over = [before_s for before_s in announce.before if before_s >= left_s > 0]
