@@ -92,7 +92,8 @@ class Cluster:
     This is the API server's memory, shared by every `SimMesh` on it.
 
     *history* holds every state of every object, oldest first, so that a stale
-    read has something to return and a test can look at what ever was.
+    read has something to return and a test can look at what ever was. *ahead_s*
+    is how far its clock is ahead of the loop's.
     """
 
     objects: dict[Ref, Object] = field(default_factory=dict)
@@ -100,6 +101,7 @@ class Cluster:
     uids: int = 0
     history: dict[Ref, list[Object | None]] = field(default_factory=dict)
     on_write: list[Callable[[Ref, Object | None], None]] = field(default_factory=list)
+    ahead_s: float = 0.0
 
     def add(self, object_: Object) -> Object:
         """Create *object_*; `Conflict` when there is one by that name."""
@@ -253,7 +255,11 @@ class SimMesh:
 
     async def server_time_s(self) -> float:
         clock = Ref(Kind.NAMESPACE, "", "(server clock)")
-        return await self._call("time", clock, lambda: float(int(EPOCH_S + asyncio.get_running_loop().time())))
+
+        def now_s() -> float:
+            return float(int(EPOCH_S + asyncio.get_running_loop().time() + self.cluster.ahead_s))
+
+        return await self._call("time", clock, now_s)
 
     def _check_alive(self) -> None:
         if self.dead or self.killed():

@@ -15,8 +15,10 @@ import pytest
 
 from luff.clock import Clock
 from luff.errors import RunAborted
+from luff.evidence import DataPlane, Sighting
 from luff.evidence.response_header import ResponseHeader
 from luff.gameday_files import GameDays
+from luff.mesh import Kind, Ref
 from luff.model import Object, PolicySpec
 from luff.notify import Channels
 from luff.outcome import MeshIdentity
@@ -40,13 +42,15 @@ spec:
     warmup: 1s
   expect:
     - {{id: answers, errors: {{atMost: 40%}}}}
+  stopEarly: {stop_early}
 """
 IDENTITY = MeshIdentity(kind="cluster", name="simulated")
 
 
 def experiment(name: str, *, target: str = "stock", url: str = "http://front.shop/cart", duration: str = "3s") -> str:
-    """Return the document of an experiment; one of 3 s ends quickly, whatever comes of it."""
-    return EXPERIMENT.format(name=name, target=target, url=url, duration=duration)
+    """Return the document of an experiment; one of 3 s ends as soon as it can, a longer one goes on to its end."""
+    early = "true" if duration == "3s" else "false"
+    return EXPERIMENT.format(name=name, target=target, url=url, duration=duration, stop_early=early)
 
 
 def virtual_service(name: str) -> Object:
@@ -86,6 +90,18 @@ def answers(cluster: Cluster) -> Callable[[httpx.Request], httpx.Response]:
     return answer
 
 
+@dataclass(frozen=True)
+class PromptProxies(DataPlane):
+    """These are proxies, one of them asked, that have at once what the *cluster* has."""
+
+    cluster: Cluster
+
+    async def look(self, namespace: str, virtual_service: str, names: tuple[str, ...]) -> Sighting:
+        found = self.cluster.objects.get(Ref(Kind.VIRTUAL_SERVICE, namespace, virtual_service))
+        has = frozenset(names) & {route["name"] for route in ([] if found is None else found["spec"]["http"])}
+        return Sighting(frozenset({"front-1"}), {"front-1": has}, frozenset())
+
+
 def world_on(cluster: Cluster, store: Store) -> World:
     """Return everything that a run needs, on *cluster*."""
     mesh = SimMesh(cluster)
@@ -98,7 +114,7 @@ def world_on(cluster: Cluster, store: Store) -> World:
         clock=SimClock(),
         transport=lambda _: httpx.MockTransport(answers(cluster)),
         source=lambda _plan, _zero: ResponseHeader(),
-        plane=None,
+        plane=PromptProxies(cluster),
         levers=store.levers(IDENTITY),
     )
 
@@ -146,11 +162,13 @@ async def serving(
     clock: Clock | None = None,
     channels: Channels | None = None,
     identity: MeshIdentity = IDENTITY,
+    world_clock: Clock | None = None,
 ) -> AsyncIterator[Server]:
     """Start a server, yield it, and close it again."""
     read = parse_documents([("shop.yaml", documents)])
+    world = world_on(cluster, store)
     service = Service(
-        replace(world_on(cluster, store), identity=identity),
+        replace(world, identity=identity, clock=world_clock or world.clock),
         store,
         Definitions(GameDays([], lambda: read, channels=(channels or Channels()).by_name)),
         Rails(policy, "shop"),

@@ -56,6 +56,7 @@ def proof(age: timedelta, run: str, *, mesh: MeshIdentity = IDENTITY, **how: Any
     return made.model_copy(update={"mesh": mesh, "spec_sha256": spec_sha256(quick)})
 
 
+@pytest.mark.timing
 def test_it_waits_for_its_runs_and_then_says_go(play: Play, store: Store) -> None:
     async def story(server: Server) -> None:
         first = await evaluate(server)
@@ -65,10 +66,8 @@ def test_it_waits_for_its_runs_and_then_says_go(play: Play, store: Store) -> Non
         assert first.status_code == 200
         assert first.json() == {**joined.json(), "decision": "wait", "waiting": ["quick"]}
         assert joined.status_code == 412
-        # On a machine that is busy with others the run may be inconclusive, which is no go.
-        went = store.runs()[0].verdict == "passed"
-        assert last.status_code == (200 if went else 412)
-        assert (last.json()["decision"], last.json()["exit_code"]) == (("go", 0) if went else ("stop", 3))
+        assert last.status_code == 200
+        assert (last.json()["decision"], last.json()["exit_code"]) == ("go", 0)
         assert [each["run"] for each in last.json()["runs"]] == [row.run for row in store.runs()]
         assert [row.action for row in store.access.audits(limit=9)] == ["run.start"]
 
@@ -176,6 +175,7 @@ def test_a_question_that_means_nothing_starts_nothing(
     play(story, documents=TEXT)
 
 
+@pytest.mark.timing
 def test_a_confirm_hook_of_flagger_is_no_until_it_is_go_once_for_each_revision(play: Play, store: Store) -> None:
     async def story(server: Server) -> None:
         async def hook(checksum: str) -> httpx.Response:
@@ -186,8 +186,7 @@ def test_a_confirm_hook_of_flagger_is_no_until_it_is_go_once_for_each_revision(p
         next_revision = await hook("aaaaaaaaaa")
 
         assert (first.status_code, first.json()["decision"]) == (412, "wait")
-        went = last.json()["runs"][0]["verdict"] == "passed"
-        assert (last.status_code, last.json()["decision"]) == ((200, "go") if went else (412, "stop"))
+        assert (last.status_code, last.json()["decision"]) == (200, "go")
         assert (next_revision.status_code, next_revision.json()["decision"]) == (412, "wait")
 
     play(story, documents=TEXT)

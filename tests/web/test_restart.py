@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass, field
 from typing import Any
 
 from luff.lifecycle import Phase
@@ -11,7 +12,7 @@ from luff.parse import parse_documents
 from luff.patches import clone
 from luff.run import Options, run_experiment
 from luff.store import Store
-from luff.testing import Cluster
+from luff.testing import Cluster, SimClock
 from tests.web.conftest import experiment, serving, world_on
 
 STOCK = Ref(Kind.VIRTUAL_SERVICE, "shop", "stock")
@@ -31,6 +32,20 @@ class Silent:
         pass
 
 
+@dataclass
+class Hasty(SimClock):
+    """This is a clock on which what is waited for has passed at once, for the *cluster* as well."""
+
+    cluster: Cluster = field(default_factory=Cluster)
+
+    def monotonic_s(self) -> float:
+        return super().monotonic_s() + self.cluster.ahead_s
+
+    async def sleep(self, seconds: float) -> None:
+        self.cluster.ahead_s += seconds
+        await asyncio.sleep(0)
+
+
 async def _die(store: Store, cluster: Cluster) -> str:
     """Play a server that is killed while a run of it is live; returns the run."""
     found = parse_documents([("x.yaml", experiment("long", duration="300s"))]).experiments[0]
@@ -44,7 +59,7 @@ async def _die(store: Store, cluster: Cluster) -> str:
 
 
 async def _come_back(store: Store, cluster: Cluster) -> None:
-    async with serving(store, cluster) as server:
+    async with serving(store, cluster, world_clock=Hasty(cluster=cluster)) as server:
         faults = (await server.client.get("/api/v1/faults")).json()
 
     assert faults["items"] == []
