@@ -73,11 +73,10 @@ class SetClock:
         await asyncio.sleep(0)
 
 
-def read(folder: Path, *, canary: bool = False) -> GameDays:
+def read(folder: Path) -> GameDays:
     return GameDays(
         [folder],
         lambda: parse_documents([(str(each), each.read_text()) for each in sorted(folder.glob("*.yaml"))]),
-        canary=canary,
     )
 
 
@@ -105,7 +104,7 @@ class Stage:
         self.stores.append(Occurrences.open(self.url))
         return Scheduler(
             self.stores[-1],
-            definitions or read(self.folder, canary=surroundings is not None and surroundings.canary is not None),
+            definitions or read(self.folder),
             run or self.run,
             surroundings=surroundings,
             clock=self.clock,
@@ -309,7 +308,6 @@ async def value(query: str) -> float | None:
         ("", Surroundings(lever=lambda _: says("the lever is on")), "lever"),
         ("", Surroundings(lever=fails), "cannot_tell"),
         ("skipWhen: [canaryProgressing]", Surroundings(), "cannot_tell"),
-        ("skipWhen: [canaryProgressing]", Surroundings(canary=lambda _: says("cart is progressing")), "canary"),
         ("skipWhen: [{prometheus: {query: high, above: 1}}]", Surroundings(metric=value), "metric"),
         ("skipWhen: [{prometheus: {query: low, above: 1}}]", Surroundings(metric=value), None),
         ("skipWhen: [{prometheus: {query: none, above: 1}}]", Surroundings(metric=value), None),

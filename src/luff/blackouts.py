@@ -21,7 +21,7 @@ EVENTS_MOST = 10_000
 LINE_MOST = 2_000
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Blackout:
     """This is one event of a calendar file: from *begin* up to but not with *end*. Naive times are by the clocks of whoever asks."""
 

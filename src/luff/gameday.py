@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -32,6 +32,7 @@ __all__ = [
     "Firing",
     "Planned",
     "Reason",
+    "agreed",
     "approvals_until",
     "as_planned",
     "check_approval",
@@ -179,6 +180,14 @@ def approvals_until(game_day: GameDay, scheduled_for: datetime) -> datetime | No
     if people is None or not people.approvals:
         return None
     return scheduled_for - timedelta(seconds=people.approve_by_s)
+
+
+def agreed(game_day: GameDay, scheduled_for: datetime, approvals: Mapping[str, datetime]) -> dict[str, datetime]:
+    """Return which of *approvals* to this occurrence, by who gave them and when, count: those of its approvers, in time."""
+    until, people = approvals_until(game_day, scheduled_for), game_day.spec.people
+    if until is None or people is None:
+        return {}
+    return {who: at for who, at in approvals.items() if who in people.approvers and at <= until}
 
 
 def check_approval(game_day: GameDay, at: datetime, *, who: str, now: datetime) -> datetime:

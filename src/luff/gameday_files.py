@@ -67,9 +67,9 @@ class GameDays:
     This is the game days in some files, read again when the files change.
 
     *read* returns all that the files hold, and raises `InvalidFile`. *hours*
-    are those of the policy; *canary* and *metric* are whether a canary and
-    Prometheus can be asked here; *channels* are the names of whom can be told,
-    ``None`` where that is not known and not checked.
+    are those of the policy; *metric* is whether Prometheus can be asked here;
+    *channels* are the names of whom can be told, ``None`` where that is not
+    known and not checked.
     """
 
     def __init__(
@@ -78,14 +78,12 @@ class GameDays:
         read: Callable[[], Documents],
         *,
         hours: Hours | None = None,
-        canary: bool = False,
         metric: bool = True,
         channels: Collection[str] | None = (),
     ) -> None:
         self._paths = tuple(paths)
         self._read_files = read
         self.hours = hours
-        self._canary = canary
         self._metric = metric
         self._channels = None if channels is None else frozenset(channels)
         self.problem: LuffError | None = None
@@ -165,7 +163,7 @@ class GameDays:
     def _cannot_ask(self, game_day: GameDay) -> Iterator[tuple[int, Reason, str]]:
         """Yield which of *game_day*'s conditions cannot be asked here: its index, the reason, and what to do."""
         for index, condition in enumerate(game_day.spec.skip_when):
-            if condition.canary_progressing and not self._canary:
+            if condition.canary_progressing:
                 yield index, NO_CANARY, "leave canaryProgressing out"
             elif condition.prometheus is not None and not self._metric:
                 yield index, NO_PROMETHEUS, "set LUFF_PROMETHEUS_URL, or leave it out"

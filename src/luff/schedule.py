@@ -4,7 +4,7 @@ Game days on a calendar: the part that is there when they are due.
 For whoever runs a server::
 
     game_days = GameDays([folder], lambda: read_documents([folder]), hours=hours)
-    scheduler = Scheduler(Occurrences.of(store), game_days, run, surroundings=Surroundings(lever=…, canary=…, metric=…))
+    scheduler = Scheduler(Occurrences.of(store), game_days, run, surroundings=Surroundings(lever=…, metric=…))
     await scheduler.start()      # raises InvalidFile; what fired while nobody was there is settled before it returns
     scheduler.last_tick          # when the calendar was last looked at; tick_age_s() for /readyz, which fails above 60 s
     scheduler.trouble            # why the last look failed, or None; game_days.problem is a file that cannot be read
@@ -45,7 +45,7 @@ from apscheduler.triggers.base import BaseTrigger
 from luff.clock import Clock, SystemClock
 from luff.due import Line, Lines, former, missed
 from luff.errors import StoreError, UsageError
-from luff.gameday import Planned, Reason, approvals_until, as_planned, check_approval
+from luff.gameday import Planned, Reason, agreed, approvals_until, as_planned, check_approval
 from luff.gameday_files import GameDays
 from luff.model import GameDay, PrometheusCondition
 from luff.replica import is_gone, own_name
@@ -169,10 +169,6 @@ class Scheduler:
     def tick_age_s(self) -> float:
         """Return how long ago the calendar was last looked at, by a clock that does not jump; infinite before the first time."""
         return float("inf") if self._ticked_s is None else self._clock.monotonic_s() - self._ticked_s
-
-    def now(self) -> datetime:
-        """Return the time that the calendar goes by."""
-        return self._now()
 
     def coming(self, name: str) -> Planned | None:
         """Return the next firing of the game day *name*, with why it will not be held as far as the calendar knows."""
@@ -362,27 +358,16 @@ class Scheduler:
         people = game_day.spec.people
         if people is not None and people.approvals:
             found = await self._persistently(lambda: self._store.approvals(new.schedule, new.scheduled_for))
-            deadline = approvals_until(game_day, new.scheduled_for) or new.scheduled_for
-            agreed = [who for who, at in found.items() if who in people.approvers and at <= deadline]
-            if len(agreed) < people.approvals:
-                by = f"{deadline:%Y-%m-%d %H:%M %Z}"
-                return Reason("not_approved", f"{len(agreed)} of {people.approvals} approvals were there by {by}")
+            in_time = agreed(game_day, new.scheduled_for, found)
+            if len(in_time) < people.approvals:
+                by = f"{approvals_until(game_day, new.scheduled_for):%Y-%m-%d %H:%M %Z}"
+                return Reason("not_approved", f"{len(in_time)} of {people.approvals} approvals were there by {by}")
         for condition in game_day.spec.skip_when:
-            if condition.canary_progressing:
-                why = await self._canary(game_day)
-            elif condition.prometheus is not None:
-                why = await self._metric(condition.prometheus)
-            else:
-                continue  # calendar files were looked at before it was claimed
+            # The other conditions were looked at before it was claimed.
+            why = None if condition.prometheus is None else await self._metric(condition.prometheus)
             if why is not None:
                 return why
         return None
-
-    async def _canary(self, game_day: GameDay) -> Reason | None:
-        if self._surroundings.canary is None:
-            return Reason("cannot_tell", "whether a canary is progressing cannot be asked here")
-        found = await self._asked("canaries", self._surroundings.canary(game_day))
-        return found if found is None or isinstance(found, Reason) else Reason("canary", found)
 
     async def _metric(self, condition: PrometheusCondition) -> Reason | None:
         if self._surroundings.metric is None:

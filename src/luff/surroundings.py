@@ -1,5 +1,5 @@
 """
-What is asked before a game day begins: the lever, canaries, metrics.
+What is asked before a game day begins: the lever, and metrics.
 
 What is left out cannot be asked, and what cannot be asked speaks against it.
 """
@@ -29,13 +29,12 @@ class Surroundings:
     """
     This is what is asked before a game day begins.
 
-    *lever* returns which lever is on, as a sentence, or ``None``; *canary*
-    which canary is progressing; *metric* the value of a query, ``None`` when
-    it selects nothing. What is left out cannot be asked. Each may raise.
+    *lever* returns which lever is on, as a sentence, or ``None``; *metric* the
+    value of a query, ``None`` when it selects nothing. What is left out cannot
+    be asked. Each may raise.
     """
 
     lever: Callable[[GameDay], Awaitable[str | None]] = _off
-    canary: Callable[[GameDay], Awaitable[str | None]] | None = None
     metric: Callable[[str], Awaitable[float | None]] | None = None
 
 

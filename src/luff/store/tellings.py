@@ -28,10 +28,10 @@ __all__ = ["Telling", "Tellings"]
 NO_NEWS = (State.CLAIMED, State.RUNNING, State.PASSED)
 LISTED_MOST = 1000
 KEPT = timedelta(days=400)
-"""How long after its occurrence a row is kept: longer than anything is announced before."""
+"""How long after its occurrence a row is kept: nobody is told of one that is older."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class Telling:
     """This is one thing to tell of the occurrence of *schedule* at *scheduled_for*: ``before 600`` (seconds), ``ended``."""
 

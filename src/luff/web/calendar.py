@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from starlette.concurrency import run_in_threadpool
 
 from luff.clock import Clock
 from luff.errors import UsageError
-from luff.gameday import Planned, approvals_until
+from luff.gameday import Planned, agreed, approvals_until
 from luff.gameday_files import GameDays
 from luff.model import GameDay
 from luff.schedule import Held, Scheduler
@@ -61,6 +61,7 @@ class Calendar:
         clock: Clock,
     ) -> None:
         self.game_days = game_days
+        self._clock = clock
         self._occurrences = Occurrences.of(store)
         self.scheduler = Scheduler(self._occurrences, game_days, hold, surroundings=surroundings, clock=clock)
 
@@ -88,12 +89,7 @@ class Calendar:
 
     def now(self) -> datetime:
         """Return the time that the calendar goes by."""
-        return self.scheduler.now()
-
-    def next(self, game_day: GameDay) -> Coming | None:
-        """Return the next firing of *game_day*; blocks on the store."""
-        planned = self.scheduler.coming(game_day.metadata.name)
-        return None if planned is None else self._with_approvals([planned])[0]
+        return datetime.fromtimestamp(self._clock.now_s(), UTC)
 
     def each_next(self) -> list[tuple[GameDay, Coming | None]]:
         """Return every game day, by name, with its next firing; blocks on the store."""
@@ -197,13 +193,11 @@ class Calendar:
 
     def _with_approvals(self, found: list[Planned]) -> list[Coming]:
         asked = [each for each in found if approvals_until(each.game_day, each.at) is not None]
-        agreed = self._occurrences.approvals_since(min(each.at for each in asked)) if asked else {}
-        return [_coming(each, agreed.get((each.game_day.metadata.name, each.at), {})) for each in found]
+        known = self._occurrences.approvals_since(min(each.at for each in asked)) if asked else {}
+        return [_coming(each, known.get((each.game_day.metadata.name, each.at), {})) for each in found]
 
 
-def _coming(planned: Planned, agreed: Mapping[str, datetime]) -> Coming:
+def _coming(planned: Planned, approvals: Mapping[str, datetime]) -> Coming:
     until, people = approvals_until(planned.game_day, planned.at), planned.game_day.spec.people
-    if until is None or people is None:
-        return Coming(planned)
-    counted = {who: at for who, at in agreed.items() if who in people.approvers and at <= until}
-    return Coming(planned, people.approvals, until, counted)
+    needed = 0 if people is None else people.approvals
+    return Coming(planned, needed, until, agreed(planned.game_day, planned.at, approvals))
