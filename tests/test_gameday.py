@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from luff.blackouts import Blackout, parse_ics
 from luff.errors import InvalidFile, UsageError
 from luff.gameday import (
+    Known,
     check_game_days,
     due_at,
     firings,
@@ -293,16 +295,21 @@ def test_what_are_no_hours_is_a_usage_error(text: str) -> None:
 # --- what could never be held ------------------------------------------------------------------------------------
 
 
-def wrong(read: Documents, *, hours: Hours | None = None, freeze: tuple[Blackout, ...] = ()) -> list[str]:
+def known(read: Documents, *, hours: Hours | None = None, freeze: tuple[Blackout, ...] = ()) -> Known:
+    return Known(
+        {suite.metadata.name for suite in read.suites},
+        NEW_YEAR,
+        hours,
+        blackouts=lambda _: {"f.ics": freeze},
+        first=lambda day: next(firings(day.spec.schedule, NEW_YEAR), None),
+        experiments=lambda _: (),
+        channels=(),
+    )
+
+
+def wrong(read: Documents, **how: Any) -> list[str]:
     with pytest.raises(InvalidFile) as caught:
-        check_game_days(
-            read.game_days,
-            read.suites,
-            place=lambda day, path: Place(".".join(map(str, path)), 1, 1),
-            now=NEW_YEAR,
-            blackouts=lambda day: {"f.ics": freeze},
-            hours=hours,
-        )
+        check_game_days(read.game_days, known(read, **how), place=lambda _, path: Place(".".join(map(str, path)), 1, 1))
     return [f"{each.file}: {each.message}" for each in caught.value.problems]
 
 
@@ -334,9 +341,7 @@ def test_a_missing_suite_is_refused_with_what_may_be_meant() -> None:
     read = documents('cron: "0 8 * * *"', suite="cora")
 
     with pytest.raises(InvalidFile) as caught:
-        check_game_days(
-            read.game_days, read.suites, place=lambda *_: Place("a.yaml", 4, 5), now=NEW_YEAR, blackouts=lambda _: {}
-        )
+        check_game_days(read.game_days, known(read), place=lambda *_: Place("a.yaml", 4, 5))
 
     [problem] = caught.value.problems
     assert "no suite named 'cora'" in problem.message

@@ -30,6 +30,7 @@ from luff.yaml_nodes import Place, Problems, did_you_mean
 
 __all__ = [
     "Firing",
+    "Known",
     "Planned",
     "Reason",
     "agreed",
@@ -230,31 +231,36 @@ def suites_under(names: Sequence[str], suites: Sequence[Suite]) -> tuple[Suite, 
     return tuple(suite for suite in suites if suite.metadata.name in found)
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """
+    This is what game days are held against.
+
+    *suites* are the names of those that there are; *first* is a game day's
+    first firing later than *now*; *experiments* are the names of its own, none
+    when its suites cannot be read; *channels* are the names of whom can be
+    told, ``None`` when that is not known.
+    """
+
+    suites: Collection[str]
+    now: datetime
+    hours: Hours | None
+    blackouts: Callable[[GameDay], Blackouts]
+    first: Callable[[GameDay], Firing | None]
+    experiments: Callable[[GameDay], Collection[str]]
+    channels: Collection[str] | None
+
+
 def check_game_days(
-    game_days: Sequence[GameDay],
-    suites: Sequence[Suite],
-    *,
-    place: Callable[[GameDay, tuple[str | int, ...]], Place],
-    now: datetime,
-    blackouts: Callable[[GameDay], Blackouts],
-    hours: Hours | None = None,
-    first: Callable[[GameDay], Firing | None] | None = None,
-    experiments: Callable[[GameDay], Collection[str]] = lambda _: (),
-    channels: Collection[str] | None = (),
+    game_days: Sequence[GameDay], known: Known, *, place: Callable[[GameDay, tuple[str | int, ...]], Place]
 ) -> None:
     """
     Raise `InvalidFile` with every game day that could never be held or says something that means nothing, and why.
 
-    *place* says where a part of a game day is written; it is asked only for
-    problems. *first* is the first firing later than *now*, for who knows it
-    already; *experiments* are the names of a game day's own, none when its
-    suites cannot be read; *channels* are the names of whom can be told,
-    ``None`` when that is not known.
+    *place* says where a part of a game day is written; it is asked only for problems.
     """
     problems = Problems()
     seen: set[str] = set()
-    names = [suite.metadata.name for suite in suites]
-    known = set(names)
     for game_day in game_days:
         name = game_day.metadata.name
         if name in seen:
@@ -264,15 +270,9 @@ def check_game_days(
                 "give it another name",
             )
         seen.add(name)
-        for index, suite in enumerate(game_day.spec.suites):
-            if suite not in known:
-                instead = did_you_mean(suite, names) if names else "put its file into the definitions"
-                problems.add(place(game_day, ("spec", "suites", index)), f"there is no suite named {suite!r}", instead)
-        found = itertools.chain(
-            _never(game_day, now, blackouts(game_day), hours, first or (lambda each: _first(each, now))),
-            _unknown(game_day, experiments, channels),
-        )
-        for path, message, hint in found:
+        for path, message, hint in itertools.chain(
+            _without_suite(game_day, known), _never(game_day, known), _unknown(game_day, known)
+        ):
             problems.add(place(game_day, ("spec", *path)), message, hint)
     if problems:
         raise InvalidFile(list(problems))
@@ -282,11 +282,17 @@ _Wrong = tuple[tuple[str | int, ...], str, str | None]
 """Where below ``spec``, what, and what to do."""
 
 
-def _unknown(
-    game_day: GameDay, experiments: Callable[[GameDay], Collection[str]], channels: Collection[str] | None
-) -> Iterator[_Wrong]:
-    spec = game_day.spec
-    names = experiments(game_day) if spec.expected else ()
+def _without_suite(game_day: GameDay, known: Known) -> Iterator[_Wrong]:
+    for index, suite in enumerate(game_day.spec.suites):
+        if suite not in known.suites:
+            hint = "put its file into the definitions"
+            instead = did_you_mean(suite, sorted(known.suites)) if known.suites else hint
+            yield ("suites", index), f"there is no suite named {suite!r}", instead
+
+
+def _unknown(game_day: GameDay, known: Known) -> Iterator[_Wrong]:
+    spec, channels = game_day.spec, known.channels
+    names = known.experiments(game_day) if spec.expected else ()
     for name in spec.expected:
         if names and name not in names:
             hint = did_you_mean(name, sorted(names))
@@ -297,17 +303,7 @@ def _unknown(
             yield ("announce", "to", index), f"there is no channel named {name[:63]!r} to announce it to", hint
 
 
-def _first(game_day: GameDay, now: datetime) -> Firing | None:
-    return next(firings(game_day.spec.schedule, now), None)
-
-
-def _never(
-    game_day: GameDay,
-    now: datetime,
-    blackouts: Blackouts,
-    hours: Hours | None,
-    first: Callable[[GameDay], Firing | None],
-) -> Iterator[_Wrong]:
+def _never(game_day: GameDay, known: Known) -> Iterator[_Wrong]:
     schedule = game_day.spec.schedule
     if len(schedule.cron.split()) != 5:
         yield ("schedule", "cron"), "a game day begins at a minute", 'write five fields, such as "0 10 * * TUE#1"'
@@ -325,17 +321,18 @@ def _never(
             "make it shorter than the window",
         )
     try:
-        coming = first(game_day)
+        coming = known.first(game_day)
     except (CronSimError, ZoneInfoNotFoundError):
         return  # said by the parser
     if coming is None:
         yield ("schedule", "cron"), f"{schedule.cron[:60]!r} never fires", 'such as "0 10 * * TUE#1"'
         return
-    if hours is None and not any(blackouts.values()):
+    blackouts = known.blackouts(game_day)
+    if known.hours is None and not any(blackouts.values()):
         return
     tried = [
-        ruled_out(game_day, due_at(game_day, each.at), blackouts, hours)
-        for each in itertools.islice(firings(schedule, now), FIRINGS_LOOKED_AT)
+        ruled_out(game_day, due_at(game_day, each.at), blackouts, known.hours)
+        for each in itertools.islice(firings(schedule, known.now), FIRINGS_LOOKED_AT)
     ]
     if None not in tried:
         why = tried[0]

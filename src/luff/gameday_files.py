@@ -22,7 +22,7 @@ from pathlib import Path
 
 from luff.blackouts import Blackout, parse_ics
 from luff.errors import InvalidFile, LuffError, Problem
-from luff.gameday import Firing, Planned, Reason, check_game_days, firings, planned, ruled_out, suites_under
+from luff.gameday import Firing, Known, Planned, Reason, check_game_days, firings, planned, ruled_out, suites_under
 from luff.model import Experiment, GameDay, Schedule, Suite
 from luff.parse import Documents
 from luff.policy import Hours
@@ -202,17 +202,16 @@ class GameDays:
             # What fired before now may have been the last one.
             return found if found is None or found.at > now else next(firings(game_day.spec.schedule, now), None)
 
-        check_game_days(
-            documents.game_days,
-            documents.suites,
-            place=lambda game_day, path: place("GameDay", game_day, *path),
-            now=now,
+        known = Known(
+            {suite.metadata.name for suite in documents.suites},
+            now,
+            self.hours,
             blackouts=lambda game_day: _of(calendars, game_day),
-            hours=self.hours,
             first=first,
             experiments=lambda game_day: _names(game_day, documents),
             channels=self._channels,
         )
+        check_game_days(documents.game_days, known, place=lambda each, path: place("GameDay", each, *path))
         experiments = {each.name: each for each in documents.experiments}
         if documents.suites:
             expanded = expand(

@@ -21,7 +21,7 @@ from luff.gameday import Planned
 from luff.gameday_files import GameDays
 from luff.lifecycle import Phase
 from luff.model import GameDay
-from luff.notify import Notice, Notifier, game_day_ahead, occurrences_not_held, of_outcome
+from luff.notify import Ahead, NotHeld, Notice, Notifier, game_day_ahead, occurrences_not_held, of_outcome
 from luff.outcome import Outcome
 from luff.store import Store
 from luff.store.occurrences import Occurrence
@@ -138,26 +138,26 @@ class GameDayTidings:
 
 def _ahead(planned: Planned, now: datetime) -> Notice:
     people = planned.game_day.spec.people
-    return game_day_ahead(
+    coming = Ahead(
         planned.game_day.metadata.name,
         planned.at,
         planned.due,
         owner=None if people is None else people.owner,
         skipped=None if planned.skipped is None else planned.skipped.said,
-        at=now,
     )
+    return game_day_ahead(coming, at=now)
 
 
 def _not_held(ended: list[Occurrence], now: datetime) -> Notice:
     """Return one notice for all that *ended* of one game day: after a long absence nobody wants a thousand."""
     newest = max(ended, key=lambda each: each.scheduled_for)
-    return occurrences_not_held(
+    told = NotHeld(
         newest.schedule,
         newest.scheduled_for,
         str(newest.state),
-        reason=newest.reason,
-        said=newest.said,
+        newest.reason,
+        newest.said,
         runs=newest.runs,
         others=len(ended) - 1,
-        at=now,
     )
+    return occurrences_not_held(told, at=now)

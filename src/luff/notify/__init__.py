@@ -12,17 +12,19 @@ What must stay true:
 from __future__ import annotations
 
 from luff.notify.channels import Channel, Channels, Shape, parse_channels, read_channels
-from luff.notify.notices import Event, Notice, game_day_ahead, occurrences_not_held, of_outcome
+from luff.notify.notices import Ahead, Event, NotHeld, Notice, game_day_ahead, occurrences_not_held, of_outcome
 from luff.notify.sending import Limits, Notifier, Untold
 from luff.notify.signing import SIGNATURE_HEADER, TIMESTAMP_HEADER, signature
 
 __all__ = [
     "SIGNATURE_HEADER",
     "TIMESTAMP_HEADER",
+    "Ahead",
     "Channel",
     "Channels",
     "Event",
     "Limits",
+    "NotHeld",
     "Notice",
     "Notifier",
     "Shape",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -21,7 +21,17 @@ from luff.report.trend import age_words
 from luff.report.words import MARKS, visible
 from luff.words import Verdict
 
-__all__ = ["Event", "Notice", "as_json", "as_slack", "game_day_ahead", "occurrences_not_held", "of_outcome"]
+__all__ = [
+    "Ahead",
+    "Event",
+    "NotHeld",
+    "Notice",
+    "as_json",
+    "as_slack",
+    "game_day_ahead",
+    "occurrences_not_held",
+    "of_outcome",
+]
 
 SCHEMA = "luff.dev/notice/v1"
 TEXT_MOST = 2000
@@ -105,32 +115,33 @@ def _notice(event: Event, outcome: Outcome, text: str, before: Verdict | None, a
     return Notice(id_, event, at, outcome.experiment, _line(text), facts, f"/runs/{outcome.run}")
 
 
-def occurrences_not_held(
-    game_day: str,
-    scheduled_for: datetime,
-    state: str,
-    *,
-    reason: str | None,
-    said: str | None,
-    runs: tuple[str, ...] = (),
-    others: int = 0,
-    at: datetime,
-) -> Notice:
-    """Return that an occurrence of *game_day* ended in *state*, which is not as expected; *others* did before it as well."""
-    why = said or reason or "no reason is known"
-    more = f" ({others} before it were not held either)" if others else ""
-    text = f"Game day {game_day} of {_when(scheduled_for)} {_ENDED.get(state, state)}: {why}{more}"
-    facts = {
-        "game_day": game_day,
-        "scheduled_for": _iso(scheduled_for),
-        "state": state,
-        "reason": reason,
-        "said": said,
-        "runs": list(runs),
-        "others": others,
-    }
-    id_ = _id(Event.OCCURRENCE, game_day, _iso(scheduled_for), state)
-    return Notice(id_, Event.OCCURRENCE, at, game_day, _line(text), facts, "/calendar")
+@dataclass(frozen=True, slots=True)
+class NotHeld:
+    """
+    This is an occurrence of *game_day* that ended in *state*, which is not as expected.
+
+    *others* did before it as well.
+    """
+
+    game_day: str
+    scheduled_for: datetime
+    state: str
+    reason: str | None
+    said: str | None
+    runs: tuple[str, ...] = ()
+    others: int = 0
+
+
+def occurrences_not_held(ended: NotHeld, *, at: datetime) -> Notice:
+    """Return that *ended* did so."""
+    why = ended.said or ended.reason or "no reason is known"
+    more = f" ({ended.others} before it were not held either)" if ended.others else ""
+    how = _ENDED.get(ended.state, ended.state)
+    text = f"Game day {ended.game_day} of {_when(ended.scheduled_for)} {how}: {why}{more}"
+    scheduled_for = _iso(ended.scheduled_for)
+    facts = {**asdict(ended), "scheduled_for": scheduled_for, "runs": list(ended.runs)}
+    id_ = _id(Event.OCCURRENCE, ended.game_day, scheduled_for, ended.state)
+    return Notice(id_, Event.OCCURRENCE, at, ended.game_day, _line(text), facts, "/calendar")
 
 
 _ENDED = {
@@ -142,23 +153,27 @@ _ENDED = {
 }
 
 
-def game_day_ahead(
-    game_day: str, scheduled_for: datetime, due: datetime, *, owner: str | None, skipped: str | None, at: datetime
-) -> Notice:
-    """Return that *game_day* is *due*; *skipped* is why it will not be held, as far as that is known."""
-    ahead = age_words(at, due)
-    owned = "" if owner is None else f" Owner: {owner}."
-    against = "" if skipped is None else f" It will not be held as things stand: {skipped}."
-    text = f"Game day {game_day} begins in {ahead}, at {_when(due)}.{owned}{against}"
-    facts = {
-        "game_day": game_day,
-        "scheduled_for": _iso(scheduled_for),
-        "due": _iso(due),
-        "owner": owner,
-        "skipped": skipped,
-    }
-    id_ = _id(Event.ANNOUNCEMENT, game_day, _iso(scheduled_for), ahead)
-    return Notice(id_, Event.ANNOUNCEMENT, at, game_day, _line(text), facts, "/calendar")
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """This is an occurrence of *game_day* to come; *skipped* is why it will not be held, as far as that is known."""
+
+    game_day: str
+    scheduled_for: datetime
+    due: datetime
+    owner: str | None
+    skipped: str | None
+
+
+def game_day_ahead(coming: Ahead, *, at: datetime) -> Notice:
+    """Return that *coming* is due."""
+    ahead = age_words(at, coming.due)
+    owned = "" if coming.owner is None else f" Owner: {coming.owner}."
+    against = "" if coming.skipped is None else f" It will not be held as things stand: {coming.skipped}."
+    text = f"Game day {coming.game_day} begins in {ahead}, at {_when(coming.due)}.{owned}{against}"
+    scheduled_for = _iso(coming.scheduled_for)
+    facts = {**asdict(coming), "scheduled_for": scheduled_for, "due": _iso(coming.due)}
+    id_ = _id(Event.ANNOUNCEMENT, coming.game_day, scheduled_for, ahead)
+    return Notice(id_, Event.ANNOUNCEMENT, at, coming.game_day, _line(text), facts, "/calendar")
 
 
 def as_json(notice: Notice, link: str | None) -> bytes:
