@@ -38,20 +38,6 @@ def week(store: Store) -> Store:
     return store
 
 
-def test_the_last_pass_and_the_last_fail_are_found(week: Store) -> None:
-    last_pass = week.last_pass("slow-ratings", mesh_kind="lab")
-    last_fail = week.last_fail("slow-ratings", mesh_kind="lab")
-
-    assert last_pass is not None
-    assert last_fail is not None
-    assert (last_pass.started_at, last_fail.started_at) == (NOON + timedelta(days=2), NOON + timedelta(days=5))
-
-
-def test_what_never_passed_has_no_last_pass(week: Store) -> None:
-    assert week.last_pass("another") is None
-    assert week.last_pass("never-run") is None
-
-
 def test_a_trend_has_one_kind_of_mesh_oldest_first(week: Store) -> None:
     points = week.trend("slow-ratings", mesh_kind="lab")
 

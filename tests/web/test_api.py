@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -439,7 +440,7 @@ def test_definitions_that_break_later_are_said_and_the_old_ones_stay(tmp_path: P
     file = tmp_path / "x.yaml"
     file.write_text(experiment("quick"))
     found = Definitions(GameDays([tmp_path], lambda: parse_documents([("x.yaml", file.read_text())])))
-    found.load()
+    found.game_days.load(datetime.now(UTC))
     file.write_text("kind: [")
     found._looked_s = -1e9  # as if time had passed
 

@@ -161,16 +161,6 @@ class Store:
         with self._database.read() as connection:
             return journal.open_intents(connection, mesh)
 
-    def last_pass(self, experiment: str, *, mesh_kind: str | None = None) -> RunRow | None:
-        """Return the newest run of *experiment* that passed."""
-        with self._database.read() as connection:
-            return history.last(connection, experiment, Verdict.PASSED, mesh_kind=mesh_kind)
-
-    def last_fail(self, experiment: str, *, mesh_kind: str | None = None) -> RunRow | None:
-        """Return the newest run of *experiment* that failed."""
-        with self._database.read() as connection:
-            return history.last(connection, experiment, Verdict.FAILED, mesh_kind=mesh_kind)
-
     def verdict_before(self, outcome: Outcome) -> Verdict | None:
         """Return the newest verdict before *outcome* of the same experiment, written the same way, in the same place."""
         with self._database.read() as connection:

@@ -18,7 +18,6 @@ from sqlalchemy import ColumnElement, Connection, Row, case, func, literal_colum
 from luff.outcome import Outcome
 from luff.report.trend import CheckPoint, Coverage, Series, Standing, TrendPoint, place_of
 from luff.store import tables as t
-from luff.store.runs import RunRow, made
 from luff.store.text import key
 from luff.words import Verdict
 
@@ -29,21 +28,11 @@ __all__ = [
     "Standing",
     "TrendPoint",
     "coverage",
-    "last",
     "period",
     "standings",
     "trend",
     "verdict_before",
 ]
-
-
-def last(connection: Connection, experiment: str, verdict: Verdict, *, mesh_kind: str | None) -> RunRow | None:
-    """Return the newest run of *experiment* that ended with *verdict*, on meshes of *mesh_kind* where given."""
-    asked = select(t.run).where(t.run.c.experiment == key(experiment), t.run.c.verdict == verdict)
-    if mesh_kind is not None:
-        asked = asked.where(t.run.c.mesh_kind == mesh_kind)
-    found = connection.execute(asked.order_by(t.run.c.started_at.desc(), t.run.c.id.desc()).limit(1)).first()
-    return None if found is None else made(found)
 
 
 def verdict_before(connection: Connection, outcome: Outcome) -> Verdict | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
@@ -12,15 +12,13 @@ from starlette.concurrency import run_in_threadpool
 
 from luff.errors import StoreError, UsageError
 from luff.lever import SYSTEM_NAMESPACE, LeverPulled, in_both, let_go, levers, pull, recorded
-from luff.model import Experiment, Verdict
+from luff.model import Verdict
 from luff.outcome import MeshIdentity
 from luff.report.document import read_outcomes
 from luff.run import plan_only
 from luff.store import RunFilter
 from luff.web import finding, reports
-from luff.web.access import Person
 from luff.web.asking import Admin, Operator, Serving, SpecPrefix, Viewer
-from luff.web.jobs import Job
 from luff.web.problems import Problem, documented
 from luff.web.reports import Format
 from luff.web.service import Service
@@ -47,7 +45,7 @@ from luff.web.shapes import (
 )
 from luff.web.views import asked, newest
 
-__all__ = ["router", "start_run"]
+__all__ = ["router"]
 
 PAGE = 50
 PAGE_MOST = 1000
@@ -158,34 +156,9 @@ async def post_run(
 ) -> RunSummary:
     """Start a run as soon as its object is free. The same Idempotency-Key again leads to the same run."""
     experiment = await run_in_threadpool(service.definitions.get, body.experiment)
-    id_, job = await start_run(service, person, experiment, idempotency_key)
+    id_, job = await service.start_run(person, experiment, idempotency_key)
     response.headers["location"] = f"/api/v1/runs/{id_}"
     return of_job(job) if job is not None else (await finding.find(service, id_)).summary()
-
-
-async def start_run(
-    service: Service, person: Person, experiment: Experiment, idempotency_key: str | None
-) -> tuple[str, Job | None]:
-    """Start a run, or find the one that this key has started; returns the id that leads to it."""
-
-    def ask() -> Any:
-        return service.store.access.request_run(experiment.name, actor=person.name, idempotency_key=idempotency_key)
-
-    if idempotency_key is None:
-        await run_in_threadpool(service.check_run, experiment)
-    asked, new = await run_in_threadpool(ask)
-    if not new:
-        if asked.experiment != experiment.name:
-            raise Problem("key_reused", f"this Idempotency-Key has started {asked.experiment}")
-        return asked.id, None
-    try:
-        await run_in_threadpool(service.check_run, experiment)
-        await service.audit(person, "run.start", asked.id, experiment.name)
-    except (Problem, StoreError):
-        # It was refused: the same key may ask again.
-        await run_in_threadpool(service.store.access.withdraw_request, asked.id)
-        raise
-    return asked.id, await service.jobs.submit(experiment, asked)
 
 
 @router.post("/runs/{run}:stop", status_code=202, responses=documented("not_found", "conflict", "mesh"))

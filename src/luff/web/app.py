@@ -73,7 +73,7 @@ def create_app(service: Service) -> FastAPI:
         redoc_url=None,
     )
     app.state.service = service
-    app.state.gates = Gates(service, api.start_run)
+    app.state.gates = Gates(service)
     prepare()
     problems.install(app, page=problem_page)
     app.include_router(api.router)

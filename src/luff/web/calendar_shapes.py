@@ -161,19 +161,7 @@ def of_coming(coming: Coming) -> ComingShown:
 
 def of_occurrence(row: Occurrence) -> OccurrenceShown:
     """Return *row* as the API shows it."""
-    return OccurrenceShown(
-        id=row.id,
-        schedule=row.schedule,
-        scheduled_for=row.scheduled_for,
-        due=row.due,
-        state=str(row.state),
-        reason=row.reason,
-        said=row.said,
-        who=row.who,
-        began_at=row.began_at,
-        ended_at=row.ended_at,
-        runs=list(row.runs),
-    )
+    return OccurrenceShown.model_validate(row, from_attributes=True)
 
 
 def schedule_shown(game_day: GameDay, coming: Coming | None) -> ScheduleShown:

@@ -35,10 +35,6 @@ class Definitions:
         """Return why the newest files are not used, or ``None``."""
         return self.game_days.problem
 
-    def load(self) -> None:
-        """Read the files; raises when they are not valid."""
-        self.game_days.load(datetime.now(UTC))
-
     def all(self) -> Mapping[str, Experiment]:
         """Return the experiments by name, as the files have them now. Blocks on the disk."""
         if time.monotonic() - self._looked_s > LOOK_EVERY_S:

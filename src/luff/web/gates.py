@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
@@ -26,14 +26,13 @@ from luff.model import Experiment
 from luff.outcome import Outcome
 from luff.store import RunFilter
 from luff.web.access import Person
-from luff.web.jobs import Job, State
+from luff.web.jobs import State
 from luff.web.problems import Problem
 from luff.web.service import Service
 
 __all__ = ["Evaluation", "Gates"]
 
 KEPT_MOST = 100
-Start = Callable[[Service, Person, Experiment, str | None], Awaitable[tuple[str, Job | None]]]
 
 
 class GateRun(BaseModel):
@@ -93,11 +92,10 @@ class _Asking:
 
 
 class Gates:
-    """This evaluates suites of *service*'s definitions; *start* starts a run as a request does."""
+    """This evaluates suites of *service*'s definitions."""
 
-    def __init__(self, service: Service, start: Start) -> None:
+    def __init__(self, service: Service) -> None:
         self._service = service
-        self._start = start
         self._running: dict[str, asyncio.Task[None]] = {}
         self._refused: OrderedDict[str, dict[str, str]] = OrderedDict()
         """Why experiments were not let in, by the name of the question, until it was said."""
@@ -186,9 +184,9 @@ class Gates:
         if asked_for_now or (job is not None and job.state is not State.ENDED):
             seen.waiting.append(name)
         elif outcome is None and asked.run is None:
-            seen.missing[name] = (job and job.why_not) or "the server ended before it was over"
-        elif asking.key is None:
-            seen.missing[name] = missing or "its run is not the newest"
+            seen.missing[name] = "the server ended before it was over" if job is None else str(job.why_not)
+        elif missing is not None:
+            seen.missing[name] = missing
         else:
             seen.outcomes.append(outcome or service.store.outcome(asked.run or asked.id))
 
@@ -199,7 +197,7 @@ class Gates:
             key = asking.request(experiment, datetime.now(UTC))
             await jobs.until(lambda: not jobs.full)
             try:
-                _, job = await self._start(self._service, asking.person, experiment, key)
+                _, job = await self._service.start_run(asking.person, experiment, key)
             except Problem as error:
                 refused[experiment.name] = error.detail
             except LuffError as error:

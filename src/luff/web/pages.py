@@ -26,7 +26,6 @@ from luff.report.words import MARKS, visible
 from luff.store import Role, RunFilter
 from luff.web import finding, reports
 from luff.web.access import COOKIE, SESSION_S, Person, check_csrf, check_role
-from luff.web.api import start_run
 from luff.web.asking import Serving, SpecPrefix, person_or_none
 from luff.web.calendar_shapes import problem_text
 from luff.web.calendar_view import calendar_view
@@ -282,7 +281,7 @@ async def banner(request: Request, service: Serving, person: Looking) -> Respons
 async def start(service: Serving, person: Changing, experiment: Annotated[str, Form(max_length=63)]) -> Response:
     """Start a run, and lead to it."""
     found = await run_in_threadpool(service.definitions.get, experiment)
-    id_, _ = await start_run(service, person, found, None)
+    id_, _ = await service.start_run(person, found, None)
     return RedirectResponse(f"/runs/{id_}", status_code=303)
 
 

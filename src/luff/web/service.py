@@ -31,7 +31,7 @@ from luff.web.calendar import Calendar
 from luff.web.definitions import Definitions
 from luff.web.faults import Faults
 from luff.web.holding import Holder
-from luff.web.jobs import Jobs
+from luff.web.jobs import Job, Jobs
 from luff.web.problems import Problem
 from luff.web.rails import Rails
 from luff.web.telling import Teller
@@ -223,6 +223,33 @@ class Service:
         self.metrics.ended(outcome)
         # It may be older than what is known here.
         self._remember([outcome.experiment])
+
+    async def start_run(
+        self, person: Person, experiment: Experiment, idempotency_key: str | None
+    ) -> tuple[str, Job | None]:
+        """
+        Start a run, or find the one that *person* has started with this key; returns the id that leads to it.
+
+        The `Job` is ``None`` when it was found. Raises `Problem` when the run may not be, and `StoreError`.
+        """
+        if idempotency_key is None:
+            await asyncio.to_thread(self.check_run, experiment)
+        access = self.store.access
+        asked, new = await asyncio.to_thread(
+            access.request_run, experiment.name, actor=person.name, idempotency_key=idempotency_key
+        )
+        if not new:
+            if asked.experiment != experiment.name:
+                raise Problem("key_reused", f"this Idempotency-Key has started {asked.experiment}")
+            return asked.id, None
+        try:
+            await asyncio.to_thread(self.check_run, experiment)
+            await self.audit(person, "run.start", asked.id, experiment.name)
+        except (Problem, StoreError):
+            # It was refused: the same key may ask again.
+            await asyncio.to_thread(access.withdraw_request, asked.id)
+            raise
+        return asked.id, await self.jobs.submit(experiment, asked)
 
     def check_run(self, experiment: Experiment) -> None:
         """Raise `Problem` when *experiment* may not run now."""
