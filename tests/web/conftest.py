@@ -23,6 +23,7 @@ from luff.model import Object, PolicySpec
 from luff.notify import Channels
 from luff.outcome import MeshIdentity
 from luff.parse import parse_documents
+from luff.routes import Injection
 from luff.run import World
 from luff.store import Role, Store
 from luff.testing import Cluster, NoWatcher, SimClock, SimMesh
@@ -96,9 +97,9 @@ class PromptProxies(DataPlane):
 
     cluster: Cluster
 
-    async def look(self, namespace: str, virtual_service: str, names: tuple[str, ...]) -> Sighting:
-        found = self.cluster.objects.get(Ref(Kind.VIRTUAL_SERVICE, namespace, virtual_service))
-        has = frozenset(names) & {route["name"] for route in ([] if found is None else found["spec"]["http"])}
+    async def look(self, injection: Injection) -> Sighting:
+        found = self.cluster.objects.get(Ref(Kind.VIRTUAL_SERVICE, injection.namespace, injection.virtual_service))
+        has = frozenset(injection.names) & {route["name"] for route in ([] if found is None else found["spec"]["http"])}
         return Sighting(frozenset({"front-1"}), {"front-1": has}, frozenset())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from luff.notify import Channels
     from luff.store import Store
     from luff.web import Service
+    from luff.web.listening import Listener
 
 __all__ = ["serve"]
 
@@ -29,6 +31,28 @@ NAMESPACE = "default"
 PROMETHEUS = "LUFF_PROMETHEUS_URL"
 GRACE_S = 5
 """How long open connections are waited for once every run has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """This is what the command line said of the server; *address* is the host and the port to listen on."""
+
+    folder: Path
+    address: tuple[str, int]
+    namespace: str
+    channels: Channels
+    accept_inert_leftover: bool
+    quiet: bool
+
+    @property
+    def on_loopback(self) -> bool:
+        """Return whether only this machine can reach it."""
+        return _is_loopback(self.address[0])
+
+    def tell(self, text: str) -> None:
+        """Say *text* unless it is to be quiet."""
+        if not self.quiet:
+            click.echo(text, err=True)
 
 
 @click.command()
@@ -78,50 +102,28 @@ def serve(
     from luff.store import Store
     from luff.traffic import loop
 
-    channels = Channels() if notify is None else channels_of(notify, [definitions])
-    host, port = _address(listen)
+    asked = _Asked(
+        folder=definitions,
+        address=_address(listen),
+        namespace=mesh.namespace or NAMESPACE,
+        channels=Channels() if notify is None else channels_of(notify, [definitions]),
+        accept_inert_leftover=accept_inert_leftover,
+        quiet=voice.level < 0,
+    )
     with Store.open(store) as opened:
-        if not _is_loopback(host) and not opened.access.any_tokens():
+        if not asked.on_loopback and not opened.access.any_tokens():
             raise UsageError(
-                f"without a token luff does not listen on {host}, where others can reach it",
+                f"without a token luff does not listen on {asked.address[0]}, where others can reach it",
                 next_step="make one with `luff token create NAME --role operator`, or --listen 127.0.0.1:8080",
             )
-        game_days = _game_days(definitions, opened, read_policy(mesh.policy), channels)
-        if voice.level >= 0:
-            for warning in game_days.warnings:
-                click.echo(f"warning: {warning}", err=True)
+        game_days = _game_days(asked, opened, read_policy(mesh.policy))
+        for warning in game_days.warnings:
+            asked.tell(f"warning: {warning}")
         with chosen_mesh(mesh, game_days.documents) as chosen:
-            return loop.run(
-                _serve(
-                    definitions,
-                    game_days,
-                    chosen,
-                    opened,
-                    host,
-                    port,
-                    mesh,
-                    voice,
-                    channels,
-                    accepted=accept_inert_leftover,
-                )
-            )
+            return loop.run(_serve(asked, game_days, chosen, opened))
 
 
-async def _serve(
-    folder: Path,
-    game_days: GameDays,
-    chosen: Chosen,
-    store: Store,
-    host: str,
-    port: int,
-    mesh: MeshOptions,
-    voice: Voice,
-    channels: Channels,
-    *,
-    accepted: bool,
-) -> int:
-    import signal
-
+async def _serve(asked: _Asked, game_days: GameDays, chosen: Chosen, store: Store) -> int:
     import httpx
 
     from luff.cli.places import needs_reaper
@@ -130,22 +132,21 @@ async def _serve(
     from luff.web import Definitions, Rails, Service, create_app, warm_up
     from luff.web.listening import Listener, bound_socket
 
-    socket = bound_socket(host, port)
-    ended_by: list[int] = []
+    socket = bound_socket(*asked.address)
     try:
         # The limit on the whole of an answer is the scheduler's.
         async with open_world(chosen, store) as world, httpx.AsyncClient(timeout=None, trust_env=False) as client:  # noqa: S113
-            rails = Rails(chosen.policy, mesh.namespace or NAMESPACE)
+            rails = Rails(chosen.policy, asked.namespace)
             service = Service(
                 world,
                 store,
                 Definitions(game_days),
                 rails,
                 local_user=who_am_i(),
-                open_=_is_loopback(host),
-                needs_reaper=needs_reaper(world.identity.kind, accepted=accepted),
+                open_=asked.on_loopback,
+                needs_reaper=needs_reaper(world.identity.kind, accepted=asked.accept_inert_leftover),
                 metric=_metric(client),
-                channels=channels,
+                channels=asked.channels,
             )
             left = await service.start()
             if left:
@@ -153,18 +154,9 @@ async def _serve(
             app = create_app(service)
             await warm_up(app)
             server = Listener(app, socket, grace_s=GRACE_S)
-
-            def leave(number: int) -> None:
-                ended_by.append(number)
-                service.begin_closing(RunAborted("operator", f"stopped by {signal.Signals(number).name} to the server"))
-                server.leave()
-
-            loop = asyncio.get_running_loop()
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.add_signal_handler(number, leave, number)
-            shown, real_port = socket.getsockname()[:2]
-            if voice.level >= 0:
-                click.echo(_begun(service, folder, f"http://{_shown(shown)}:{real_port}"), err=True)
+            ended_by = _leave_when_told(server, service)
+            host, port = socket.getsockname()[:2]
+            asked.tell(_begun(service, asked.folder, f"http://{_shown(host)}:{port}"))
             try:
                 await server.serve()
             finally:
@@ -178,6 +170,22 @@ async def _serve(
     return 128 + ended_by[0] if ended_by else 5
 
 
+def _leave_when_told(server: Listener, service: Service) -> list[int]:
+    """Let SIGINT and SIGTERM end *server*; returns the list in which those that came stand."""
+    import signal
+
+    ended_by: list[int] = []
+
+    def leave(number: int) -> None:
+        ended_by.append(number)
+        service.begin_closing(RunAborted("operator", f"stopped by {signal.Signals(number).name} to the server"))
+        server.leave()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, leave, number)
+    return ended_by
+
+
 def _begun(service: Service, folder: Path, address: str) -> str:
     """Return what is said once the server answers."""
     experiments, game_days = len(service.experiments()), len(service.calendar.game_days.all)
@@ -187,8 +195,8 @@ def _begun(service: Service, folder: Path, address: str) -> str:
     return f"serving {experiments} experiments of {folder} at {address}\n{days}"
 
 
-def _game_days(folder: Path, store: Store, policy: PolicySpec | None, channels: Channels) -> GameDays:
-    """Return the game days in *folder*; raises `InvalidFile` when anything in it is wrong."""
+def _game_days(asked: _Asked, store: Store, policy: PolicySpec | None) -> GameDays:
+    """Return the game days in the folder that was *asked* for; raises `InvalidFile` when anything in it is wrong."""
     import os
     from datetime import UTC, datetime
 
@@ -200,7 +208,7 @@ def _game_days(folder: Path, store: Store, policy: PolicySpec | None, channels: 
 
     hours = None if policy is None or policy.hours is None else parse_hours(policy.hours)
     metric = bool(os.environ.get(PROMETHEUS))
-    known = channels.by_name
+    folder, known = asked.folder, asked.channels.by_name
     made = GameDays([folder], lambda: read_documents([folder]), hours=hours, metric=metric, channels=known)
     read_definitions(made, Occurrences.of(store), datetime.now(UTC))
     return made
