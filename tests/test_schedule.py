@@ -28,6 +28,7 @@ from luff.schedule import Held, Scheduler
 from luff.store import upgrade
 from luff.store.occurrences import LEASE_S, New, Occurrence, Occurrences, State
 from luff.surroundings import Surroundings, prometheus
+from luff.testing import SetClock
 
 BASE = """\
 apiVersion: luff.dev/v1alpha1
@@ -55,22 +56,6 @@ TEN = START + timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
 DAYS = timedelta(days=1)
-
-
-class SetClock:
-    """This is a clock that stands where it is set; who sleeps on it is back at once."""
-
-    def __init__(self, at: datetime) -> None:
-        self.at = at
-
-    def now_s(self) -> float:
-        return self.at.timestamp()
-
-    def monotonic_s(self) -> float:
-        return self.at.timestamp()
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(0)
 
 
 def read(folder: Path) -> GameDays:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from luff.notify import Channel, Notifier, Shape
 from luff.parse import parse_documents
 from luff.store import Store
 from luff.store.occurrences import New, Occurrences, Rule
-from luff.testing import SimClock
+from luff.testing import SetClock
 from luff.tidings import LOOKED_AHEAD_MOST, GameDayTidings
 from tests.notify.conftest import receiving
 
@@ -45,16 +44,6 @@ spec:
 DUE = datetime(2027, 3, 2, 10, tzinfo=UTC)
 
 
-@dataclass
-class At(SimClock):
-    """This is a clock that stands where it is set."""
-
-    at: datetime = DUE
-
-    def now_s(self) -> float:
-        return self.at.timestamp()
-
-
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
     with Store.open(f"sqlite:///{tmp_path / 'luff.db'}") as opened:
@@ -65,7 +54,7 @@ def told_at(store: Store, *moments: datetime, servers: int = 1) -> dict[str, lis
     """Let *servers* look at each of *moments*, and return what each channel was told."""
 
     async def whole() -> dict[str, list[dict[str, Any]]]:
-        clock = At()
+        clock = SetClock(DUE)
         read = parse_documents([("days.yaml", DOCUMENTS)])
         game_days = GameDays([], lambda: read, channels=["slack-shop"])
         game_days.load(moments[0])
@@ -156,7 +145,7 @@ def test_of_a_game_day_of_every_minute_only_the_nearest_are_looked_at(tmp_path: 
     game_days = GameDays([], lambda: parse_documents([("days.yaml", text)]), channels=["slack-shop"])
     game_days.load(DUE)
 
-    asyncio.run(GameDayTidings(store, Notifier([], untold=print), game_days, At()).look())
+    asyncio.run(GameDayTidings(store, Notifier([], untold=print), game_days, SetClock(DUE)).look())
 
     with sqlite3.connect(tmp_path / "luff.db") as database:
         told = [row[0] for row in database.execute("SELECT scheduled_for FROM telling ORDER BY scheduled_for")]

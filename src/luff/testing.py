@@ -35,6 +35,7 @@ __all__ = [
     "MemoryJournal",
     "MemoryLevers",
     "NoWatcher",
+    "SetClock",
     "SimClock",
     "SimMesh",
     "Trouble",
@@ -195,6 +196,22 @@ class SimClock:
         await asyncio.sleep(seconds)
         if self.killed():
             raise Killed
+
+
+@dataclass(slots=True)
+class SetClock:
+    """This is a clock that stands where it is set; who sleeps on it is back at once."""
+
+    at: datetime
+
+    def now_s(self) -> float:
+        return self.at.timestamp()
+
+    def monotonic_s(self) -> float:
+        return self.at.timestamp()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(0)
 
 
 @dataclass(slots=True)

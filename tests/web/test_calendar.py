@@ -15,7 +15,7 @@ from luff.lever import SYSTEM_NAMESPACE, pull_lever
 from luff.model import PolicySpec
 from luff.store import Role, Store
 from luff.store.occurrences import Occurrences
-from luff.testing import Cluster, SimMesh, Trouble
+from luff.testing import Cluster, SetClock, SimMesh, Trouble
 from tests.web.conftest import DOCUMENTS, Server, experiment, serving
 from tests.web.test_api import is_problem, routes
 from tests.web.test_pages import csrf_in, signed_in
@@ -44,22 +44,6 @@ spec:
 APPROVED = "people: {owner: ann, approvers: [ann, operator], approvals: 1, approveBy: 30m}"
 
 
-class SetClock:
-    """This is a clock that stands where it is set."""
-
-    def __init__(self, at: datetime = START) -> None:
-        self.at = at
-
-    def now_s(self) -> float:
-        return self.at.timestamp()
-
-    def monotonic_s(self) -> float:
-        return self.at.timestamp()
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(0)
-
-
 def documents(experiments: str = "quick", more: str = "", name: str = "daily") -> str:
     """Return the shop with a game day at ten that holds *experiments*."""
     suite = SUITE.format(name="core", experiments=experiments)
@@ -68,7 +52,7 @@ def documents(experiments: str = "quick", more: str = "", name: str = "daily") -
 
 @pytest.fixture
 def clock() -> SetClock:
-    return SetClock()
+    return SetClock(START)
 
 
 async def ring(server: Server, at: datetime) -> None:

@@ -15,9 +15,10 @@ from luff.notify import Channel, Channels, Shape
 from luff.parse import parse_documents
 from luff.policy import Hours
 from luff.store import Store
+from luff.testing import SetClock
 from luff.web.telling import Teller
 from tests.notify.conftest import Receiver, receiving
-from tests.test_tidings import DOCUMENTS, DUE, At
+from tests.test_tidings import DOCUMENTS, DUE
 from tests.web.conftest import Server, serving
 
 SECRET = "a secret of enough length"
@@ -89,7 +90,7 @@ def test_what_was_claimed_when_the_server_leaves_is_told_all_the_same(store: Sto
     async def whole() -> list[dict[str, Any]]:
         async with receiving() as receiver:
             told = Channels({"slack-shop": Channel("slack-shop", Shape.JSON, receiver.url, SECRET)})
-            teller = Teller(store, told, game_days, At(at=DUE - timedelta(minutes=10)))
+            teller = Teller(store, told, game_days, SetClock(DUE - timedelta(minutes=10)))
             looking = asyncio.create_task(teller.keep_looking())
             await asyncio.to_thread(hours.asked.wait, 60)
             looking.cancel()
