@@ -6,7 +6,6 @@ What is left out cannot be asked, and what cannot be asked speaks against it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -14,6 +13,7 @@ import httpx
 
 from luff.errors import LuffError
 from luff.model import GameDay
+from luff.prometheus import highest, query_url
 
 __all__ = ["Surroundings", "prometheus"]
 
@@ -41,16 +41,13 @@ class Surroundings:
 def prometheus(url: str, client: httpx.AsyncClient) -> Callable[[str], Awaitable[float | None]]:
     """Return a *metric* that asks the Prometheus at *url* and answers with the highest value."""
 
-    async def highest(query: str) -> float | None:
-        answer = await client.get(url.rstrip("/") + "/api/v1/query", params={"query": query})
+    async def value(query: str) -> float | None:
+        answer = await client.get(query_url(url), params={"query": query})
         if answer.status_code != _ANSWERED:
             raise LuffError(f"Prometheus answers {answer.status_code}")
         try:
-            data = answer.json()["data"]
-            rows = [data["result"]] if data["resultType"] == "scalar" else [row["value"] for row in data["result"]]
-            values = [float(row[1]) for row in rows]
+            return highest(answer.json())
         except (ValueError, LookupError, TypeError) as error:
             raise LuffError("Prometheus answers something else than a result") from error
-        return max((value for value in values if not math.isnan(value)), default=None)
 
-    return highest
+    return value

@@ -8,12 +8,10 @@ that cannot be read stops the run as well: a run must not be watched by nobody.
 from __future__ import annotations
 
 import asyncio
-import math
 import os
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urljoin
 
 import httpx
 
@@ -21,6 +19,7 @@ from luff.clock import Clock
 from luff.errors import RunAborted, UsageError
 from luff.model import Experiment, HttpTripwire, PrometheusTripwire
 from luff.predicates import status_in
+from luff.prometheus import highest, query_url
 
 __all__ = ["check_tripwires", "tripwires"]
 
@@ -74,7 +73,7 @@ def _prometheus_url() -> str:
         raise UsageError(
             "abortOn has a Prometheus query, and there is no Prometheus", next_step="set LUFF_PROMETHEUS_URL"
         )
-    return urljoin(url.rstrip("/") + "/", "api/v1/query")
+    return query_url(url)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +92,7 @@ async def _prometheus(tripwire: PrometheusTripwire, url: str, watch: _Watch) -> 
         nonlocal above_since_s
         answer = await client.get(url, params={"query": tripwire.query})
         answer.raise_for_status()
-        value = _highest(answer.json())
+        value = highest(answer.json())
         if value is None or value <= tripwire.above:
             above_since_s = None
             return None
@@ -102,14 +101,6 @@ async def _prometheus(tripwire: PrometheusTripwire, url: str, watch: _Watch) -> 
         return f"{tripwire.query} is {value:g}" if now_s - above_since_s >= tripwire.for_s else None
 
     await _watch(look, tripwire.query, watch)
-
-
-def _highest(said: Any) -> float | None:
-    """Return the highest value in an answer of Prometheus, ``None`` when it selects nothing."""
-    data = said["data"]
-    rows = [data["result"]] if data["resultType"] == "scalar" else [row["value"] for row in data["result"]]
-    values = [float(row[1]) for row in rows]
-    return max((value for value in values if not math.isnan(value)), default=None)
 
 
 async def _http(tripwire: HttpTripwire, watch: _Watch) -> None:

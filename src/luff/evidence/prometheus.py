@@ -11,6 +11,7 @@ import httpx
 
 from luff.evidence.istio_metrics import REQUESTS, Labels, fired
 from luff.evidence.proxy_counts import Reading, Unreadable
+from luff.prometheus import query_url
 
 __all__ = ["Prometheus"]
 
@@ -66,8 +67,7 @@ class Prometheus:
         return f'{REQUESTS}{{{wanted},response_flags=~"(.*,)?(DI|FI)(,.*)?"}}'
 
     async def _ask(self) -> Any:
-        where = f"{self.url.rstrip('/')}/api/v1/query"
-        async with self.client.stream("GET", where, params={"query": self.query}) as answer:
+        async with self.client.stream("GET", query_url(self.url), params={"query": self.query}) as answer:
             body = bytearray()
             async for part in answer.aiter_bytes():
                 body += part
