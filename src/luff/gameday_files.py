@@ -56,7 +56,7 @@ class _Read:
     """This is one reading of the files."""
 
     documents: Documents = field(default_factory=Documents)
-    experiments: tuple[Experiment, ...] = ()
+    experiments: Mapping[str, Experiment] = field(default_factory=dict)
     game_days: Mapping[str, GameDay] = field(default_factory=dict)
     calendars: Mapping[Path, tuple[Blackout, ...]] = field(default_factory=dict)
     warnings: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)
@@ -133,8 +133,9 @@ class GameDays:
         """Return what will surprise of the game day *name*, in sentences."""
         return tuple(each.message for each in self._now.warnings.get(name, ()))
 
-    def every_experiment(self) -> tuple[Experiment, ...]:
-        """Return the experiments in the files, and those that all suites make of them."""
+    @property
+    def every_experiment(self) -> Mapping[str, Experiment]:
+        """Return the experiments in the files, and those that all suites make of them, by name."""
         return self._now.experiments
 
     def experiments(self, game_day: GameDay) -> tuple[Experiment, ...]:
@@ -224,7 +225,7 @@ class GameDays:
             seen = self._stamp(calendars)
         game_days = {each.metadata.name: each for each in documents.game_days}
         warnings = {name: tuple(self._warnings(each, place)) for name, each in game_days.items()}
-        self._now = _Read(documents, tuple(experiments.values()), game_days, calendars, warnings)
+        self._now = _Read(documents, experiments, game_days, calendars, warnings)
         self._seen, self._begun, self.problem = seen, begun, None
         self.version += 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
@@ -106,10 +107,7 @@ async def approve_game_day(service: Serving, person: Operator, game_day: Name, b
     """Agree to an occurrence to come. Only whom the game day names as approvers may; twice is once."""
     if not body.scheduled_for.year <= YEAR_LAST:
         raise Problem("invalid", f"body.scheduled_for: the year is at most {YEAR_LAST}")
-
-    async def audit(note: str) -> None:
-        await service.audit(person, "gameday.approve", game_day, note)
-
+    audit = partial(service.audit, person, "gameday.approve", game_day)
     return of_coming(await service.calendar.approve(game_day, body.scheduled_for, person, body.who, audit))
 
 

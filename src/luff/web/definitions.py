@@ -27,8 +27,6 @@ class Definitions:
     def __init__(self, game_days: GameDays) -> None:
         self.game_days = game_days
         self._looked_s = -1e9
-        self._read = 0
-        self._experiments: Mapping[str, Experiment] = {}
 
     @property
     def problem(self) -> LuffError | None:
@@ -40,10 +38,7 @@ class Definitions:
         if time.monotonic() - self._looked_s > LOOK_EVERY_S:
             self._looked_s = time.monotonic()
             self.game_days.refresh(datetime.now(UTC))
-        if self._read != self.game_days.version:
-            self._read = self.game_days.version
-            self._experiments = {each.name: each for each in self.game_days.every_experiment()}
-        return self._experiments
+        return self.game_days.every_experiment
 
     def get(self, name: str) -> Experiment:
         """Return the experiment *name*, or raise `Problem`."""

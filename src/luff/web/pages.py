@@ -8,6 +8,7 @@ every page has the banner of what is live.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Query, Request
@@ -253,10 +254,7 @@ async def approve(
     who: Annotated[str, Form(max_length=200)] = "",
 ) -> Response:
     """Agree to a game day, and lead back to the calendar."""
-
-    async def audit(note: str) -> None:
-        await service.audit(person, "gameday.approve", game_day, note)
-
+    audit = partial(service.audit, person, "gameday.approve", game_day)
     await service.calendar.approve(game_day, scheduled_for, person, who or None, audit)
     return RedirectResponse("/calendar", status_code=303)
 
