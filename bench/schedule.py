@@ -13,7 +13,7 @@ from luff.gameday_files import GameDays
 from luff.model import API_VERSION, GameDay
 from luff.parse import Documents, parse_documents
 from luff.schedule import Held, Scheduler
-from luff.store import upgrade
+from luff.store import Store, upgrade
 from luff.store.occurrences import New, Occurrence, Occurrences, State
 
 SCHEDULES = 10_000
@@ -85,7 +85,8 @@ async def measure(url: str, minute: datetime) -> None:
         return Held(good=True)
 
     for what in ("start with an empty store", "start again"):
-        store = Timed.open(url)
+        opened = Store.open(url)
+        store = Timed.of(opened)
         assert isinstance(store, Timed)
         store.late_s = []
         scheduler = Scheduler(store, GameDays([], lambda: everything), run)
@@ -107,19 +108,20 @@ async def measure(url: str, minute: datetime) -> None:
             ):
                 print(f"{f'{AT_ONCE} firings of one minute: {said}':<58} {value * 1000:9.1f} ms")
         await scheduler.stop()
-        store.close()
+        opened.close()
 
 
 def claims(url: str, minute: datetime) -> None:
     """Print how long it takes to claim all schedules at once."""
 
-    store = Occurrences.open(url)
+    opened = Store.open(url)
+    store = Occurrences.of(opened)
     later = minute + timedelta(days=400)
     new = [New(f"{n:016x}", f"day-{n}", later, later) for n in range(SCHEDULES)]
     began = time.perf_counter()
     store.settle(new, who="bench", now=later)
     print(f"{f'{SCHEDULES} firings at once: claimed in':<58} {(time.perf_counter() - began) * 1000:9.1f} ms")
-    store.close()
+    opened.close()
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from luff.parse import parse_documents
 from luff.policy import parse_hours
 from luff.replica import is_gone, own_name
 from luff.schedule import Held, Scheduler
-from luff.store import upgrade
+from luff.store import Store, upgrade
 from luff.store.occurrences import LEASE_S, New, Occurrence, Occurrences, State
 from luff.surroundings import Surroundings, prometheus
 from luff.testing import SetClock
@@ -74,6 +74,7 @@ class Stage:
     clock: SetClock
     held: list[Occurrence] = field(default_factory=list)
     stores: list[Occurrences] = field(default_factory=list)
+    opened: list[Store] = field(default_factory=list)
 
     def write(self, schedule: str = DAILY, more: str = "", name: str = "daily") -> Path:
         path = self.folder / f"{name}.yaml"
@@ -86,15 +87,20 @@ class Stage:
         surroundings: Surroundings | None = None,
         definitions: GameDays | None = None,
     ) -> Scheduler:
-        self.stores.append(Occurrences.open(self.url))
         return Scheduler(
-            self.stores[-1],
+            self.store(),
             definitions or read(self.folder),
             run or self.run,
             surroundings=surroundings,
             clock=self.clock,
             name=f"replica-{len(self.stores)}",
         )
+
+    def store(self) -> Occurrences:
+        """Open the database once more; whoever has the stage closes it."""
+        self.opened.append(Store.open(self.url))
+        self.stores.append(Occurrences.of(self.opened[-1]))
+        return self.stores[-1]
 
     async def run(self, _: GameDay, occurrence: Occurrence) -> Held:
         self.held.append(occurrence)
@@ -131,7 +137,7 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
     made = Stage(folder, url, SetClock(START))
     made.write()
     yield made
-    for store in made.stores:
+    for store in made.opened:
         store.close()
 
 
@@ -197,7 +203,7 @@ def replica(folder: str, url: str, rounds: int, together: threading.Barrier) -> 
         await scheduler.stop()
 
     asyncio.run(days())
-    stage.stores[0].close()
+    stage.opened[0].close()
     return [each.id for each in stage.held]
 
 
@@ -468,8 +474,7 @@ def test_a_claim_that_had_not_begun_is_taken_over(stage: Stage) -> None:
 
 def test_what_a_killed_server_ran_is_lost_with_a_reason(stage: Stage) -> None:
     stage.write('cron: "*/10 10 * * *", window: 5m')
-    dead = Occurrences.open(stage.url)
-    stage.stores.append(dead)
+    dead = stage.store()
 
     async def story(scheduler: Scheduler) -> None:
         await stage.at(TEN, scheduler)
@@ -491,8 +496,7 @@ def test_what_a_process_that_is_gone_ran_is_lost_at_once(stage: Stage) -> None:
     ) as gone:
         assert gone.stdout is not None
         name = gone.stdout.read().decode().strip()
-    dead = Occurrences.open(stage.url)
-    stage.stores.append(dead)
+    dead = stage.store()
 
     async def story(scheduler: Scheduler) -> None:
         new = next(iter(scheduler.upcoming(START, START + DAYS)))
@@ -669,9 +673,7 @@ def test_apscheduler_rings_at_the_minute(stage: Stage) -> None:
             begun.set_result((datetime.now(UTC) - occurrence.scheduled_for).total_seconds())
             return Held(good=True)
 
-        store = Occurrences.open(stage.url)
-        stage.stores.append(store)
-        scheduler = Scheduler(store, read(stage.folder), run)
+        scheduler = Scheduler(stage.store(), read(stage.folder), run)
         await scheduler.start()
         late_s = await asyncio.wait_for(begun, 20)
         await drained(scheduler)

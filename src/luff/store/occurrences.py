@@ -24,7 +24,6 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from luff.store import tables as t
 from luff.store.engine import Database
-from luff.store.migrate import ensure_current
 from luff.store.text import key, long_text
 
 if TYPE_CHECKING:
@@ -106,15 +105,6 @@ class Occurrences:
     def of(cls, store: Store) -> Occurrences:
         """Return the occurrences of an open *store*, on its connections."""
         return cls(store._database)
-
-    @classmethod
-    def open(cls, url: str | None = None) -> Occurrences:
-        """Open the database at *url* for this alone; see `luff.store.Store.open`."""
-        return cls(ensure_current(url))
-
-    def close(self) -> None:
-        """Close every connection."""
-        self._database.close()
 
     def sync(self, rules: Mapping[str, Rule], now: datetime) -> dict[str, Known]:
         """
