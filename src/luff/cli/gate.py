@@ -39,7 +39,11 @@ MAX_AGE_USUAL = "24h"
     metavar="FILE",
     help="A YAML list of experiment, reason and until (a date): these need not pass.",
 )
-@option("--from-history", is_flag=True, help="Run nothing: decide from the newest stored outcomes.")
+@option(
+    "--from-history",
+    is_flag=True,
+    help="Run nothing: decide from the newest stored outcomes of the named cluster, or with --lab of any lab.",
+)
 @option(
     "--max-age",
     type=Duration(),

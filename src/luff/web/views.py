@@ -11,7 +11,7 @@ from luff.model import Verdict
 from luff.outcome import MeshIdentity
 from luff.report.pages import STALE_AFTER, Cell, ago, fault_head, picture
 from luff.report.trend import Standing, newest_first, place_of
-from luff.store import Coverage, Store, TrendPoint
+from luff.store import Coverage, RunFilter, RunRow, Store, TrendPoint
 
 __all__ = ["Asked", "asked", "grid", "newest", "trend_view"]
 
@@ -72,10 +72,10 @@ def asked(store: Store, experiment: str, mesh: MeshIdentity, *, spec: str | None
     return Asked(shown, points, [each for each in here if each is not shown])
 
 
-def newest(store: Store, experiment: str, mesh: MeshIdentity) -> TrendPoint | None:
+def newest(store: Store, experiment: str, mesh: MeshIdentity) -> RunRow | None:
     """Return the newest finished run of *experiment* on *mesh*, however it was written then."""
-    found = store.trend(experiment, mesh_kind=mesh.kind, place=place_of(mesh.kind, mesh.name), limit=1)
-    return found[-1] if found else None
+    found = store.runs(RunFilter(experiment=experiment, ended=True, mesh=mesh), limit=1)
+    return found[0] if found else None
 
 
 def trend_view(found: Asked, now: datetime, limits_ms: Mapping[str, float]) -> dict[str, Any]:
