@@ -42,7 +42,7 @@ REPORT_SCHEMA = "luff.dev/report/v1"
 
 class _Part(BaseModel):
     # Readers of an older minor release must not choke on what a newer one adds.
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, allow_inf_nan=False, defer_build=True)
 
 
 class MeshIdentity(_Part):

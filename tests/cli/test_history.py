@@ -51,7 +51,7 @@ def on_day(day: int, verdict: str = "passed", *, name: str = "slow", **changes: 
         "run": run_id((name, day, verdict)),
         "experiment": name,
         "spec": resolved(),
-        "context": {"commit": COMMITS[day]},
+        "context": {"commit": COMMITS[day], "revision": f"v1.{day}"},
         "started_at": began.isoformat(),
         "ended_at": (began + timedelta(minutes=1)).isoformat(),
         "labels": {"team": "books", "day": str(day)},
@@ -116,7 +116,10 @@ def test_a_trend_names_the_first_broken_run_and_the_revisions_around_it(luff: Lu
     done = luff("trend", "slow")
 
     assert done.code == 0
-    assert f"run {on_day(3, 'failed').run} was the first to fail, at commit {COMMITS[3][:12]}" in done.out
+    assert (
+        f"run {on_day(3, 'failed').run} was the first to fail, at commit {COMMITS[3][:12]}, revision v1.3" in done.out
+    )
+    assert f"the last that passed is run {on_day(2).run}, at commit {COMMITS[2][:12]}, revision v1.2" in done.out
     assert f"git log {COMMITS[2][:12]}..{COMMITS[3][:12]}" in done.out
     assert "held in 50.0 % (3/6)" in done.out
     assert "▁" not in done.out, "no bars through a pipe"
@@ -143,6 +146,7 @@ def test_a_trend_as_json_keeps_specs_and_places_apart(luff: Luff, url: str) -> N
         ("lab", 6, False),
     ]
     assert found["series"][2]["broken"]["commit"] == COMMITS[3]
+    assert [found["series"][2]["broken"][name] for name in ("revision", "good_revision")] == ["v1.3", "v1.2"]
     assert found["series"][2]["points"][0]["checks"][0]["limit"] == 2800.0
 
 

@@ -81,7 +81,7 @@ def page(points: list[TrendPoint], *, since: float = 0, until: float = 30, **mor
         since=begin,
         until=end,
         points=[each for each in points if begin <= each.started_at < end],
-        before=standings([each for each in points if each.started_at < begin]),
+        before={each.series: each.holds for each in standings([each for each in points if each.started_at < begin])},
         after=standings([each for each in points if each.started_at < end]),
         coverage=more.pop("coverage", []),
         **more,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from luff.lifecycle import Phase
 from luff.model import Verdict
-from luff.outcome import Edge, MeshIdentity, Outcome
+from luff.outcome import Context, Edge, MeshIdentity, Outcome
+from luff.report.trend import NamedRun
 from luff.store import Beginning, Store
 from tests.factories import LAB, failed, outcome, passed, resolved, run_id
 
@@ -89,6 +92,38 @@ def test_two_runs_of_one_moment_are_one_line_of_coverage(store: Store) -> None:
 
     assert (line.runs, line.verdict) == (3, Verdict.PASSED)
     assert store.run(line.run).phase is Phase.CLEAN
+
+
+def test_what_held_is_what_the_standings_say(week: Store) -> None:
+    for day in range(7):
+        until = NOON + timedelta(days=day)
+
+        assert week.held(until=until) == {each.series: each.holds for each in week.standings(until=until)}
+
+
+def test_a_standing_names_the_runs_around_its_break_and_what_was_tested_in_them(store: Store) -> None:
+    def ran(day: int, verdict: str, seed: int = 0) -> Outcome:
+        made = on_day(day, verdict, mesh=CLUSTER, seed=seed)
+        context = Context(commit=f"{day:x}" * 40, revision=f"v{day}")
+        return made.model_copy(update={"spec_sha256": "a" * 64, "context": context})
+
+    # Two passes of one moment, of which the last by its id counts, and a failure that another one follows.
+    passes = sorted([ran(1, "passed", 1), ran(1, "passed", 2)], key=lambda each: each.run)
+    for each in (ran(0, "failed"), *passes, ran(2, "failed"), ran(3, "failed")):
+        store.record(each)
+
+    (found,) = store.standings()
+
+    broken = NamedRun(ran(2, "failed").run, NOON + timedelta(days=2), "2" * 40, "v2")
+    assert (found.broken, found.good) == (broken, NamedRun(passes[1].run, NOON + timedelta(days=1), "1" * 40, "v1"))
+
+
+def test_numbers_over_many_runs_are_read_without_the_models_of_an_outcome() -> None:
+    script = "import sys, luff.store, luff.report.words, luff.cli.trend; sys.exit('pydantic' in sys.modules)"
+
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+
+    assert (done.returncode, done.stderr) == (0, b""), "importing pydantic costs a sixth of a second"
 
 
 def test_the_verdict_before_is_of_the_same_experiment_written_the_same_way_in_the_same_place(store: Store) -> None:

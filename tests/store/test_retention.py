@@ -186,10 +186,12 @@ def test_standings_never_mix_lab_and_cluster_or_two_specs(old: Store) -> None:
     ]
     (broken,) = [each for each in found if not each.holds]
     assert (broken.series.place, broken.runs, broken.pass_ratio) == ("prod", 3, 1 / 3)
-    assert broken.broken_at == NOON + timedelta(days=2)
-    assert broken.broken_run == on_day(2, "failed", mesh=CLUSTER, spec="6s").run
-    assert broken.good_run == on_day(1, "passed", mesh=CLUSTER, spec="6s").run
-    assert broken.good_commit == passed().context.commit
+    assert broken.broken is not None
+    assert broken.good is not None
+    assert broken.broken.at == NOON + timedelta(days=2)
+    assert broken.broken.run == on_day(2, "failed", mesh=CLUSTER, spec="6s").run
+    assert broken.good.run == on_day(1, "passed", mesh=CLUSTER, spec="6s").run
+    assert broken.good.commit == passed().context.commit
     assert old.standings(experiment="slow", until=NOON + timedelta(days=1)) == []
     assert all(each.holds for each in old.standings(until=NOON + timedelta(days=2)))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from luff.cli.options import Voice, store_option, voice_options
 from luff.errors import NothingSelected
 
 if TYPE_CHECKING:
-    from luff.report.trend import Change, CheckLine, Standing, TrendPoint
+    from luff.report.trend import Change, CheckLine, NamedRun, Standing, TrendPoint
 
 __all__ = ["trend"]
 
@@ -24,6 +25,10 @@ RUNS_MOST = 10_000
 SPARKS = 48
 MARKS_SHOWN = 48
 ROWS_SHOWN = 12
+VERSION_SHOWN = 10
+"""How much of a hash is enough to find it."""
+VERSION_MOST = 40
+_HASH = re.compile(r"[0-9a-f]{12,}")
 _ASCII: Mapping[int, str] = {
     ord(sign): plain
     for sign, plain in {"✓": "+", "✗": "x", "■": "#", "→": "->", "≤": "<=", "≥": ">=", "–": "-"}.items()
@@ -38,7 +43,7 @@ _ASCII: Mapping[int, str] = {
     type=click.IntRange(1, RUNS_MOST),
     default=RUNS_USUAL,
     show_default=True,
-    help="How many of its newest runs to look at, in the lab and on clusters each.",
+    help="With a name: how many of the newest runs to look at, of each place and each way in which it was written.",
 )
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="The shape of the answer.")
 @voice_options
@@ -124,7 +129,7 @@ def _overview(standings: Sequence[Standing], now: datetime) -> list[str]:
                 str(each.runs),
                 _rate(each),
                 age_words(each.last_pass_at, now),
-                "" if each.broken_at is None else f"{_day(each.broken_at)}{_between(each)}",
+                "" if each.broken is None else f"{_day(each.broken.at)}{_between(each)}",
             )
         )
     return columns(rows)
@@ -141,12 +146,19 @@ def _percent(ratio: float) -> str:
 
 
 def _between(each: Standing) -> str:
-    """Return the revisions between which it broke, where the runs knew theirs."""
-    if each.broken_commit is None:
-        return ""
-    if each.good_commit is None or each.good_commit == each.broken_commit:
-        return f" at {each.broken_commit[:10]}"
-    return f" in {each.good_commit[:10]}..{each.broken_commit[:10]}"
+    """Return the commits between which it broke, else the revisions of the subject, where the runs knew theirs."""
+    for name in ("commit", "revision"):
+        good, broken = getattr(each.good, name, None), getattr(each.broken, name, None)
+        if broken is not None:
+            return f" at {_short(broken)}" if good in (None, broken) else f" in {_short(good)}..{_short(broken)}"
+    return ""
+
+
+def _short(version: str) -> str:
+    """Return a commit or another name of a version in no more than a column can take."""
+    from luff.report.words import visible
+
+    return visible(version)[: VERSION_SHOWN if _HASH.fullmatch(version) else VERSION_MOST]
 
 
 def _day(at: datetime) -> str:
@@ -179,27 +191,32 @@ def _ago(words: str) -> str:
 
 
 def _broken(each: Standing) -> list[str]:
-    if each.broken_at is None:
+    broken, good = each.broken, each.good
+    if broken is None:
         return []
-    lines = [f"  BROKEN since {_day(each.broken_at)} UTC: run {each.broken_run} was the first to fail"]
-    if each.broken_commit:
-        lines[0] += f", at commit {each.broken_commit[:12]}"
-    if each.good_run is None:
-        lines.append("    it never passed before")
-    else:
-        at = f", at commit {each.good_commit[:12]}" if each.good_commit else ""
-        lines.append(f"    the last that passed is run {each.good_run}{at}")
-        if each.good_commit and each.broken_commit and each.good_commit != each.broken_commit:
-            lines.append(f"    see `git log {each.good_commit[:12]}..{each.broken_commit[:12]}`")
-        lines.append(f"    see `luff runs diff {each.good_run} {each.broken_run}`")
+    lines = [f"  BROKEN since {_day(broken.at)} UTC: run {broken.run} was the first to fail{_tested(broken)}"]
+    if good is None:
+        return [*lines, "    it never passed before"]
+    lines.append(f"    the last that passed is run {good.run}{_tested(good)}")
+    if good.commit and broken.commit and good.commit != broken.commit:
+        lines.append(f"    see `git log {good.commit[:12]}..{broken.commit[:12]}`")
+    lines.append(f"    see `luff runs diff {good.run} {broken.run}`")
     return lines
+
+
+def _tested(run: NamedRun | TrendPoint) -> str:
+    """Return what was tested in *run*, where it is known."""
+    from luff.report.words import visible
+
+    at = f", at commit {run.commit[:12]}" if run.commit else ""
+    return at + (f", revision {visible(run.revision)[:VERSION_MOST]}" if run.revision else "")
 
 
 def _turns(found: Sequence[Change]) -> list[str]:
     """Return when it broke and when it held again, the newest turns."""
     return [
         f"  {_day(change.point.started_at)} UTC  {'stopped holding' if change.broke else 'held again'}"
-        f"  run {change.point.run}{f', commit {change.point.commit[:12]}' if change.point.commit else ''}"
+        f"  run {change.point.run}{_tested(change.point)}"
         for change in found[-ROWS_SHOWN:]
     ]
 
@@ -250,15 +267,19 @@ def _standing_json(each: Standing) -> dict[str, Any]:
         "newest_verdict": each.newest_verdict,
         "last_pass_at": written(each.last_pass_at),
         "last_fail_at": written(each.last_fail_at),
-        "broken": None
-        if each.broken_at is None
-        else {
-            "at": written(each.broken_at),
-            "run": each.broken_run,
-            "commit": each.broken_commit,
-            "good_run": each.good_run,
-            "good_commit": each.good_commit,
-        },
+        "broken": None if each.broken is None else _broken_json(each.broken, each.good),
+    }
+
+
+def _broken_json(broken: NamedRun, good: NamedRun | None) -> dict[str, Any]:
+    return {
+        "at": written(broken.at),
+        "run": broken.run,
+        "commit": broken.commit,
+        "revision": broken.revision,
+        "good_run": None if good is None else good.run,
+        "good_commit": None if good is None else good.commit,
+        "good_revision": None if good is None else good.revision,
     }
 
 

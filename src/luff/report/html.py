@@ -13,28 +13,22 @@ What must stay true:
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from itertools import groupby
-from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup, escape
 
 from luff import __version__
 from luff.exit_codes import Standing, is_unrestored, standing
 from luff.outcome import CheckResult, Outcome
 from luff.report import words
 from luff.report.diagram import Diagram, diagram
+from luff.report.markup import Style, templates
 from luff.report.plot import Plot, Window, plot, windows
 from luff.report.resolved import latency_limits_ms, spec_yaml
 from luff.samples import Samples
-from luff.units import show_count, show_duration, show_percent
+from luff.units import show_duration
 from luff.words import Arm, Verdict
 
 __all__ = ["html"]
@@ -46,8 +40,6 @@ DOTS_ON_PAGE = 40_000
 DOTS_LEAST = 60
 BAR_WIDTH = 150
 _EXPOSURE_PERCENT = 99.0
-
-_BEFORE_UNIT = re.compile(r"(?<=[0-9]) (?=(?:%|(?:ms|s|h|[0-9]{3})\b))|(?<=[≤≥=]) (?=[0-9])")
 
 
 def html(
@@ -66,63 +58,18 @@ def html(
     """
     kept = samples or {}
     dots = max(DOTS_LEAST, min(DOTS_MOST, DOTS_ON_PAGE // max(1, len(outcomes))))
-    environment = _environment()
-    style = Markup(_source(environment, "report.css"))  # noqa: S704  # our own file, nothing from outside is in it
+    environment = templates()
+    style = Style.of(environment, "report.css")
     return environment.get_template("report.html.j2").render(
         title=title or _title(outcomes),
-        style=style,
-        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+        style=style.text,
+        style_hash=style.sha256,
         runs=[_run(number, outcome, kept.get(outcome.run), today, dots) for number, outcome in enumerate(outcomes, 1)],
         counts=[(verdict, count) for verdict in Verdict if (count := Counter(o.verdict for o in outcomes)[verdict])],
         unrestored=sum(is_unrestored(outcome) for outcome in outcomes),
         generated_at=generated_at,
         version=__version__,
     )
-
-
-def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("luff.report"),
-        autoescape=select_autoescape(default=True, default_for_string=True),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_shown,
-    )
-    environment.filters.update(
-        prose=_prose,
-        tight=_tight,
-        duration_ms=lambda value: "–" if value is None else show_duration(value / 1000),
-        duration_s=show_duration,
-        count=show_count,
-        percent=show_percent,
-    )
-    return environment
-
-
-def _source(environment: Environment, name: str) -> str:
-    assert environment.loader is not None
-    return environment.loader.get_source(environment, name)[0]
-
-
-def _shown(value: Any) -> Any:
-    """Let every text that reaches the page pass here: control characters are shown, not sent to the browser."""
-    return (
-        value if isinstance(value, Markup) or not isinstance(value, str) else words.visible(value, keep_newlines=True)
-    )
-
-
-def _prose(text: str) -> Markup:
-    """Return *text* escaped, with what stands between backquotes as code."""
-    parts = words.visible(text).split("`")
-    if len(parts) % 2 == 0:
-        return escape(_tight("`".join(parts)))
-    return Markup().join(Markup("<code>{}</code>").format(part) if number % 2 else escape(_tight(part)) for number, part in enumerate(parts))  # fmt: skip
-
-
-def _tight(text: str) -> str:
-    """Return *text* with each number and its unit, or its groups of digits, kept on one line."""
-    return _BEFORE_UNIT.sub("\u00a0", text)
 
 
 @dataclass(frozen=True, slots=True)

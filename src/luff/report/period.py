@@ -12,12 +12,10 @@ What must stay true:
 
 from __future__ import annotations
 
-import base64
 import functools
-import hashlib
 import itertools
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -25,12 +23,13 @@ from markupsafe import Markup, escape
 
 from luff import __version__
 from luff.report import words
-from luff.report.html import _environment, _source
+from luff.report.markup import Style, templates
 from luff.report.trend import (
     STALE_AFTER,
     Change,
     CheckLine,
     Coverage,
+    NamedRun,
     Series,
     Standing,
     TrendPoint,
@@ -56,6 +55,7 @@ FAILS_DRAWN = 60
 BUCKETS_MOST = 8
 TICK_APART = 12.0
 TURNS_LISTED = 40
+VERSION_SHOWN = 12
 PLOT_WIDTH, PLOT_HEIGHT = 460.0, 128.0
 LEFT, RIGHT, TOP, BOTTOM = 62.0, 10.0, 10.0, 24.0
 
@@ -66,15 +66,15 @@ class Facts:
     This is what a page is made of.
 
     *points* are the finished runs from *since* and before *until*, oldest
-    first; *before* and *after* are the standings at both ends, *coverage* that
-    at the end. *unrestored* are the runs whose routes are not known to be
+    first; *before* is whether each series held when they began, *after* where it
+    stands at the end, *coverage* that at the end. *unrestored* are the runs whose routes are not known to be
     back; *left_out* is whether *points* had to leave out the oldest.
     """
 
     since: datetime
     until: datetime
     points: Sequence[TrendPoint]
-    before: Sequence[Standing]
+    before: Mapping[Series, bool | None]
     after: Sequence[Standing]
     coverage: Sequence[Coverage]
     unrestored: Sequence[str] = ()
@@ -92,7 +92,7 @@ class _Turn:
     run: str
     before: str
     why: str
-    commits: str
+    versions: str
     now: str
     mended: bool
 
@@ -148,22 +148,21 @@ def period_html(facts: Facts, *, generated_at: str, now: datetime) -> str:
     current = _current(facts.after)
     sections = _sections(facts, found, current)
     anchors = {series: section.anchor for series, section in sections}
-    before = {each.series: each.holds for each in facts.before}
     turns = _turns(
-        found, before, {each.series: each for each in facts.after}, {each.series for each in current}, anchors
+        found, facts.before, {each.series: each for each in facts.after}, {each.series for each in current}, anchors
     )
-    mended = _mended(found, before)
+    mended = _mended(found, facts.before)
     run_now = [each for each in current if each.series in found]
     broken = [each for each in run_now if each.holds is False]
     stopped = {series for series, _ in turns}
     stale = _stale(current, end, anchors)
     listed = _listed(facts.points)
-    environment = _environment()
-    style = Markup(_source(environment, "report.css") + _source(environment, "period.css"))  # noqa: S704  # our own files
+    environment = templates()
+    style = Style.of(environment, "report.css", "period.css")
     return environment.get_template("period.html.j2").render(
         title=f"Resilience, {_days(facts.since, end)}",
-        style=style,
-        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+        style=style.text,
+        style_hash=style.sha256,
         unrestored=list(facts.unrestored),
         summary=_summary(facts, found, run_now, end),
         cards=[
@@ -245,7 +244,7 @@ def _joined(parts: Sequence[str]) -> str:
 
 def _turns(
     found: dict[Series, list[TrendPoint]],
-    held_before: dict[Series, bool | None],
+    held_before: Mapping[Series, bool | None],
     after: dict[Series, Standing],
     current: Container[Series],
     anchors: dict[Series, str],
@@ -273,41 +272,45 @@ def _turns(
 def _turn(
     series: Series, broke: Change, standing: Standing | None, anchor: str | None, times: int, now: str, mended: bool
 ) -> _Turn:
-    point, before = broke.point, broke.before
-    good = None if before is None else before.run
-    good_commit = None if before is None else before.commit
-    if before is None and standing is not None and standing.broken_run == point.run:
-        good, good_commit = standing.good_run, standing.good_commit
+    point = broke.point
+    good: TrendPoint | NamedRun | None = broke.before
+    if good is None and standing is not None and standing.broken is not None and standing.broken.run == point.run:
+        good = standing.good
     return _Turn(
         experiment=series.experiment,
         place=_place_words(series),
         anchor=anchor,
         when=_moment(point.started_at) + ("" if times == 1 else f", the last of {times} times"),
         run=point.run,
-        before=good or "",
+        before="" if good is None else good.run,
         why="; ".join(
             f"{check.id} {'nothing' if check.measured is None else value_words(check.measured, check.unit)}, expected {check.expression}"
             for check in point.checks
             if check.verdict is Verdict.FAILED
         ),
-        commits=_commits(good_commit, point.commit),
+        versions=_versions(good, point),
         now=now,
         mended=mended,
     )
 
 
-def _mended(found: dict[Series, list[TrendPoint]], held_before: dict[Series, bool | None]) -> set[Series]:
+def _mended(found: dict[Series, list[TrendPoint]], held_before: Mapping[Series, bool | None]) -> set[Series]:
     """Return the series that did not hold when the period began, and were proven to hold in it."""
     turned = {series: changes(points, held_before=held_before.get(series)) for series, points in found.items()}
     return {series for series, each in turned.items() if each and not each[-1].broke}
 
 
-def _commits(good: str | None, bad: str | None) -> str:
-    if bad is None:
-        return ""
+def _versions(good: TrendPoint | NamedRun | None, bad: TrendPoint) -> str:
+    """Return the commits around a break and the revisions of the subject, as far as the runs knew them."""
+    pairs = [(name, getattr(good, name, None), getattr(bad, name)) for name in ("commit", "revision")]
+    return ", ".join(f"{name}s {_between(before, now)}" for name, before, now in pairs if now is not None)
+
+
+def _between(good: str | None, bad: str) -> str:
+    shown = words.visible(bad)[:VERSION_SHOWN]
     if good is None:
-        return bad[:12]
-    return f"{bad[:12]} both times" if good == bad else f"{good[:12]}..{bad[:12]}"
+        return shown
+    return f"{shown} both times" if good == bad else f"{words.visible(good)[:VERSION_SHOWN]}..{shown}"
 
 
 def _stale(
@@ -402,8 +405,8 @@ def _section(
     said = f"{_number(len(points), 'run')}: {show_count(counts[Verdict.PASSED])} passed, {show_count(counts[Verdict.FAILED])} failed"
     if others:
         said += f", {show_count(others)} could not tell"
-    if standing is not None and standing.broken_at is not None:
-        said += f". Broken since {_moment(standing.broken_at)}"
+    if standing is not None and standing.broken is not None:
+        said += f". Broken since {_moment(standing.broken.at)}"
     return _Section(
         anchor=f"series-{number}",
         experiment=series.experiment,
@@ -441,9 +444,9 @@ def _plot(line: CheckLine, span: tuple[datetime, datetime], points_most: int) ->
     shares = max(1, -(-len(measured) // points_most))
     drawn = []
     for low in range(0, len(measured), shares):
-        part = measured[low : low + shares]
-        value = worst([check.measured for _, check in part if check.measured is not None])
-        drawn.append(next((x(point.started_at), y(value)) for point, check in part if check.measured == value))
+        part = values[low : low + shares]
+        place = low + part.index(worst(part))
+        drawn.append((x(measured[place][0].started_at), y(values[place])))
     failed = [
         (x(point.started_at), y(check.measured or 0.0)) for point, check in measured if check.verdict is Verdict.FAILED
     ]

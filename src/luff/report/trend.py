@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
+from typing import NamedTuple
 
 from luff.errors import UsageError
 from luff.units import parse_duration_s, show_duration, show_percent
@@ -27,6 +28,7 @@ __all__ = [
     "CheckLine",
     "CheckPoint",
     "Coverage",
+    "NamedRun",
     "Series",
     "Standing",
     "TrendPoint",
@@ -34,6 +36,7 @@ __all__ = [
     "by_series",
     "changes",
     "check_lines",
+    "holds",
     "limit_in_unit",
     "moment",
     "newest_first",
@@ -57,9 +60,12 @@ class Series:
     spec_sha256: str
 
 
-@dataclass(frozen=True, slots=True)
-class CheckPoint:
-    """This is one check of one run, as a trend shows it; see `luff.outcome.CheckResult`."""
+class CheckPoint(NamedTuple):
+    """
+    This is one check of one run, as a trend shows it; see `luff.outcome.CheckResult`.
+
+    A tuple, because there are half a million of them in a long history: a dataclass takes four times as long to make.
+    """
 
     id: str
     kind: str
@@ -120,13 +126,22 @@ class Coverage:
 
 
 @dataclass(frozen=True, slots=True)
+class NamedRun:
+    """This is a run and what was tested in it: the commit of whoever ran it, and the revision of the subject."""
+
+    run: str
+    at: datetime
+    commit: str | None = None
+    revision: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Standing:
     """
     This is where a series stands after all its finished runs.
 
-    *broken_at* is the first failed run after the last pass, ``None`` where the
-    newest proof is a pass; *broken_run* and *broken_commit* are that run's,
-    *good_run* and *good_commit* those of the last pass before it.
+    *broken* is the first failed run after the last pass, ``None`` where the
+    newest proof is a pass; *good* is the last pass before it.
     """
 
     series: Series
@@ -138,11 +153,8 @@ class Standing:
     newest_verdict: Verdict
     last_pass_at: datetime | None
     last_fail_at: datetime | None
-    broken_at: datetime | None = None
-    broken_run: str | None = None
-    broken_commit: str | None = None
-    good_run: str | None = None
-    good_commit: str | None = None
+    broken: NamedRun | None = None
+    good: NamedRun | None = None
 
     @property
     def pass_ratio(self) -> float | None:
@@ -153,9 +165,7 @@ class Standing:
     @property
     def holds(self) -> bool | None:
         """Return whether the newest proof is a pass; ``None`` when nothing was ever proven."""
-        if self.last_pass_at is None:
-            return None if self.last_fail_at is None else False
-        return self.last_fail_at is None or self.last_fail_at <= self.last_pass_at
+        return holds(self.last_pass_at, self.last_fail_at)
 
     @property
     def proven_at(self) -> datetime | None:
@@ -192,6 +202,13 @@ class CheckLine:
     def measured(self) -> tuple[float, ...]:
         """Return what was measured, oldest first, without the runs that measured nothing."""
         return tuple(check.measured for _, check in self.points if check.measured is not None)
+
+
+def holds(last_pass_at: datetime | None, last_fail_at: datetime | None) -> bool | None:
+    """Return whether the newest proof is a pass; ``None`` when nothing was ever proven."""
+    if last_pass_at is None:
+        return None if last_fail_at is None else False
+    return last_fail_at is None or last_fail_at <= last_pass_at
 
 
 def place_of(mesh_kind: str, mesh_name: str) -> str:

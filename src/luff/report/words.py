@@ -10,12 +10,14 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from luff.lifecycle import Phase
-from luff.outcome import CheckResult, Outcome
 from luff.units import show_count, show_duration, show_percent
 from luff.words import Verdict
+
+if TYPE_CHECKING:
+    from luff.outcome import CheckResult, Outcome
 
 __all__ = [
     "MARKS",

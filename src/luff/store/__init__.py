@@ -14,10 +14,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from luff.lifecycle import Journal
-from luff.outcome import MeshIdentity, Outcome
 from luff.samples import Samples
 from luff.store import history, journal, retention, runs
 from luff.store.access import Access, AuditRow, Role, RunRequest, Token
@@ -29,6 +28,9 @@ from luff.store.migrate import Revision, current, downgrade, ensure_current, upg
 from luff.store.retention import Keep, Pruned
 from luff.store.runs import Beginning, RunFilter, RunRow
 from luff.words import Verdict
+
+if TYPE_CHECKING:
+    from luff.outcome import MeshIdentity, Outcome
 
 __all__ = [
     "Access",
@@ -190,6 +192,11 @@ class Store:
         """Return where each series of runs that may be compared stands: pass rate, last proof, first broken run."""
         with self._database.read() as connection:
             return history.standings(connection, experiment=experiment, until=until)
+
+    def held(self, *, until: datetime) -> dict[Series, bool | None]:
+        """Return whether each series held after the runs that began before *until*; ``None`` where nothing was proven yet."""
+        with self._database.read() as connection:
+            return history.held(connection, until=until)
 
     def period(self, *, since: datetime, until: datetime, limit: int = PERIOD_RUNS) -> list[TrendPoint]:
         """Return the newest *limit* finished runs that began from *since* and before *until*, with their checks, oldest first."""

@@ -8,18 +8,20 @@ be put into one number is a `luff.report.trend.Series`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import ColumnElement, Connection, Row, case, func, literal_column, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, case, func, literal_column, select
 
-from luff.outcome import Outcome
-from luff.report.trend import CheckPoint, Coverage, Series, Standing, TrendPoint, place_of
+from luff.report.trend import CheckPoint, Coverage, NamedRun, Series, Standing, TrendPoint, holds, place_of
 from luff.store import tables as t
 from luff.store.text import key
 from luff.words import Verdict
+
+if TYPE_CHECKING:
+    from luff.outcome import Outcome
 
 __all__ = [
     "CheckPoint",
@@ -28,6 +30,7 @@ __all__ = [
     "Standing",
     "TrendPoint",
     "coverage",
+    "held",
     "period",
     "standings",
     "trend",
@@ -48,6 +51,13 @@ def verdict_before(connection: Connection, outcome: Outcome) -> Verdict | None:
 
 MOMENTS_AT_ONCE = 500
 _PLACE = case((t.run.c.mesh_kind == "cluster", t.run.c.mesh_name), else_="lab").label("place")
+
+_PASSED, _FAILED = (t.run.c.verdict == verdict for verdict in (Verdict.PASSED, Verdict.FAILED))
+_LAST_PROOFS = (
+    func.max(case((_PASSED, t.run.c.started_at))).label("last_pass_at"),
+    func.max(case((_FAILED, t.run.c.started_at))).label("last_fail_at"),
+)
+_EDGE = (t.run.c.id, t.run.c.verdict, t.run.c.commit, t.run.c.revision, t.run.c.started_at)
 
 _POINT = (
     "id", "started_at", "verdict", "reason", "spec_sha256", "mesh_name", "mesh_kind", "commit", "branch", "revision",
@@ -102,7 +112,7 @@ def _points(connection: Connection, *where: ColumnElement[bool], limit: int) -> 
         TrendPoint(
             run=row.id,
             started_at=row.started_at,
-            verdict=Verdict(row.verdict),
+            verdict=verdicts[row.verdict],
             reason=row.reason,
             spec_sha256=row.spec_sha256,
             mesh_name=row.mesh_name,
@@ -122,40 +132,79 @@ def standings(
 ) -> list[Standing]:
     """Return where each series stands, of *experiment* alone where given, after the runs that began before *until*."""
     r = t.run.c
-    # An expression and not the column: by an index, SQLite would look up each row of the whole history one by one.
-    name = (r.experiment + literal_column("''")).label("experiment")
-    passed, failed = (r.verdict == verdict for verdict in (Verdict.PASSED, Verdict.FAILED))
     where: list[ColumnElement[bool]] = [r.verdict.is_not(None)]
     if experiment is not None:
         where.append(r.experiment == key(experiment))
     if until is not None:
         where.append(r.started_at < until)
-    asked = (
-        select(
-            name,
-            r.mesh_kind,
-            _PLACE,
-            r.spec_sha256,
-            func.count().label("runs"),
-            func.sum(case((passed, 1), else_=0)).label("passed"),
-            func.sum(case((failed, 1), else_=0)).label("failed"),
-            func.min(r.started_at).label("first_at"),
-            func.max(r.started_at).label("newest_at"),
-            func.max(case((passed, r.started_at))).label("last_pass_at"),
-            func.max(case((failed, r.started_at))).label("last_fail_at"),
-        )
-        .where(*where)
-        .group_by(name, r.mesh_kind, _PLACE, r.spec_sha256)
-        .order_by(name, r.mesh_kind, _PLACE, r.spec_sha256)
-    )
-    return [_standing(connection, row, until) for row in connection.execute(asked).all()]
+    asked = _each_series(
+        func.count().label("runs"),
+        func.sum(case((_PASSED, 1), else_=0)).label("passed"),
+        func.sum(case((_FAILED, 1), else_=0)).label("failed"),
+        func.min(r.started_at).label("first_at"),
+        func.max(r.started_at).label("newest_at"),
+        *_LAST_PROOFS,
+    ).where(*where)
+    found = connection.execute(asked).all()
+    moments = {at for row in found for at in (row.newest_at, row.last_pass_at) if at is not None}
+    runs = _RunsAt.read(connection, moments)
+    return [_standing(connection, row, runs, until) for row in found]
 
 
-def _standing(connection: Connection, row: Row[Any], until: datetime | None) -> Standing:
+def held(connection: Connection, *, until: datetime) -> dict[Series, bool | None]:
+    """Return whether each series held after the runs that began before *until*; ``None`` where nothing was proven yet."""
+    asked = _each_series(*_LAST_PROOFS).where(t.run.c.verdict.is_not(None), t.run.c.started_at < until)
+    return {_series_of(row): holds(row.last_pass_at, row.last_fail_at) for row in connection.execute(asked).all()}
+
+
+def _each_series(*numbers: ColumnElement[Any]) -> Select[Any]:
+    """Return the question for *numbers* about each series, in the order of their names."""
+    r = t.run.c
+    # An expression and not the column: by an index, SQLite would look up each row of the whole history one by one.
+    name = (r.experiment + literal_column("''")).label("experiment")
+    series = (name, r.mesh_kind, _PLACE, r.spec_sha256)
+    return select(*series, *numbers).group_by(*series).order_by(*series)
+
+
+def _series_of(row: Row[Any]) -> Series:
+    return Series(row.experiment, row.mesh_kind, row.place, row.spec_sha256)
+
+
+@dataclass(frozen=True, slots=True)
+class _RunsAt:
+    """This is which run of a series began at a moment: of all its runs, and of those that passed."""
+
+    finished: Mapping[tuple[Series, datetime], Row[Any]]
+    passed: Mapping[tuple[Series, datetime], Row[Any]]
+
+    @classmethod
+    def read(cls, connection: Connection, moments: Iterable[datetime]) -> _RunsAt:
+        r = t.run.c
+        columns = (r.experiment, r.mesh_kind, _PLACE, r.spec_sha256, *_EDGE)
+        finished, passed = {}, {}
+        for row in _at_moments(connection, moments, columns):
+            at = (_series_of(row), row.started_at)
+            finished[at] = row
+            if row.verdict == Verdict.PASSED:
+                passed[at] = row
+        return cls(finished, passed)
+
+
+def _at_moments(
+    connection: Connection, moments: Iterable[datetime], columns: Sequence[ColumnElement[Any]]
+) -> Iterator[Row[Any]]:
+    """Yield *columns* of the finished runs that began at one of *moments*, by run: of two at one moment the same one is last each time."""
+    r = t.run.c
+    ordered = sorted(moments)
+    for first in range(0, len(ordered), MOMENTS_AT_ONCE):
+        some = ordered[first : first + MOMENTS_AT_ONCE]
+        asked = select(*columns).where(r.started_at.in_(some), r.verdict.is_not(None)).order_by(r.id)
+        yield from connection.execute(asked).all()
+
+
+def _standing(connection: Connection, row: Row[Any], runs: _RunsAt, until: datetime | None) -> Standing:
     """Return where one series stands, with the runs around its break if it is broken."""
-    series = Series(row.experiment, row.mesh_kind, row.place, row.spec_sha256)
-    newest = _edge_of(connection, series, t.run.c.started_at == row.newest_at, newest=True)
-    assert newest is not None
+    series = _series_of(row)
     found = Standing(
         series=series,
         runs=row.runs,
@@ -163,7 +212,7 @@ def _standing(connection: Connection, row: Row[Any], until: datetime | None) -> 
         failed=row.failed,
         first_at=row.first_at,
         newest_at=row.newest_at,
-        newest_verdict=Verdict(newest.verdict),
+        newest_verdict=Verdict(runs.finished[series, row.newest_at].verdict),
         last_pass_at=row.last_pass_at,
         last_fail_at=row.last_fail_at,
     )
@@ -172,31 +221,21 @@ def _standing(connection: Connection, row: Row[Any], until: datetime | None) -> 
     after: list[ColumnElement[bool]] = [t.run.c.verdict == Verdict.FAILED]
     if until is not None:
         after.append(t.run.c.started_at < until)
-    good = None
     if row.last_pass_at is not None:
         after.append(t.run.c.started_at > row.last_pass_at)
-        good = _edge_of(
-            connection,
-            series,
-            t.run.c.verdict == Verdict.PASSED,
-            t.run.c.started_at == row.last_pass_at,
-            newest=True,
-        )
     bad = _edge_of(connection, series, *after, newest=False)
     assert bad is not None
-    return replace(
-        found,
-        broken_at=bad.started_at,
-        broken_run=bad.id,
-        broken_commit=bad.commit,
-        good_run=None if good is None else good.id,
-        good_commit=None if good is None else good.commit,
-    )
+    good = None if row.last_pass_at is None else _named(runs.passed[series, row.last_pass_at])
+    return replace(found, broken=_named(bad), good=good)
+
+
+def _named(row: Row[Any]) -> NamedRun:
+    return NamedRun(run=row.id, at=row.started_at, commit=row.commit, revision=row.revision)
 
 
 def _edge_of(
     connection: Connection, series: Series, *where: ColumnElement[bool], newest: bool
-) -> Row[Any, Any, Any, Any] | None:
+) -> Row[*tuple[Any, ...]] | None:
     """Return the first or the newest finished run of *series* for which *where* holds."""
     r = t.run.c
     of_series = [
@@ -208,7 +247,7 @@ def _edge_of(
     if series.mesh_kind == "cluster":
         of_series.append(r.mesh_name == series.place)
     order = (r.started_at.desc(), r.id.desc()) if newest else (r.started_at, r.id)
-    asked = select(r.id, r.verdict, r.commit, r.started_at).where(*of_series, *where).order_by(*order).limit(1)
+    asked = select(*_EDGE).where(*of_series, *where).order_by(*order).limit(1)
     return connection.execute(asked).first()
 
 
@@ -265,14 +304,5 @@ def _newest_runs(connection: Connection, rows: Sequence[Row[Any]]) -> dict[tuple
     """Return which run began at *newest_at* of each of *rows*, and its verdict."""
     r = t.run.c
     columns = (r.caller, r.dependency, r.fault, r.mesh_kind, _PLACE, r.experiment, r.spec_sha256, r.started_at)
-    moments = sorted({row.newest_at for row in rows})
-    found = {}
-    for first in range(0, len(moments), MOMENTS_AT_ONCE):
-        asked = (
-            select(*columns, r.id, r.verdict)
-            .where(r.started_at.in_(moments[first : first + MOMENTS_AT_ONCE]), r.verdict.is_not(None))
-            .order_by(r.id)  # two runs of one millisecond: the same one is the newest each time
-        )
-        for *at, run, verdict in connection.execute(asked):
-            found[tuple(at)] = (run, Verdict(verdict))
-    return found
+    found = _at_moments(connection, {row.newest_at for row in rows}, (*columns, r.id, r.verdict))
+    return {tuple(row)[: len(columns)]: (row.id, Verdict(row.verdict)) for row in found}

@@ -18,15 +18,18 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, insert, select, update
 
 from luff.lifecycle import Intent, Phase, check_way
-from luff.outcome import MeshIdentity
 from luff.store import levers
 from luff.store import tables as t
 from luff.store.engine import Database
 from luff.store.text import key, long_text
+
+if TYPE_CHECKING:
+    from luff.outcome import MeshIdentity
 
 __all__ = ["OpenIntent", "PhaseChange", "StoreJournal", "open_intents", "settle", "timeline"]
 
@@ -149,6 +152,8 @@ def settle(connection: Connection, run: str, phase: Phase, *, at: datetime) -> P
 
 def open_intents(connection: Connection, mesh: MeshIdentity | None) -> list[OpenIntent]:
     """Return the runs whose routes are not known to be back, oldest first; with *mesh* those of that mesh alone."""
+    from luff.outcome import MeshIdentity  # as in `luff.store.runs`
+
     asked = (
         select(t.intent).where(t.intent.c.phase.not_in([Phase.CLEAN, Phase.PLANNED])).order_by(t.intent.c.updated_at)
     )

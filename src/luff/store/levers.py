@@ -11,15 +11,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from sqlalchemy import ColumnElement, Connection, delete, insert, select
 
 from luff.errors import RunAborted
 from luff.lifecycle import StoredLever
-from luff.outcome import MeshIdentity
 from luff.store import tables as t
 from luff.store.engine import Database
 from luff.store.text import key, long_text
+
+if TYPE_CHECKING:
+    from luff.outcome import MeshIdentity
 
 __all__ = ["Levers", "check"]
 
