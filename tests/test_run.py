@@ -22,7 +22,7 @@ from luff.lever import LEVER
 from luff.lifecycle import Phase, StoredLever
 from luff.lock import STOP_ANNOTATION, lease_ref
 from luff.mesh import Kind, Ref
-from luff.outcome import MeshIdentity, Outcome
+from luff.outcome import Context, MeshIdentity, Outcome
 from luff.parse import parse_documents
 from luff.plan import Plan
 from luff.reaper import Reaper
@@ -208,6 +208,55 @@ def test_connections_are_let_go_of_where_no_evidence_can_be_had() -> None:
 
     assert (outcome.verdict, outcome.phase) == (Verdict.ERROR, Phase.CLEAN)
     assert setting.transport.closed
+
+
+def test_an_outcome_says_what_was_tested_as_the_pods_of_the_subject_say() -> None:
+    setting = Setting()
+    for name, app, digest in (("a", "stock", "ab"), ("b", "other", "cd")):
+        image = {"name": "main", "image": f"shop/{app}:1"}
+        setting.cluster.add(
+            {
+                "apiVersion": "v1",
+                "kind": "Pod",
+                "metadata": {
+                    "name": name,
+                    "namespace": "shop",
+                    "labels": {"app": app, "app.kubernetes.io/version": f"{app}-1.4"},
+                },
+                "spec": {"containers": [image]},
+                "status": {
+                    "phase": "Running",
+                    "containerStatuses": [{**image, "imageID": f"shop/{app}@sha256:{digest}"}],
+                },
+            }
+        )
+
+    outcome = setting.run(context=Context(commit="e83c5163"))
+
+    assert outcome.context == Context(commit="e83c5163", image="shop/stock:1@sha256:ab", revision="stock-1.4")
+    assert not [entry for entry in outcome.timeline if "not known" in (entry.note or "")]
+
+
+@pytest.mark.parametrize(
+    ("trouble", "why"),
+    [
+        (Trouble.NONE, "no running pod in shop has the labels app=stock"),
+        (Trouble.DENIED, "pods in shop may not be listed (the rule is in deploy/runs.yaml)"),
+        (Trouble.ERROR, "the pods in shop could not be listed"),
+    ],
+)
+def test_what_is_tested_and_cannot_be_read_is_null_and_said(trouble: Trouble, why: str) -> None:
+    setting = Setting()
+    setting.mesh.trouble = lambda _, ref: trouble if ref.kind is Kind.POD else Trouble.NONE
+
+    outcome = setting.run()
+
+    assert outcome.verdict is Verdict.FAILED, "it is judged all the same"
+    assert (outcome.context.image, outcome.context.revision) == (None, None)
+    [note] = [entry.note for entry in outcome.timeline if entry.phase == "mind"]
+    assert note is not None
+    assert note.startswith("which image and revision of stock is tested is not known: ")
+    assert why in note
 
 
 def test_a_service_that_is_sick_before_the_fault_is_never_touched() -> None:

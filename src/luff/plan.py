@@ -23,7 +23,7 @@ from luff.model import DEFAULT_RATE_HZ, AttemptsExpectation, Experiment, Object
 from luff.names import Stamp
 from luff.others import find_others
 from luff.pacing import load_of
-from luff.proof import Proof, plan_proof
+from luff.proof import Pods, Proof, plan_proof, pods_of
 from luff.routes import Injection, inject
 from luff.run_bounds import HELD_IN_LABS, HELD_ON_CLUSTERS, fits_hz, too_many_held
 from luff.targeting import Found, MeshView, find
@@ -56,7 +56,7 @@ class Plan:
     This is what a run will do.
 
     *virtual_service* is the object as read; *subject* is judged; *proof* where
-    it is seen that the fault fired; *held* how many requests the fault holds at
+    it is seen that the fault fired; *pods* are the subject's; *held* how many requests the fault holds at
     once; *inferred* what was not written in the experiment; *warnings* what a
     reader should know before going on; *others* those of them that are about
     who else writes, or is in the way; *other_hops* the hosts, as they are
@@ -71,6 +71,7 @@ class Plan:
     subject: str
     dependency: str
     proof: Proof
+    pods: Pods
     rate_hz: float
     held: float
     inferred: tuple[Inferred, ...]
@@ -141,6 +142,7 @@ def make_plan(experiment: Experiment, view: MeshView, stamp: Stamp, *, bounds: B
         dependency=edge.dependency,
         other_hops=other_hops,
         proof=proof,
+        pods=pods_of(edge.subject, experiment, view.namespace, view.services),
         rate_hz=pace.rate_hz,
         held=pace.most_hz * experiment.spec.hold_s,
         inferred=(*_inferred_target(found, edge), *_inferred_traffic(experiment, pace, proof)),

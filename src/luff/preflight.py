@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 
-from luff.errors import MeshError, NotFound, PlanRefused, Rejected
+from luff.builds import Build, build_of
+from luff.errors import MeshDenied, MeshError, NotFound, PlanRefused, Rejected
 from luff.lever import check_lever
 from luff.mesh import Kind, Mesh, Ref
 from luff.model import Experiment
@@ -17,7 +18,7 @@ from luff.names import ours
 from luff.plan import Plan
 from luff.targeting import MeshView
 
-__all__ = ["check_foreign", "namespace_of", "preflight", "read_view"]
+__all__ = ["check_foreign", "namespace_of", "preflight", "read_build", "read_view"]
 
 
 def namespace_of(experiment: Experiment, default: str | None) -> str:
@@ -71,6 +72,20 @@ async def read_view(mesh: Mesh, namespace: str, *, everywhere: bool = True) -> M
         elsewhere=others or (),
         everywhere=others is not None,
     )
+
+
+async def read_build(mesh: Mesh, plan: Plan) -> tuple[Build, str | None]:
+    """Return what the pods of the subject are made of, and why that is not known where it is not."""
+    where = plan.pods.namespace
+    unknown = f"which image and revision of {plan.subject} is tested is not known: "
+    try:
+        found = build_of(await mesh.list(Kind.POD, where), plan.pods.labels)
+    except MeshDenied:
+        return Build(0), f"{unknown}pods in {where} may not be listed (the rule is in deploy/runs.yaml)"
+    except MeshError as error:
+        return Build(0), f"{unknown}the pods in {where} could not be listed: {error.message}"
+    labels = ",".join(f"{name}={value}" for name, value in sorted(plan.pods.labels.items()))
+    return found, None if found.pods else f"{unknown}no running pod in {where} has the labels {labels}"
 
 
 def check_foreign(plan: Plan) -> None:

@@ -18,7 +18,7 @@ from luff.model import EvidenceSource, Experiment
 from luff.targeting import MeshView
 from luff.words import Object
 
-__all__ = ["PROVES", "Proof", "plan_proof"]
+__all__ = ["PROVES", "Pods", "Proof", "plan_proof", "pods_of"]
 
 PROVES: dict[str, str] = {
     "lab-log": "each request, from every proxy's access log",
@@ -29,6 +29,20 @@ PROVES: dict[str, str] = {
     "status; a caller that gives up earlier or answers for itself hides it",
 }
 """What each source can prove."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pods:
+    """These are the pods of *namespace* that have *labels*."""
+
+    namespace: str
+    labels: Mapping[str, str]
+
+
+def pods_of(subject: str, experiment: Experiment, namespace: str, services: Sequence[Object]) -> Pods:
+    """Return where the pods of *subject* are, which is where the traffic of *experiment* goes to."""
+    where = _called_in(experiment, namespace)
+    return Pods(where, _selector(subject, where, services) or {"app": subject})
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +89,10 @@ def plan_proof(
             "evidence.source is lab-log, and a cluster's proxies are not the lab's",
             next_step="leave evidence.source out, or use --lab",
         )
-    where = _called_in(experiment, view.namespace)
-    labels = dict(experiment.spec.target.from_) or _selector(subject, where, view.services) or {"app": subject}
+    pods = pods_of(subject, experiment, view.namespace, view.services)
+    labels = dict(experiment.spec.target.from_) or pods.labels
     sources, why = _sources(asked, view.kind, direct=subject == dependency)
-    return Proof(sources, where, labels, _destinations(twins, dependency, view.namespace), why)
+    return Proof(sources, pods.namespace, labels, _destinations(twins, dependency, view.namespace), why)
 
 
 def _sources(asked: EvidenceSource, kind: Literal["lab", "cluster"], *, direct: bool) -> tuple[tuple[str, ...], str]:

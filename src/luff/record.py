@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from luff import __version__
+from luff.builds import Build
 from luff.bystanders import bystanders_of
 from luff.default_claims import expect_block
 from luff.exposure import exposure
@@ -77,6 +78,11 @@ class Record:
     def step(self, now_s: float, phase: str, note: str | None = None) -> None:
         """Write one line of the timeline."""
         self.timeline.append(TimelineEntry(at=iso(now_s), phase=phase, note=note))
+
+    def note_build(self, found: Build) -> None:
+        """Write down what is tested, unless whoever began the run knew."""
+        known = {"image": self.context.image or found.image, "revision": self.context.revision or found.revision}
+        self.context = self.context.model_copy(update=known)
 
     @property
     def phase(self) -> Literal[Phase.CLEAN, Phase.STRANDED]:

@@ -49,7 +49,7 @@ from luff.pacing import arrivals_of
 from luff.plan import Plan, make_plan
 from luff.policy import bounds_of, check_policy
 from luff.predicates import observer
-from luff.preflight import check_foreign, namespace_of, preflight, read_view
+from luff.preflight import check_foreign, namespace_of, preflight, read_build, read_view
 from luff.record import Record, iso
 from luff.routes import Injection
 from luff.samples import Samples
@@ -240,8 +240,9 @@ async def _prepare(run: Run) -> Plan:
     run.plan = run.record.plan = plan
     run.elsewhere, run.everywhere = view.elsewhere, view.everywhere
     for warning in plan.others:
-        run.record.step(world.clock.now_s(), "mind", plan.stamp.scope.redact(warning))
+        run.mind(warning)
     await preflight(world.mesh, plan)
+    await _note_build(run, plan)
     await check_record(world.levers, plan.injection.namespace)
     if run.options.needs_reaper:
         await check_heartbeat(world.mesh, plan.injection.namespace)
@@ -249,6 +250,13 @@ async def _prepare(run: Run) -> Plan:
         await world.begin(run.record)
     run.judge = Judge(plan.checks, control_errors_most=control_errors_most(run.experiment))
     return plan
+
+
+async def _note_build(run: Run, plan: Plan) -> None:
+    found, why_not = await read_build(run.world.mesh, plan)
+    run.record.note_build(found)
+    if why_not is not None:
+        run.mind(why_not)
 
 
 async def _plan_again(run: Run, first: Plan) -> Injection:

@@ -159,6 +159,10 @@ class Run:
         """Return *text* without the scope's secret."""
         return text if self.plan is None else self.plan.stamp.scope.redact(text)
 
+    def mind(self, warning: str) -> None:
+        """Write down what a reader of the outcome should know."""
+        self.record.step(self.world.clock.now_s(), "mind", self.redacted(warning))
+
     def step(self, name: str, note: str = "") -> None:
         """Say where the run is, in its record and to who watches."""
         self.record.step(self.world.clock.now_s(), name, note or None)

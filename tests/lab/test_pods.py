@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from kubernetes import client, config
 
+from luff.builds import Build, build_of
 from luff.errors import MeshBusy, MeshDenied, MeshUnreachable, NotFound
 from luff.evidence.istio_metrics import fired, parse
 from luff.lab.api import ApiServer
@@ -79,6 +81,60 @@ def test_a_log_that_was_cut_is_read_anew(tmp_path: Path) -> None:
     log.write_text('{"status": 200}\n')
 
     assert page.text().rstrip().endswith("} 3")
+
+
+def _made_of(folder: Path, run: list[str], **metadata: Any) -> Build:
+    """Return what the pod of a workload that runs *run* in *folder* says that it is made of."""
+    document = {"metadata": {"name": "cart", **metadata}, "spec": {"service": "cart", "port": 80, "run": run}}
+    return _build_of(LabWorkload.model_validate(document).model_copy(update={"file": str(folder / "lab.yaml")}))
+
+
+def _build_of(workload: LabWorkload) -> Build:
+    with contextlib.closing(Ports()) as ports:
+        replica = lay_out([workload], Path("lab"), ports, scope_headers=()).replicas[0]
+    return build_of([pod_object(replica)], {"app": "cart"})
+
+
+@pytest.mark.parametrize("run", [["python", "cart.py"], ["python", "-m", "cart"], ["python", "-m", "shop.cart"]])
+def test_a_workload_whose_files_changed_is_another_revision(tmp_path: Path, run: list[str]) -> None:
+    (tmp_path / "shop").mkdir()
+    files = [tmp_path / "cart.py", tmp_path / "shop" / "cart.py"]
+
+    for file in files:
+        file.write_text("TIMEOUT_S = 1")
+    before, again = _made_of(tmp_path, run), _made_of(tmp_path, run)
+    for file in files:
+        file.write_text("TIMEOUT_S = 2")
+    after = _made_of(tmp_path, run)
+
+    assert before == again
+    assert before.revision != after.revision
+    assert before.image is not None
+    assert before.image.startswith(f"lab/cart@sha256:{before.revision}")
+
+
+def test_a_module_of_luffs_own_python_is_hashed_without_running_it(tmp_path: Path) -> None:
+    one, other = (_made_of(tmp_path, ["python", "-m", f"luff.lab.{name}"]) for name in ("bookinfo", "fleet"))
+
+    assert None not in (one.revision, other.revision)
+    assert one.revision != other.revision
+    assert _made_of(tmp_path, ["python", "-m", "not.there.at.all", "\0"]).revision is not None
+
+
+def test_what_a_workload_declares_of_itself_comes_before_its_files(tmp_path: Path) -> None:
+    labels = {"app.kubernetes.io/version": "1.4"}
+
+    found = _made_of(tmp_path, ["true"], labels=labels, annotations={"luff.dev/image": "shop/cart:1.4"})
+
+    assert found.revision == "1.4"
+    assert found.image is not None
+    assert found.image.startswith("shop/cart:1.4@sha256:")
+
+
+def test_of_a_program_that_runs_already_nothing_is_known_but_what_it_declares() -> None:
+    document = {"metadata": {"name": "cart"}, "spec": {"service": "cart", "port": 80, "address": "127.0.0.1:9083"}}
+
+    assert _build_of(LabWorkload.model_validate(document)) == Build(1, "lab/cart", None)
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,17 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from luff.builds import CONTENT_ANNOTATION
 from luff.evidence.access_log import Followed
+from luff.lab.content import content_of
 from luff.lab.workloads import Replica
 from luff.model import Object
 
 __all__ = ["METRICS_PATH", "METRICS_PORTS", "ProxyPage", "pod_object"]
 
+IMAGE_ANNOTATION = "luff.dev/image"
+"""Where a LabWorkload says of which image its program is."""
+CONTENT_SHOWN = 12
 METRICS_PORTS = frozenset({15020, 15090})
 METRICS_PATH = "/stats/prometheus"
 READ_MOST_BYTES = 64 << 20
@@ -29,9 +34,13 @@ def pod_object(replica: Replica) -> Object:
     """Return *replica* as a running Pod of two containers, one of them its proxy."""
     assert replica.workload is not None
     port = {"containerPort": replica.workload.spec.port, "protocol": "TCP"}
+    metadata = replica.workload.metadata
+    image, content = metadata.annotations.get(IMAGE_ANNOTATION, f"lab/{metadata.name}"), content_of(replica.workload)
+    annotations = {} if content is None else {CONTENT_ANNOTATION: content[:CONTENT_SHOWN]}
+    digest = "" if content is None else f"{image}@sha256:{content}"
     statuses = [
-        {"name": name, "ready": True, "restartCount": 0, "image": image, "imageID": "", "state": {"running": {}}}
-        for name, image in (("app", "luff/lab"), ("istio-proxy", "envoy"))
+        {"name": name, "ready": True, "restartCount": 0, "image": image, "imageID": id_, "state": {"running": {}}}
+        for name, image, id_ in (("app", image, digest), ("istio-proxy", "envoy", ""))
     ]
     return {
         "apiVersion": "v1",
@@ -40,10 +49,11 @@ def pod_object(replica: Replica) -> Object:
             "name": replica.name,
             "namespace": replica.plan.proxy.namespace,
             "labels": {**replica.labels, "luff.dev/workload": replica.plan.workload},
+            "annotations": {**annotations, **metadata.annotations},
         },
         "spec": {
             "containers": [
-                {"name": "app", "image": "luff/lab", "ports": [port]},
+                {"name": "app", "image": image, "ports": [port]},
                 {"name": "istio-proxy", "image": "envoy", "ports": [{"containerPort": 15090, "protocol": "TCP"}]},
             ]
         },
