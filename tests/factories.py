@@ -41,6 +41,7 @@ from luff.schema import schema_for
 from luff.scope import Scope
 from luff.selection import select
 from luff.tallies import Tally
+from luff.written import written
 
 __all__ = [
     "EVERY_VERDICT",
@@ -97,9 +98,7 @@ def resolved(**changes: Any) -> dict[str, Any]:
     }
     metadata = {"name": "reviews-survives-slow-ratings", "namespace": "bookinfo", "labels": {"team": "books"}}
     experiment = Experiment.model_validate({"metadata": metadata, "spec": spec})
-    dumped = experiment.model_dump(mode="json", by_alias=True, exclude_none=True)
-    assert isinstance(dumped, dict)
-    return dumped
+    return written(experiment)
 
 
 def check(**changes: Any) -> CheckResult:

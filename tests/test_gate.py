@@ -16,6 +16,7 @@ from luff.exit_codes import exit_code
 from luff.gate import Baseline, Decision, Waiver, decide, newest_each, parse_waivers, spec_sha256, why_no_proof
 from luff.model import Experiment, Verdict
 from luff.outcome import MeshIdentity, Outcome
+from luff.parse import parse_documents
 from luff.report.document import read_outcomes, render, report
 from luff.report.findings import findings
 from luff.report.github import commands
@@ -231,7 +232,8 @@ def test_a_broken_file_of_waivers_is_refused_at_its_place(text: str, words: str)
 
 
 def experiment() -> Experiment:
-    return Experiment.model_validate(resolved())
+    [made] = parse_documents([("e.yaml", json.dumps(resolved()))]).experiments
+    return made
 
 
 def proof(age: timedelta = timedelta(hours=1), **changes: Any) -> str | None:

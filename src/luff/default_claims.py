@@ -4,25 +4,18 @@ What is expected where an experiment expects nothing: the four claims that any c
 
 from __future__ import annotations
 
-from typing import Any
-
-import yaml
-
 from luff.model import (
-    AnswerExpectation,
     Arm,
-    AttemptsExpectation,
     ErrorsExpectation,
     Expectation,
     Experiment,
     ExperimentSpec,
-    FallbackExpectation,
     LatencyExpectation,
     NoWorseThanExpectation,
     RecoveryExpectation,
 )
 from luff.short_forms import QUANTILES
-from luff.units import write_duration, write_percent
+from luff.written import as_yaml, written_expectation
 
 __all__ = ["default_expectations", "expect_block"]
 
@@ -61,29 +54,4 @@ def _before_s(delay_s: float) -> float:
 
 def expect_block(experiment: Experiment) -> str:
     """Return the expectations of *experiment* as the YAML to paste into its ``spec``; parsing it gives the same."""
-    text = yaml.safe_dump(
-        {"expect": [_written(each) for each in experiment.spec.expect]}, sort_keys=False, allow_unicode=True
-    )
-    return str(text)
-
-
-def _written(expectation: Expectation) -> dict[str, Any]:
-    arm = {} if expectation.arm is Arm.FAULT else {"arm": expectation.arm.value}
-    return {"id": expectation.id, **arm, expectation.kind: _claim(expectation)}
-
-
-def _claim(expectation: Expectation) -> dict[str, Any]:
-    if isinstance(expectation, LatencyExpectation):
-        name = next(name for name, value in QUANTILES.items() if value == expectation.quantile)
-        return {name: write_duration(expectation.limit_s)}
-    if isinstance(expectation, ErrorsExpectation):
-        return {"atMost": write_percent(expectation.at_most_percent), "status": list(expectation.status)}
-    if isinstance(expectation, NoWorseThanExpectation):
-        return {"arm": expectation.than.value, "by": write_percent(expectation.by_percent)}
-    if isinstance(expectation, RecoveryExpectation):
-        return {"within": write_duration(expectation.within_s)}
-    share = {"atLeast": write_percent(expectation.at_least_percent)}
-    if isinstance(expectation, AttemptsExpectation):
-        return {"of": expectation.of, "atMost": expectation.at_most, **share}
-    assert isinstance(expectation, AnswerExpectation | FallbackExpectation)
-    return expectation.answer.model_dump(mode="json", by_alias=True, exclude_unset=True) | share
+    return as_yaml({"expect": [written_expectation(each) for each in experiment.spec.expect]})

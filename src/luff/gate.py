@@ -13,8 +13,6 @@ What must stay true:
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +26,7 @@ from luff.model import Experiment, Verdict
 from luff.outcome import Outcome
 from luff.report.words import restore_words, who_words
 from luff.units import show_duration
+from luff.written import spec_sha256
 from luff.yaml_nodes import Fields, Items, Node, Problems, Scalar, did_you_mean, read_nodes
 
 __all__ = [
@@ -342,12 +341,6 @@ def _date(text: str) -> date | None:
 
 
 # --- deciding from history ---------------------------------------------------------------------------------------
-
-
-def spec_sha256(experiment: Experiment) -> str:
-    """Return the hash by which an outcome of *experiment* knows the spec that it was run with."""
-    spec = experiment.model_dump(mode="json", by_alias=True, exclude_none=True)
-    return hashlib.sha256(json.dumps(spec, sort_keys=True).encode()).hexdigest()
 
 
 def why_no_proof(experiment: Experiment, newest: Outcome | None, *, now: datetime, max_age_s: float) -> str | None:

@@ -8,8 +8,6 @@ never enters: what is collected holds its hash.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -43,6 +41,7 @@ from luff.samples import PENDING, Evidence, Failure, Samples
 from luff.settle import Settled
 from luff.stats import quantile
 from luff.verdicts import Judgement
+from luff.written import spec_sha256, written
 
 __all__ = ["Record", "iso"]
 
@@ -129,13 +128,13 @@ class Record:
 
     @property
     def spec(self) -> dict[str, Any]:
-        """Return the resolved experiment as JSON."""
-        return self.experiment.model_dump(mode="json", by_alias=True, exclude_none=True)
+        """Return the resolved experiment, as the document that `luff run` takes."""
+        return written(self.experiment)
 
     @property
     def spec_sha256(self) -> str:
-        """Return the hash by which history tells experiments of one name apart."""
-        return hashlib.sha256(json.dumps(self.spec, sort_keys=True).encode()).hexdigest()
+        """Return the hash by which history tells experiments of one name apart: of what it means, however that is written."""
+        return spec_sha256(self.experiment)
 
     def _redacted(self, text: str) -> str:
         return text if self.plan is None else self.plan.stamp.scope.redact(text)

@@ -64,6 +64,7 @@ def schema_for(kind: str) -> Schema:
     """Return the JSON Schema, draft 7, of *kind*, one of `KINDS`; KeyError for anything else."""
     if kind in _OUTPUTS:
         schema = _made(_OUTPUTS[kind], mode="serialization")
+        _say_what_a_spec_is(schema if kind == "outcome" else schema["definitions"]["Outcome"], schema["definitions"])
         return {"$schema": _DRAFT, **schema}
     schema = _made(_DOCUMENTS[kind], mode="validation")
     definitions: dict[str, Schema] = schema.setdefault("definitions", {})
@@ -93,6 +94,17 @@ def schema_for(kind: str) -> Schema:
         "additionalProperties": False,
     }
     return {**top, "definitions": _reachable(top, definitions)}
+
+
+def _say_what_a_spec_is(outcome: Schema, definitions: dict[str, Schema]) -> None:
+    """Let the spec of *outcome* be an experiment as `luff run` takes it; before that was so it had no ``apiVersion``."""
+    experiment = schema_for("Experiment")
+    del experiment["$schema"]
+    definitions |= {**experiment.pop("definitions"), "Experiment": experiment}
+    outcome["properties"]["spec"] = {
+        "description": "The resolved experiment, as `luff run` takes it. What has no apiVersion is an older luff's own form.",
+        "anyOf": [{"$ref": "#/definitions/Experiment"}, {"type": "object", "not": {"required": ["apiVersion"]}}],
+    }
 
 
 def _made(cls: type[BaseModel], *, mode: Any) -> Schema:

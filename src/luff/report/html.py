@@ -150,8 +150,8 @@ def _run(number: int, outcome: Outcome, samples: Samples | None, today: date, do
 def _fired(outcome: Outcome) -> bool:
     """Return whether as many requests took the twin as the experiment asks for."""
     asked = words.experiment_spec(outcome).get("evidence")
-    at_least = asked.get("atLeast") if isinstance(asked, dict) else None
-    percent = at_least if isinstance(at_least, int | float) else _EXPOSURE_PERCENT
+    at_least = words.percent_of(asked.get("atLeast")) if isinstance(asked, dict) else None
+    percent = _EXPOSURE_PERCENT if at_least is None else at_least
     return outcome.evidence is not None and outcome.evidence.exposure * 100 >= percent
 
 

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from luff.lifecycle import Phase
-from luff.units import show_count, show_duration, show_percent
+from luff.units import parse_duration_s, parse_percent, show_count, show_duration, show_percent
 from luff.words import Verdict
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ __all__ = [
     "fault_words",
     "measured_words",
     "namespace_of",
+    "percent_of",
     "place_words",
     "restore_words",
     "sample_words",
@@ -127,14 +128,25 @@ def fault_words(outcome: Outcome) -> str:
 
 
 def _duration_words(value: object) -> str:
-    return show_duration(float(value)) if isinstance(value, int | float) else visible(value)
+    try:
+        return show_duration(float(value) if isinstance(value, int | float) else parse_duration_s(value))
+    except ValueError:
+        return visible(value)
 
 
 def _dose_words(part: Mapping[str, Any]) -> str:
-    percent = part.get("percent", 100)
-    if not isinstance(percent, int | float):
-        return f" on {visible(percent)}"
+    percent = percent_of(part.get("percent", 100))
+    if percent is None:
+        return f" on {visible(part['percent'])}"
     return "" if percent == 100 else f" on {show_percent(percent)}"
+
+
+def percent_of(value: object) -> float | None:
+    """Return the percentage that a spec holds, a number or written with its sign; ``None`` for what is none."""
+    try:
+        return float(value) if isinstance(value, int | float) else parse_percent(value)
+    except ValueError:
+        return None
 
 
 def edge_words(outcome: Outcome) -> str:
