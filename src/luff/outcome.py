@@ -197,13 +197,20 @@ class Generator(_Part):
 
 
 class Context(_Part):
-    """This is where the run came from."""
+    """
+    This is where the run came from, and what it tested.
+
+    *commit*, *branch* and *ci_url* are those of whoever ran it, *trace_id* that
+    of the trace (W3C, 32 hex digits) in which that was; *image* and *revision*
+    are the subject's, where its pods say.
+    """
 
     image: str | None = None
     revision: str | None = None
     commit: str | None = None
     branch: str | None = None
     ci_url: str | None = None
+    trace_id: str | None = None
 
 
 class FirstTry(_Part):

@@ -9,7 +9,15 @@ import pytest
 
 from luff.cli import world
 
-CI = ("GITHUB_SHA", "CI_COMMIT_SHA", "GITHUB_REF_NAME", "CI_COMMIT_REF_NAME", "CI_JOB_URL", "GITHUB_RUN_ID")
+CI = (
+    "GITHUB_SHA",
+    "CI_COMMIT_SHA",
+    "GITHUB_REF_NAME",
+    "CI_COMMIT_REF_NAME",
+    "CI_JOB_URL",
+    "GITHUB_RUN_ID",
+    "TRACEPARENT",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -48,3 +56,32 @@ def test_ci_has_the_first_word(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert context.commit == "abc"
     assert context.ci_url == "https://github.example/o/r/actions/runs/7"
+
+
+TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+
+
+def test_a_run_names_the_trace_that_it_is_part_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRACEPARENT", f"00-{TRACE}-{PARENT}-01")
+
+    assert world.context_from_environment().trace_id == TRACE
+
+
+@pytest.mark.parametrize(
+    ("traceparent", "trace"),
+    [
+        (f"00-{TRACE}-{PARENT}-00", TRACE),
+        (f"cc-{TRACE}-{PARENT}-01-what-will-be", TRACE),
+        (f"00-{TRACE}-{PARENT}-01-more", None),
+        (f"ff-{TRACE}-{PARENT}-01", None),
+        (f"00-{TRACE.upper()}-{PARENT}-01", None),
+        (f"00-{'0' * 32}-{PARENT}-01", None),
+        (f"00-{TRACE}-{'0' * 16}-01", None),
+        (f"00-{TRACE}-{PARENT}-01\n", None),
+        (f"00-{TRACE[:-1]}-{PARENT}-01", None),
+        (f"00-{TRACE}-{PARENT}-1", None),
+        ("", None),
+    ],
+)
+def test_only_what_w3c_calls_a_traceparent_names_a_trace(traceparent: str, trace: str | None) -> None:
+    assert world.trace_id_of(traceparent) == trace

@@ -66,6 +66,22 @@ def test_what_was_run_is_in_history(shell: Shell, quick: Path) -> None:
     assert shell.luff("runs", "show", outcome["run"]).out.startswith("✓ PASSED  quick")
 
 
+def test_the_spec_of_an_outcome_runs_again_and_names_the_trace_that_it_is_part_of(shell: Shell, quick: Path) -> None:
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+    first = shell.luff("run", quick, "--lab", "--json", "out.json", TRACEPARENT=f"00-{trace}-00f067aa0ba902b7-01")
+    [outcome] = json.loads((shell.folder / "out.json").read_text())["outcomes"]
+    (shell.folder / "again.yaml").write_text(json.dumps(outcome["spec"]))
+    second = shell.luff("run", "again.yaml", "--lab", "--json", "out.json", TRACEPARENT=trace)
+    [again] = json.loads((shell.folder / "out.json").read_text())["outcomes"]
+
+    assert (first.code, second.code) == (0, 0), second
+    assert (again["spec"], again["spec_sha256"]) == (outcome["spec"], outcome["spec_sha256"])
+    assert (outcome["context"]["trace_id"], again["context"]["trace_id"]) == (trace, None)
+    assert "TRACEPARENT is not" in second.err
+    assert "TRACEPARENT" not in first.err
+
+
 def test_every_report_is_written_whole(shell: Shell, quick: Path) -> None:
     done = shell.luff(
         "run", "--lab", quick, "--html", "r.html", "--junit", "r.xml", "--markdown", "r.md", "--json", "r.json"

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import secrets
 import signal
 import sys
@@ -34,7 +35,7 @@ from luff.cli.places import keep_traceback, needs_reaper
 from luff.cli.progress import PlainProgress, SilentProgress, progress_for
 from luff.cli.restore import who_am_i
 from luff.cli.signals import heeded
-from luff.cli.world import context_from_environment, open_world
+from luff.cli.world import context_from_environment, open_world, trace_id_of
 from luff.errors import InternalError, LuffError, MeshError, PlanRefused, RunAborted, StoreError, UsageError
 from luff.exit_codes import standing
 from luff.lifecycle import Phase
@@ -116,6 +117,9 @@ def run_all(
     what was learnt is to be written.
     """
     began_s, done = time.monotonic(), Done()
+    traceparent = os.environ.get("TRACEPARENT")
+    if traceparent and trace_id_of(traceparent) is None and settings.voice.level >= 0:
+        _talk("luff: TRACEPARENT is not a W3C traceparent, so no outcome names the trace that it is part of")
     try:
         with chosen_mesh(settings.mesh, documents) as chosen, Store.open(settings.store) as store:
             loop.run(_run_all(experiments, chosen, store, settings, done, each=each, began_s=began_s))

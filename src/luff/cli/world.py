@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 import subprocess
 import time
 from collections.abc import AsyncIterator
@@ -50,9 +51,12 @@ from luff.traffic import Spread, TrafficError, Way, processes_for
 from luff.traffic.templates import Template
 from luff.withdraw import PATIENCE_S
 
-__all__ = ["context_from_environment", "identity_of", "open_world"]
+__all__ = ["context_from_environment", "identity_of", "open_world", "trace_id_of"]
 
 
+_TRACEPARENT = re.compile(
+    r"(?P<version>[0-9a-f]{2})-(?P<trace>[0-9a-f]{32})-(?P<parent>[0-9a-f]{16})-[0-9a-f]{2}(?P<more>-.*)?"
+)
 GIT_WITHIN_S = 2.0
 PROBE_WITHIN_S = 6.0
 """What a request that only looks for the twins may take; those of a longer delay are not looked for."""
@@ -215,7 +219,17 @@ def context_from_environment() -> Context:
     ci_url = env.get("CI_JOB_URL")
     if env.get("GITHUB_RUN_ID"):
         ci_url = f"{env.get('GITHUB_SERVER_URL')}/{env.get('GITHUB_REPOSITORY')}/actions/runs/{env['GITHUB_RUN_ID']}"
-    return Context(commit=commit, branch=branch, ci_url=ci_url)
+    return Context(commit=commit, branch=branch, ci_url=ci_url, trace_id=trace_id_of(env.get("TRACEPARENT", "")))
+
+
+def trace_id_of(traceparent: str) -> str | None:
+    """Return the id of the trace that *traceparent* is part of, ``None`` for what W3C Trace Context calls invalid."""
+    found = _TRACEPARENT.fullmatch(traceparent)
+    # Versions to come may say more after the flags; this one may not.
+    if found is None or found["version"] == "ff" or (found["version"] == "00" and found["more"]):
+        return None
+    nobody = {"0" * 32, "0" * 16}
+    return None if nobody & {found["trace"], found["parent"]} else found["trace"]
 
 
 @cache

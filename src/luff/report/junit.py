@@ -91,6 +91,7 @@ def _properties(outcome: Outcome) -> Iterator[tuple[str, str]]:
             ("actor", outcome.actor),
             ("commit", context.commit),
             ("ci_url", context.ci_url),
+            ("trace_id", context.trace_id),
             ("spec_sha256", outcome.spec_sha256),
             ("seed", str(outcome.seed)),
         )
