@@ -79,7 +79,8 @@ class RunRow:
     This is a run as a list shows it.
 
     *verdict* is ``None`` while it runs, and for ever when it was killed;
-    *phase* is where the routes are now.
+    *phase* is where the routes are now. The trace of its *context* is in the
+    outcome alone.
     """
 
     run: str
