@@ -136,7 +136,7 @@ def standings(
     if experiment is not None:
         where.append(r.experiment == key(experiment))
     if until is not None:
-        where.append(r.started_at < until)
+        where.append(_began_before(until))
     asked = _each_series(
         func.count().label("runs"),
         func.sum(case((_PASSED, 1), else_=0)).label("passed"),
@@ -153,7 +153,7 @@ def standings(
 
 def held(connection: Connection, *, until: datetime) -> dict[Series, bool | None]:
     """Return whether each series held after the runs that began before *until*; ``None`` where nothing was proven yet."""
-    asked = _each_series(*_LAST_PROOFS).where(t.run.c.verdict.is_not(None), t.run.c.started_at < until)
+    asked = _each_series(*_LAST_PROOFS).where(t.run.c.verdict.is_not(None), _began_before(until))
     return {_series_of(row): holds(row.last_pass_at, row.last_fail_at) for row in connection.execute(asked).all()}
 
 
@@ -164,6 +164,11 @@ def _each_series(*numbers: ColumnElement[Any]) -> Select[Any]:
     name = (r.experiment + literal_column("''")).label("experiment")
     series = (name, r.mesh_kind, _PLACE, r.spec_sha256)
     return select(*series, *numbers).group_by(*series).order_by(*series)
+
+
+def _began_before(until: datetime) -> ColumnElement[bool]:
+    # As above: what is nearly all of history is quicker read from the one index that has all that is asked.
+    return func.coalesce(t.run.c.started_at, t.run.c.started_at) < until
 
 
 def _series_of(row: Row[Any]) -> Series:
