@@ -54,6 +54,7 @@ __all__ = [
     "GameDaySpec",
     "HeaderMatch",
     "HttpTripwire",
+    "HttpVersion",
     "JsonMatch",
     "KnownFailure",
     "LabWorkload",
@@ -307,12 +308,20 @@ class TLS(Document):
     server_name: str | None = None
 
 
+HttpVersion = Literal["auto", "http1", "http2"]
+
+
 class Via(Document):
-    """This is how traffic gets in. *connect* is ``HOST:PORT`` to dial instead of the URL's."""
+    """
+    This is how traffic gets in. *connect* is ``HOST:PORT`` to dial instead of the URL's.
+
+    *protocol* ``auto`` is what the TLS handshake agrees on, and HTTP/1.1 in plain text.
+    """
 
     mode: Literal["direct"] = "direct"
     connect: Address | None = None
     tls: TLS | None = None
+    protocol: HttpVersion = "auto"
 
 
 class Stage(Document):

@@ -34,7 +34,7 @@ TRIPWIRE_PARTS: Mapping[str, tuple[str, ...]] = {
     "prometheus": ("query", "above", "for"),
     "http": ("url", "status"),
 }
-BESIDE_VIA = ("connect", "tls")
+BESIDE_VIA = ("connect", "tls", "protocol")
 """What may be written in ``traffic`` beside ``via`` as well as in it."""
 _BESIDE = ("id", "arm")
 _REQUEST = re.compile(r"(?:([A-Za-z]+)\s+)?(\S+)", re.ASCII)
@@ -111,7 +111,7 @@ def _spell_experiment(spec: Fields, problems: Problems) -> None:
 
 
 def _put_into_via(traffic: Fields, problems: Problems) -> None:
-    """Let ``connect`` and ``tls`` stand beside ``via: direct`` as well as in it."""
+    """Let ``connect``, ``tls`` and ``protocol`` stand beside ``via: direct`` as well as in it."""
     for name in BESIDE_VIA:
         if name not in traffic.fields:
             continue

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import random
-import shutil
 import socket
 import ssl
 import struct
-import subprocess
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
@@ -18,43 +15,17 @@ from typing import Any, TypeAlias
 
 import httpx
 import pytest
-import uvloop
 
 from luff.samples import Failure
 from luff.traffic import Address, TrafficError, Transport
 from luff.traffic.http1 import BODY_MOST_BYTES, HEAD_MOST_BYTES
 from luff.traffic.transport import FRESH_S, REPEATED
+from tests.traffic.conftest import Run, Time
 
 Reader: TypeAlias = asyncio.StreamReader
 Writer: TypeAlias = asyncio.StreamWriter
 Handler = Callable[[Reader, Writer], Awaitable[None]]
-Run = Callable[[Coroutine[Any, Any, None]], None]
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
-
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def run(request: pytest.FixtureRequest) -> Run:
-    """Run a coroutine on one of the event loops, and hold it to leaving nothing behind."""
-
-    def go(work: Coroutine[Any, Any, None]) -> None:
-        complaints: list[dict[str, Any]] = []
-
-        async def watched() -> None:
-            asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
-            async with asyncio.timeout(20):
-                await work
-            # Sockets that were let go of are closed by the loop, a step later.
-            for _ in range(3):
-                await asyncio.sleep(0)
-            assert asyncio.all_tasks() == {asyncio.current_task()}
-
-        factory = uvloop.new_event_loop if request.param == "uvloop" else asyncio.new_event_loop
-        with asyncio.Runner(loop_factory=factory) as runner:
-            runner.run(watched())
-        gc.collect()
-        assert complaints == []
-
-    return go
 
 
 class Server:
@@ -349,16 +320,6 @@ def test_a_cancelled_request_takes_its_connection_with_it(run: Run) -> None:
     run(_asked(handler, ask))
 
 
-class Time:
-    """This is a clock that stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.now_s = 100.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
 LOST: list[tuple[str, float, float, str, bool]] = [
     ("at once, after a long idle time", FRESH_S + 0.1, 0.001, "GET", True),
     ("at once, after a long idle time", FRESH_S + 0.1, 0.001, "PUT", True),
@@ -631,20 +592,6 @@ def test_closing_ends_every_connection(run: Run) -> None:
             await transport.aclose()
 
     run(work())
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with a certificate for shop.example that vouches for itself, its key, and a stranger's."""
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("the openssl program makes the certificates, and it is not here")
-    folder = tmp_path_factory.mktemp("tls")
-    for name in ("shop", "stranger"):
-        command = [openssl, "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}.example",
-                   "-addext", f"subjectAltName=DNS:{name}.example", "-keyout", f"{name}.key", "-out", f"{name}.pem"]  # fmt: skip
-        subprocess.run(command, cwd=folder, check=True, capture_output=True)
-    return folder
 
 
 TLS: list[tuple[str, str | None, str | None, str, Failure | None]] = [

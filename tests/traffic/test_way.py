@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from luff.errors import UsageError
 from luff.model import TLS, Via
 from luff.traffic import Address, Way
+from tests.traffic.http2_peers import Peer
 
 LAB = Way(Via(), ingress="127.0.0.1:8080", sidecar="127.0.0.1:15001")
 FIXED = Way(Via(connect="127.0.0.1:9000"), ingress="127.0.0.1:8080", sidecar="127.0.0.1:15001")
@@ -41,3 +43,14 @@ def test_a_ca_that_cannot_be_used_is_said_when_the_way_is_taken(tmp_path: Path) 
     for ca in (broken, tmp_path / "none.pem"):
         with pytest.raises(UsageError, match=f"traffic.via.tls.ca {ca} cannot be used"):
             Way(Via(tls=TLS(ca=str(ca))))()
+
+
+def test_what_is_to_be_spoken_is_spoken() -> None:
+    async def ask() -> str:
+        async with Peer().up() as peer:
+            transport = Way(Via(connect=f"127.0.0.1:{peer.port}", protocol="http2"))()
+            response = await transport.handle_async_request(httpx.Request("GET", "http://shop/"))
+            await transport.aclose()
+            return response.http_version
+
+    assert asyncio.run(ask()) == "HTTP/2"

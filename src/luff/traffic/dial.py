@@ -12,7 +12,7 @@ import asyncio
 import socket
 import ssl
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -20,9 +20,13 @@ import httpx
 
 from luff.samples import Failure
 
-__all__ = ["Address", "Dialler", "TrafficError", "round_trip_s"]
+__all__ = ["FRESH_S", "Address", "Dialler", "NotProcessed", "TrafficError", "race_s"]
 
 CONNECT_WITHIN_S = 5.0
+FRESH_S = 1.0
+"""For so long after its use no server closes a connection for being idle."""
+RACE_LEAST_S = 0.002
+RACE_ROUND_TRIPS = 1.5
 _OUT_OF_SOMETHING = (23, 24, 99)
 """ENFILE, EMFILE, EADDRNOTAVAIL: this machine has no file or no port left."""
 _RTT_AT = 68
@@ -39,6 +43,18 @@ class TrafficError(httpx.TransportError):
         self.failure = failure
 
 
+class NotProcessed(TrafficError):
+    """
+    This is a request that the peer has not processed: *surely*, as the peer itself says, or by all signs.
+
+    It may be sent again: the former whatever its method, the latter where its method bears it.
+    """
+
+    def __init__(self, failure: Failure, message: str, *, surely: bool = False) -> None:
+        super().__init__(failure, message)
+        self.surely = surely
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """This is where to dial."""
@@ -48,11 +64,21 @@ class Address:
 
 
 class Dialler:
-    """This opens connections. *ssl_context* ``None`` means the machine's own CAs; *server_name* is verified instead of the URL's."""
+    """
+    This opens connections. *ssl_context* ``None`` means the machine's own CAs.
 
-    def __init__(self, ssl_context: ssl.SSLContext | None = None, server_name: str | None = None) -> None:
+    *server_name* is verified instead of the URL's; *spoken* is offered in the
+    TLS handshake (ALPN), the best first.
+    """
+
+    def __init__(
+        self, ssl_context: ssl.SSLContext | None = None, server_name: str | None = None, *, spoken: Sequence[str] = ()
+    ) -> None:
         self._ssl_context = ssl_context
         self._server_name = server_name
+        self._spoken = list(spoken)
+        if ssl_context is not None and spoken:
+            ssl_context.set_alpn_protocols(self._spoken)
         self._making: asyncio.Task[ssl.SSLContext] | None = None
 
     async def dial(self, address: Address, *, tls_name: str | None, made: Callable[[], ProtocolT]) -> ProtocolT:
@@ -90,6 +116,8 @@ class Dialler:
             # Whoever gives up waiting leaves it to be made for the others.
             self._ssl_context = await asyncio.shield(self._making)
             self._making = None
+            if self._spoken:
+                self._ssl_context.set_alpn_protocols(self._spoken)
         return self._ssl_context
 
     async def aclose(self) -> None:
@@ -99,7 +127,12 @@ class Dialler:
             self._making = None
 
 
-def round_trip_s(transport: asyncio.BaseTransport) -> float:
+def race_s(transport: asyncio.BaseTransport) -> float:
+    """Return for how many seconds after a request was written its connection can end, and the peer not have seen it."""
+    return max(RACE_LEAST_S, RACE_ROUND_TRIPS * _round_trip_s(transport))
+
+
+def _round_trip_s(transport: asyncio.BaseTransport) -> float:
     """Return the kernel's own measure of the way to the peer and back in seconds, 0 where it does not tell."""
     option = getattr(socket, "TCP_INFO", None)
     sock = transport.get_extra_info("socket")

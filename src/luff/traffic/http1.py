@@ -18,7 +18,7 @@ import httptools
 import httpx
 
 from luff.samples import Failure
-from luff.traffic.dial import TrafficError, round_trip_s
+from luff.traffic.dial import FRESH_S, NotProcessed, TrafficError, race_s
 
 __all__ = ["BODY_MOST_BYTES", "HEAD_MOST_BYTES", "Body", "Connection", "wire"]
 
@@ -26,8 +26,6 @@ HEAD_MOST_BYTES = 256 * 1024
 BODY_MOST_BYTES = 8 << 20
 BODY_PART_BYTES = 64 << 10
 """A compressed body is handed on in such parts, so that it cannot grow a thousandfold in one step."""
-RACE_LEAST_S = 0.002
-RACE_ROUND_TRIPS = 1.5
 
 
 class Connection(asyncio.Protocol):
@@ -38,7 +36,7 @@ class Connection(asyncio.Protocol):
         self.closed = False
         self.idle_since_s = 0.0
         self._clock = clock
-        self._race_s = RACE_LEAST_S
+        self._race_s = 0.0
         self._written_s = 0.0
         self._lost_s = 0.0
         self._readable = select.poll()
@@ -63,7 +61,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are no asyncio.Transport, but do what one does.
         self.transport = cast("asyncio.Transport", transport)
-        self._race_s = max(RACE_LEAST_S, RACE_ROUND_TRIPS * round_trip_s(transport))
+        self.idle_since_s = self._clock()
+        self._race_s = race_s(transport)
         self._readable.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
@@ -146,7 +145,11 @@ class Connection(asyncio.Protocol):
 
     # one request
     async def exchange(self, head: bytes, *, head_only: bool) -> None:
-        """Send *head* (with its body) and come back when the answer is complete; raises `TrafficError`."""
+        """
+        Send *head* (with its body) and come back when the answer is complete.
+
+        Raises `TrafficError`, and `NotProcessed` where an idle connection was lost in a race.
+        """
         self._reset()
         self._head_only = head_only
         self._parser = httptools.HttpResponseParser(self)
@@ -158,6 +161,11 @@ class Connection(asyncio.Protocol):
         self.transport.write(head)
         try:
             await self._waiter
+        except TrafficError as error:
+            self.close()
+            if self._written_s - self.idle_since_s > FRESH_S and self._lost_in_the_race():
+                raise NotProcessed(error.failure, str(error)) from error
+            raise
         except BaseException:
             self.close()
             raise
@@ -180,7 +188,7 @@ class Connection(asyncio.Protocol):
         """Return whether something waits to be read on this idle connection: its end, or what nobody asked for."""
         return self.closed or bool(self._readable.poll(0))
 
-    def lost_in_the_race(self) -> bool:
+    def _lost_in_the_race(self) -> bool:
         """
         Return whether the peer can only have closed this connection before it saw the request.
 

@@ -1,42 +1,58 @@
 """
 HTTP for measuring: httpx's request and response types over connections of our own.
 
-It waits in no queue: a request gets an idle connection or a new one at once,
+It waits in no queue: a request gets a connection with room or a new one at once,
 so what is measured is the service and not a pool. A request that is cancelled
-takes its connection with it and leaves nothing behind. The environment is
-never read: a proxy named there has no business in a measurement.
+takes its connection with it (over HTTP/2 its stream) and leaves nothing behind.
+The environment is never read: a proxy named there has no business in a
+measurement.
+
+Over TLS the handshake decides between HTTP/2 and HTTP/1.1, as everywhere (ALPN).
+In plain text nothing decides it: that is HTTP/1.1, unless HTTP/2 is asked for.
 
 A server may close an idle connection just as it is used. A connection whose
 end is here already is not used. Where the end can only have crossed the
 request on its way, after a while of idleness, what may be repeated is sent
-again on a new connection, and says so in its extensions (`REPEATED`): it is no
+again on another connection, and says so in its extensions (`REPEATED`): it is no
 measurement. Every other loss is the service's, which may have read the request
 and died of it. What may not be repeated (POST, PATCH) takes only a connection
-that was used a moment ago, and is never sent twice.
+that was used a moment ago, and is never sent twice. An HTTP/2 peer can say that
+it has not processed a request (GOAWAY, REFUSED_STREAM): that one is sent again
+whatever its method, once.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import Any, TypeAlias, cast
 
 import httpx
 
-from luff.traffic.dial import Address, Dialler, TrafficError
-from luff.traffic.http1 import Body, Connection, wire
+from luff.model import HttpVersion
+from luff.samples import Failure
+from luff.traffic import http1, http2
+from luff.traffic.dial import FRESH_S, Address, Dialler, NotProcessed, TrafficError
+from luff.traffic.sharing import Shared
 
 __all__ = ["FRESH_S", "REPEATED", "Transport"]
 
-FRESH_S = 1.0
-"""For so long after its use no server closes a connection for being idle."""
 IDLE_MOST = 512
 """Idle connections kept for each address; more are closed."""
 REPEATED = "luff.repeated"
 """What a request's extensions have, as true, once it was sent a second time."""
+SPOKEN: dict[HttpVersion, tuple[str, ...]] = {
+    "auto": ("h2", "http/1.1"),
+    "http1": ("http/1.1",),
+    "http2": ("h2",),
+}
+"""What is offered in a TLS handshake."""
 
 Key = tuple[Address, str]
+Connection: TypeAlias = http1.Connection | http2.Connection
 
 
 class Transport(httpx.AsyncBaseTransport):
@@ -44,7 +60,9 @@ class Transport(httpx.AsyncBaseTransport):
     This sends one request at once, whatever else is in flight.
 
     *connect* says where to dial for a URL; the Host header stays the URL's.
-    *clock* tells how long a connection was idle.
+    *ssl_context* ``None`` means the machine's own CAs; what is offered in its
+    handshakes is set in it. *protocol* is what is spoken: ``auto`` leaves it
+    to the handshake. *clock* tells how long a connection was idle.
     """
 
     def __init__(
@@ -53,30 +71,39 @@ class Transport(httpx.AsyncBaseTransport):
         *,
         ssl_context: ssl.SSLContext | None = None,
         server_name: str | None = None,
+        protocol: HttpVersion = "auto",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._connect = connect
-        self._dialler = Dialler(ssl_context, server_name)
+        self._dialler = Dialler(ssl_context, server_name, spoken=SPOKEN[protocol])
+        self._protocol = protocol
         self._clock = clock
-        self._idle: dict[Key, deque[Connection]] = {}
-        self._open: set[Connection] = set()
+        self._idle: dict[Key, deque[http1.Connection]] = {}
+        self._open: set[http1.Connection] = set()
+        self._shared: dict[Key, Shared] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Return the complete answer; raises `TrafficError`. Nothing is followed or decoded."""
-        address = self._connect(request.url)
-        key = (address, request.url.scheme)
-        data = wire(request, await request.aread())
+        key = (self._connect(request.url), request.url.scheme)
+        body = await request.aread()
         repeatable = request.method not in ("POST", "PATCH")
-        connection = self._take_idle(key, within_s=None if repeatable else FRESH_S)
-        if connection is not None:
-            was_idle = self._clock() - connection.idle_since_s > FRESH_S
-            try:
-                return await self._exchange(connection, request, data, key)
-            except TrafficError:
-                if not (repeatable and was_idle and connection.lost_in_the_race()):
-                    raise
-                request.extensions[REPEATED] = True
-        return await self._exchange(await self._dial(address, request.url), request, data, key)
+        connection = await self._at_hand(key, within_s=None if repeatable else FRESH_S)
+        if connection is None:
+            connection = await self._dial(key, request.url)
+        try:
+            return await self._exchange(connection, request, body, key)
+        except NotProcessed as error:
+            if not (error.surely or repeatable):
+                raise
+        request.extensions[REPEATED] = True
+        shared = self._shared_at(key)
+        another = None if shared is None else await shared.find(within_s=FRESH_S)
+        try:
+            return await self._exchange(another or await self._dial(key, request.url), request, body, key)
+        except NotProcessed:
+            # Twice is no coincidence: that is how the service answers.
+            del request.extensions[REPEATED]
+            raise
 
     async def aclose(self) -> None:
         """Close every connection, used or idle."""
@@ -86,9 +113,23 @@ class Transport(httpx.AsyncBaseTransport):
             for connection in idle:
                 connection.close()
         self._idle.clear()
+        for shared in self._shared.values():
+            shared.close()
         await self._dialler.aclose()
 
-    def _take_idle(self, key: Key, *, within_s: float | None) -> Connection | None:
+    async def _at_hand(self, key: Key, *, within_s: float | None) -> Connection | None:
+        """Return a connection that takes one more request; ``None`` where one must be dialled."""
+        shared = self._shared_at(key)
+        found = None if shared is None else await shared.find(within_s=within_s)
+        return found or self._take_idle(key, within_s=within_s)
+
+    def _shared_at(self, key: Key) -> Shared | None:
+        """Return what is shared at *key*, ``None`` where nobody has spoken HTTP/2 so far."""
+        if self._protocol == "http2" and key not in self._shared:
+            self._shared[key] = Shared(self._clock)
+        return self._shared.get(key)
+
+    def _take_idle(self, key: Key, *, within_s: float | None) -> http1.Connection | None:
         idle = self._idle.get(key)
         while idle:
             # The one used last is in front.
@@ -100,23 +141,45 @@ class Transport(httpx.AsyncBaseTransport):
             connection.close()
         return None
 
-    async def _dial(self, address: Address, url: httpx.URL) -> Connection:
-        tls_name = url.host if url.scheme == "https" else None
-        return await self._dialler.dial(address, tls_name=tls_name, made=lambda: Connection(self._clock))
+    async def _dial(self, key: Key, url: httpx.URL) -> Connection:
+        shared = self._shared_at(key)
+        if shared is None:
+            return await self._dial_now(key, url)
+        return await shared.dial(lambda: self._dial_now(key, url))
 
-    async def _exchange(self, connection: Connection, request: httpx.Request, data: bytes, key: Key) -> httpx.Response:
+    async def _dial_now(self, key: Key, url: httpx.URL) -> Connection:
+        address, scheme = key
+        if scheme == "https":
+            agreed = await self._dialler.dial(
+                address, tls_name=url.host, made=lambda: _Agreed(lambda spoken: self._new(key, spoken))
+            )
+            connection = agreed.connection
+        else:
+            plain = "h2" if self._protocol == "http2" else None
+            connection = await self._dialler.dial(address, tls_name=None, made=lambda: self._new(key, plain))
+        if isinstance(connection, http2.Connection):
+            self._shared.setdefault(key, Shared(self._clock)).add(connection)
+        elif self._protocol == "http2":
+            connection.close()
+            raise TrafficError(Failure.PROTOCOL, f"{address.host}:{address.port} does not speak HTTP/2")
+        return connection
+
+    def _new(self, key: Key, spoken: str | None) -> Connection:
+        if spoken != "h2":
+            return http1.Connection(self._clock)
+        shared = self._shared.get(key)
+        return http2.Connection(self._clock, streams_most=http2.STREAMS_MOST if shared is None else shared.streams_most)
+
+    async def _exchange(self, connection: Connection, request: httpx.Request, body: bytes, key: Key) -> httpx.Response:
+        if isinstance(connection, http2.Connection):
+            stream = await connection.exchange(request, body)
+            return _response(stream, request, {"http_version": b"HTTP/2"})
         self._open.add(connection)
         try:
-            await connection.exchange(data, head_only=request.method == "HEAD")
+            await connection.exchange(http1.wire(request, body), head_only=request.method == "HEAD")
         finally:
             self._open.discard(connection)
-        response = httpx.Response(
-            connection.status,
-            headers=connection.headers,
-            content=None,
-            stream=Body(b"".join(connection.body)),
-            request=request,
-        )
+        response = _response(connection, request)
         idle = self._idle.setdefault(key, deque())
         if connection.reusable and len(idle) < IDLE_MOST:
             connection.idle_since_s = self._clock()
@@ -124,3 +187,30 @@ class Transport(httpx.AsyncBaseTransport):
         else:
             connection.close()
         return response
+
+
+class _Agreed(asyncio.Protocol):
+    """This becomes what the handshake agreed on, before the first byte behind it is read."""
+
+    def __init__(self, made: Callable[[str | None], Connection]) -> None:
+        self._made = made
+        self.connection: Connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.connection = self._made(transport.get_extra_info("ssl_object").selected_alpn_protocol())
+        # uvloop's transports are no asyncio.Transport, but do what one does.
+        cast("asyncio.Transport", transport).set_protocol(self.connection)
+        self.connection.connection_made(transport)
+
+
+def _response(
+    answer: http1.Connection | http2.Stream, request: httpx.Request, extensions: dict[str, Any] | None = None
+) -> httpx.Response:
+    return httpx.Response(
+        answer.status,
+        headers=answer.headers,
+        content=None,
+        stream=http1.Body(b"".join(answer.body)),
+        request=request,
+        extensions=extensions,
+    )

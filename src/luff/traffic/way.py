@@ -37,6 +37,7 @@ class Way:
             connect=self.address_of,
             ssl_context=None if tls is None else _context(tls),
             server_name=None if tls is None else tls.server_name,
+            protocol=self.via.protocol,
         )
 
     def address_of(self, url: httpx.URL) -> Address:
