@@ -15,8 +15,6 @@ import h2.exceptions
 import h2.settings
 import hpack
 
-OK = [(":status", "200"), ("content-length", "2")]
-
 
 class _Encoder(hpack.Encoder):
     """This compresses without Huffman's code, which takes seconds for what is large."""
@@ -103,6 +101,11 @@ class Link(asyncio.Protocol):
         """Say goodbye, having seen what is up to *last*, and go on answering: h2 itself would refuse to."""
         self.flush()
         self.transport.write(frame(7, 0, 0, last.to_bytes(4, "big") + code.to_bytes(4, "big")))
+
+    def leaves(self, last: int) -> None:
+        """Say goodbye, having seen what is up to *last*, and go."""
+        self.goes_away(last)
+        self.transport.close()
 
     def flush(self) -> None:
         self.transport.write(self.h2.data_to_send())

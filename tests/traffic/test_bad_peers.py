@@ -15,12 +15,15 @@ from pathlib import Path
 import pytest
 import time_machine
 
-from luff.model import Request, Traffic
+from luff.model import HttpVersion, Request, Traffic
 from luff.pacing import Arrival
 from luff.samples import Failure, Samples
 from luff.scope import Scope
 from luff.traffic import Address, Driver, Transport
+from luff.traffic.http1 import HEAD_MOST_BYTES
 from luff.words import Arm, Phase
+from tests.traffic import http2_peers
+from tests.traffic.http2_peers import Link
 
 Peer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n"
@@ -93,21 +96,64 @@ def _sockets() -> set[str]:
     return {name for name in names if name.startswith("socket:")}
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are counted in /proc")
+needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are counted in /proc")
+
+
+@needs_proc
 @pytest.mark.parametrize(("what", "peer", "failure", "status"), PEERS, ids=[what for what, *_ in PEERS])
 def test_a_bad_peer_has_a_class_and_leaves_nothing_behind(
     what: str, peer: Peer | None, failure: Failure, status: int
 ) -> None:
-    samples = Samples()
-
-    async def work() -> None:
+    async def served() -> tuple[asyncio.Server, int]:
         server = await asyncio.start_server(_served(peer or _never), "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         if peer is None:
             server.close()
             await server.wait_closed()
+        return server, port
+
+    _behaves(served, "auto", failure, status)
+
+
+LARGE = [(":status", "200"), ("x", "x" * (HEAD_MOST_BYTES + 1))]
+LINKS: list[tuple[str, Callable[[Link, int], object] | None, Failure, int]] = [
+    ("never greets", None, Failure.DEADLINE, 0),
+    ("never answers", lambda link, stream: None, Failure.DEADLINE, 0),
+    ("resets the stream", lambda link, stream: link.h2.reset_stream(stream, 2), Failure.RESET, 0),
+    ("refuses the stream", lambda link, stream: link.h2.reset_stream(stream, 7), Failure.RESET, 0),
+    ("goes away under it", lambda link, stream: link.leaves(stream), Failure.RESET, 0),
+    ("goes away before it", lambda link, stream: link.leaves(0), Failure.RESET, 0),
+    ("ends the connection", lambda link, stream: link.transport.abort(), Failure.RESET, 0),
+    ("ends inside the answer", lambda link, stream: link.h2.send_headers(stream, [(":status", "200")]), Failure.DEADLINE, 0),
+    ("answers with a large head", lambda link, stream: link.says(stream, b"", LARGE), Failure.TOO_LARGE, 0),
+    ("speaks HTTP/1.1", lambda link, stream: link.transport.write(HEAD % 0), Failure.PROTOCOL, 0),
+    ("redirects in a circle", lambda link, stream: link.says(stream, b"", [(":status", "302"), ("location", "/")]), Failure.NONE, 302),
+]  # fmt: skip
+
+
+@needs_proc
+@pytest.mark.parametrize(("what", "answer", "failure", "status"), LINKS, ids=[what for what, *_ in LINKS])
+def test_a_bad_peer_of_http2_has_a_class_and_leaves_nothing_behind(
+    what: str, answer: Callable[[Link, int], object] | None, failure: Failure, status: int
+) -> None:
+    async def served() -> tuple[asyncio.Server, int]:
+        peer = http2_peers.Peer(mute=True) if answer is None else http2_peers.Peer(answer)
+        server = await asyncio.get_running_loop().create_server(lambda: Link(peer), "127.0.0.1", 0)
+        return server, server.sockets[0].getsockname()[1]
+
+    _behaves(served, "http2", failure, status)
+
+
+def _behaves(
+    served: Callable[[], Awaitable[tuple[asyncio.Server, int]]], protocol: HttpVersion, failure: Failure, status: int
+) -> None:
+    """Drive four requests to what *served* starts, and hold them to *failure* and *status*, and to leaving nothing behind."""
+    samples = Samples()
+
+    async def work() -> None:
+        server, port = await served()
         before = asyncio.all_tasks()
-        transport = Transport(lambda _: Address("127.0.0.1", port))
+        transport = Transport(lambda _: Address("127.0.0.1", port), protocol=protocol)
         traffic = Traffic(requests=(Request(url="http://shop/"),))
         scope = Scope("a" * 32, "b" * 32)
         driver = Driver(traffic, scope, samples, transport, timeout_s=0.6, rng=random.Random(1), late_most_s=60.0)
