@@ -82,7 +82,7 @@ spec:
     timeout: 15s
     warmup: 3s
     control: true
-    via: {connect: "127.0.0.1:8080", tls: {ca: ca.pem, serverName: reviews}}
+    via: {connect: "127.0.0.1:8080", tls: {ca: ca.pem, serverName: reviews}, protocol: http2}
   expect:
     - {id: gives-up-in-time, latency: {p99: 2800ms}}
     - {id: leaves-the-stars-out, fallback: {status: 200, json: {path: "$.reviews[*].rating.stars", exists: false}}}
@@ -227,6 +227,7 @@ def test_the_other_kinds_and_manifests_stand_beside_experiments() -> None:
             "traffic: {requests: [http://x/], via: direct, connect: 'a:1', tls: {serverName: x}}\n",
             "traffic: {requests: [http://x/], via: {mode: direct, connect: 'a:1', tls: {serverName: x}}}\n",
         ),
+        ("traffic: {requests: [http://x/], protocol: http2}\n", "traffic: {requests: [http://x/], via: {protocol: http2}}\n"),
         ("traffic: {requests: [http://x/], connect: 'a:1'}\n", "traffic: {requests: [http://x/], via: {connect: 'a:1'}}\n"),
         ("scope: header\n", "scope: {carrier: header}\n"),
         ("expect: [errors: {atMost: 1}]\n", "expect: [{id: errors, arm: fault, errors: {atMost: 1%, status: [5xx]}}]\n"),
@@ -423,6 +424,7 @@ REFUSALS: list[Row] = [
     (spec(GOOD + "faults: []\n"), 8, 3, "reserved, not supported yet"),
     (spec("target: a\nfault: {delay: 3s}\ntraffic: {requests: [http://a/], via: {connect: 'a:1'}, connect: 'b:1'}\n"), 7, 59, "beside via and in it"),
     (spec("target: a\nfault: {delay: 3s}\ntraffic: {requests: [http://a/], connect: x}\n"), 7, 45, "HOST:PORT"),
+    (spec("target: a\nfault: {delay: 3s}\ntraffic: {requests: [http://a/], protocol: http3}\n"), 7, 46, "did you mean 'http2'"),
     (spec("target: a\nfault: {delay: 3s}\ntraffic: {requests: [http://a/], foo: 1}\n"), 7, 36,
      "what can stand here: requests, rate, arrivals, stages, duration, timeout, warmup, control, via"),
     (spec("target: {host: a, from: {app: b}, gateways: [gw]}\nfault: {delay: 3s}\ntraffic: http://a/\n"), 5, 47, "keep one of them"),

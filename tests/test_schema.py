@@ -30,7 +30,7 @@ VALID = [
         "target: a\nsubject: a\nfault: {delay: 3s}\ntraffic: {requests: [GET http://a/, {url: 'http://b'}], control: false}\n"
     ),
     spec(
-        "target: a\nfault: {delay: 3s}\ntraffic: {requests: [http://a/], via: direct, connect: 'a:1', tls: {ca: x}}\n"
+        "target: a\nfault: {delay: 3s}\ntraffic: {requests: [http://a/], via: direct, connect: 'a:1', tls: {ca: x}, protocol: http2}\n"
     ),
     spec(GOOD + "scope: header\n"),
     spec(GOOD + "abortOn: [prometheus: {query: up, above: 1}]\n"),

@@ -100,7 +100,7 @@ class Flag(IntFlag):
     NO_ROUTE = 8
     """It knows no such host: it answered itself, and no service ever saw the request."""
     REPEATED = 16
-    """luff sent it twice, since an idle connection closed just as it was used: it is counted and shown, never judged."""
+    """luff sent it twice, as an idle connection closed just when it was used, or it was refused unread: counted and shown, never judged."""
 
 
 @dataclass(frozen=True, slots=True)

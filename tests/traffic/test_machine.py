@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from luff.errors import PlanRefused
-from luff.model import Request, Stage, Traffic
+from luff.model import HttpVersion, Request, Stage, Traffic, Via
 from luff.traffic import processes_for
 from luff.traffic.capacity import SURE_HZ, Demand
-from luff.traffic.machine import cores_of, look_at_machine
+from luff.traffic.machine import cores_of, look_at_machine, may_be_http2
 
 ONE = (Request(url="http://shop/"),)
 
@@ -59,6 +59,28 @@ def test_a_rate_that_no_core_keeps_is_refused_before_anything_is_sent() -> None:
         "50000/s on each of two arms is 100000/s, and one core of this machine can send "
     )
     assert (refused.value.next_step or "").startswith("lower traffic.rate to ")
+
+
+@pytest.mark.parametrize("http2", [False, True])
+def test_the_trial_is_of_what_will_be_spoken(*, http2: bool) -> None:
+    found = asyncio.run(look_at_machine(Demand(SURE_HZ, 10), http2=http2))
+
+    assert found.core_hz is not None
+
+
+SPOKEN = [
+    ("http://shop/", "auto", False),
+    ("http://shop/", "http2", True),
+    ("https://shop/", "auto", True),
+    ("https://shop/", "http1", False),
+]
+
+
+@pytest.mark.parametrize(("url", "protocol", "http2"), SPOKEN)
+def test_what_may_be_http2_is_tried_over_http2(url: str, protocol: HttpVersion, *, http2: bool) -> None:
+    traffic = Traffic(requests=(*ONE, Request(url=url)), via=Via(protocol=protocol))
+
+    assert may_be_http2(traffic) is http2
 
 
 def test_what_is_asked_usually_is_let_through() -> None:

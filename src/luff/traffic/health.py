@@ -203,7 +203,7 @@ def _repeating(found: Health, sent: int) -> str | None:
     if found.repeated <= REPEATED_MOST * sent:
         return None
     return (
-        f"{found.repeated} of {sent} requests met a connection that was just being closed and were sent twice: "
+        f"{found.repeated} of {sent} requests met a connection that was just being closed, or were refused unread, and were sent twice: "
         f"more than {show_percent(100 * REPEATED_MOST)} cannot be left out"
     )
 

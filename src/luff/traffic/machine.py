@@ -26,7 +26,7 @@ from luff.traffic.driver import Driver
 from luff.traffic.transport import Transport
 from luff.words import Arm, Phase
 
-__all__ = ["cores_of", "look_at_machine", "processes_for"]
+__all__ = ["cores_of", "look_at_machine", "may_be_http2", "processes_for"]
 
 TRIAL_PAIRS = 200
 TRIAL_WITHIN_S = 5.0
@@ -35,6 +35,12 @@ _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 _PORTS_USUAL = 16_384
 """What IANA sets aside for it, where the system does not say."""
 _ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+_PREFACE_BYTES = 24
+_FRAME_HEAD_BYTES = 9
+_HEADERS = 1
+_HTTP2_HEAD = b"\x00\x00\x05\x01\x04%b\x88\x0f\x0d\x012"
+_HTTP2_BODY = b"\x00\x00\x02\x00\x01%bok"
+"""The same answer in frames of HTTP/2, where the number of the stream goes."""
 
 
 async def processes_for(traffic: Traffic, *, rate_hz: float, timeout_s: float) -> int:
@@ -44,12 +50,18 @@ async def processes_for(traffic: Traffic, *, rate_hz: float, timeout_s: float) -
     Raises `PlanRefused`, with what would do, where this machine cannot.
     """
     demand = Demand(load_of(traffic, rate_hz).most_hz, timeout_s)
-    return share(demand, await look_at_machine(demand))
+    return share(demand, await look_at_machine(demand, http2=may_be_http2(traffic)))
 
 
-async def look_at_machine(demand: Demand) -> Machine:
+def may_be_http2(traffic: Traffic) -> bool:
+    """Return whether *traffic* may go over HTTP/2, which takes a core longer; over TLS that is known only once it is sent."""
+    over_tls = any(request.url.startswith("https:") for request in traffic.requests)
+    return traffic.via.protocol == "http2" or (traffic.via.protocol == "auto" and over_tls)
+
+
+async def look_at_machine(demand: Demand, *, http2: bool = False) -> Machine:
     """Return what this machine has for *demand*. The limit on open files is raised as far as it may be, if that is needed."""
-    trial = await _trial() if demand.both_hz > SURE_HZ else None
+    trial = await _trial(http2=http2) if demand.both_hz > SURE_HZ else None
     return Machine(files=_files(demand), ports=_ports(), cores=_cores(), core_hz=trial)
 
 
@@ -98,15 +110,36 @@ class _Peer(asyncio.Protocol):
         self._transport.write(_ANSWER)
 
 
-async def _trial() -> float | None:
+class _Http2Peer(asyncio.Protocol):
+    """This answers whatever request comes over HTTP/2, and reads no more of it than where it ends."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self._unread = bytearray()
+        self._passed = _PREFACE_BYTES
+
+    def data_received(self, data: bytes) -> None:
+        self._unread += data
+        while (begin := self._passed + _FRAME_HEAD_BYTES) <= len(self._unread):
+            head = bytes(self._unread[self._passed : begin])
+            end = begin + int.from_bytes(head[:3])
+            if end > len(self._unread):
+                return
+            if head[3] == _HEADERS:
+                self._transport.write(_HTTP2_HEAD % head[5:] + _HTTP2_BODY % head[5:])
+            del self._unread[:end]
+            self._passed = 0
+
+
+async def _trial(*, http2: bool) -> float | None:
     """Return how many requests a second one core sends and answers here, by the CPU that they take; ``None`` if it failed."""
     loop = asyncio.get_running_loop()
     try:
-        server = await loop.create_server(_Peer, "127.0.0.1", 0)
+        server = await loop.create_server(_Http2Peer if http2 else _Peer, "127.0.0.1", 0)
     except OSError:
         return None
     port = server.sockets[0].getsockname()[1]
-    transport = Transport(lambda _: Address("127.0.0.1", port))
+    transport = Transport(lambda _: Address("127.0.0.1", port), protocol="http2" if http2 else "http1")
     traffic = Traffic(requests=(Request(url="http://trial/"),))
     # A few at a time: so many connections as a real run has, each used many times.
     pairs = [[Arrival(0.0, arm, 0) for arm in Arm] for _ in range(TRIAL_PAIRS)]
