@@ -29,7 +29,7 @@ from pathlib import Path
 import httpx
 import uvloop
 
-from luff.model import Arm, Phase, Request, Traffic
+from luff.model import Arm, HttpVersion, Phase, Request, Traffic
 from luff.pacing import Arrival, arrivals
 from luff.samples import Failure, Samples
 from luff.scope import Scope
@@ -162,9 +162,9 @@ async def _closed(send: Callable[[], Awaitable[None]]) -> float:
     return sent / (time.process_time() - begun_s)
 
 
-async def luff_transport(port: int) -> float:
+async def luff_transport(port: int, protocol: HttpVersion = "http1") -> float:
     """Return the requests per second of CPU through httpx's types over luff's transport, a new request each."""
-    transport = Transport(lambda _: Address("127.0.0.1", port))
+    transport = Transport(lambda _: Address("127.0.0.1", port), protocol=protocol)
     url = httpx.URL(f"http://127.0.0.1:{port}/fast")
 
     async def send() -> None:
@@ -177,9 +177,10 @@ async def luff_transport(port: int) -> float:
         await transport.aclose()
 
 
-async def httpx_client(port: int) -> float:
+async def httpx_client(port: int, *, http2: bool = False) -> float:
     """Return the same for the stock client."""
-    async with httpx.AsyncClient(limits=httpx.Limits(max_connections=None), trust_env=False) as client:
+    limits = httpx.Limits(max_connections=None)
+    async with httpx.AsyncClient(limits=limits, trust_env=False, http1=not http2, http2=http2) as client:
 
         async def send() -> None:
             await client.get(f"http://127.0.0.1:{port}/fast")
@@ -225,6 +226,8 @@ def program(name: str, port: int) -> float | None:
 def bench_peers(port: int) -> None:
     """Print requests per second of CPU, ours beside each peer's in A B B A, with the ratio of the pairs."""
     peers: dict[str, Callable[[], float | None]] = {
+        "luff over HTTP/2": lambda: uvloop.run(luff_transport(port, "http2")),
+        "httpx.AsyncClient over HTTP/2": lambda: uvloop.run(httpx_client(port, http2=True)),
         "httpx.AsyncClient": lambda: uvloop.run(httpx_client(port)),
         "Locust HttpUser": lambda: locust("HttpUser", port),
         "Locust FastHttpUser": lambda: locust("FastHttpUser", port),

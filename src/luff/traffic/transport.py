@@ -51,7 +51,8 @@ SPOKEN: dict[HttpVersion, tuple[str, ...]] = {
 }
 """What is offered in a TLS handshake."""
 
-Key = tuple[Address, str]
+Key = tuple[str, int, str]
+"""Host, port and scheme: plain values, since it is looked up several times for each request."""
 Connection: TypeAlias = http1.Connection | http2.Connection
 
 
@@ -84,19 +85,21 @@ class Transport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Return the complete answer; raises `TrafficError`. Nothing is followed or decoded."""
-        key = (self._connect(request.url), request.url.scheme)
+        address = self._connect(request.url)
+        key = (address.host, address.port, request.url.scheme)
         body = await request.aread()
         repeatable = request.method not in ("POST", "PATCH")
-        connection = await self._at_hand(key, within_s=None if repeatable else FRESH_S)
+        within_s = None if repeatable else FRESH_S
+        shared = self._shared_at(key)
+        connection: Connection | None = None if shared is None else await shared.find(within_s=within_s)
         if connection is None:
-            connection = await self._dial(key, request.url)
+            connection = self._take_idle(key, within_s=within_s) or await self._dial(key, request.url)
         try:
             return await self._exchange(connection, request, body, key)
         except NotProcessed as error:
             if not (error.surely or repeatable):
                 raise
         request.extensions[REPEATED] = True
-        shared = self._shared_at(key)
         another = None if shared is None else await shared.find(within_s=FRESH_S)
         try:
             return await self._exchange(another or await self._dial(key, request.url), request, body, key)
@@ -116,12 +119,6 @@ class Transport(httpx.AsyncBaseTransport):
         for shared in self._shared.values():
             shared.close()
         await self._dialler.aclose()
-
-    async def _at_hand(self, key: Key, *, within_s: float | None) -> Connection | None:
-        """Return a connection that takes one more request; ``None`` where one must be dialled."""
-        shared = self._shared_at(key)
-        found = None if shared is None else await shared.find(within_s=within_s)
-        return found or self._take_idle(key, within_s=within_s)
 
     def _shared_at(self, key: Key) -> Shared | None:
         """Return what is shared at *key*, ``None`` where nobody has spoken HTTP/2 so far."""
@@ -148,7 +145,7 @@ class Transport(httpx.AsyncBaseTransport):
         return await shared.dial(lambda: self._dial_now(key, url))
 
     async def _dial_now(self, key: Key, url: httpx.URL) -> Connection:
-        address, scheme = key
+        address, scheme = Address(*key[:2]), key[2]
         if scheme == "https":
             agreed = await self._dialler.dial(
                 address, tls_name=url.host, made=lambda: _Agreed(lambda spoken: self._new(key, spoken))
