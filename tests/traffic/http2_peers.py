@@ -53,6 +53,7 @@ class Link(asyncio.Protocol):
         self.h2.local_settings = h2.settings.Settings(client=False, initial_values=self.peer.settings)
         self.h2.initiate_connection()
         self.flush()
+        self.peer.greeted(self)
 
     def data_received(self, data: bytes) -> None:
         if self.peer.mute:
@@ -138,6 +139,7 @@ class Peer:
         self.takes_body = takes_body
         self.mute = mute
         self.more_room: Callable[[Link], object] = lambda _: None
+        self.greeted: Callable[[Link], object] = lambda _: None
         self.links: list[Link] = []
         self.begun = asyncio.Event()
         self.given_up = asyncio.Event()

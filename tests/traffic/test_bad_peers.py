@@ -163,10 +163,12 @@ def _behaves(
         await driver.stop()
         await transport.aclose()
         server.close()
-        for task in asyncio.all_tasks() - before:
-            # What the peer still does; ours are over.
-            task.cancel()
         await asyncio.sleep(0.01)
+        while theirs := asyncio.all_tasks() - before:
+            # What the peer still does; ours are over.
+            for task in theirs:
+                task.cancel()
+            await asyncio.gather(*theirs, return_exceptions=True)
         assert asyncio.all_tasks() == {asyncio.current_task()}
         assert driver.health().own_failures == 0
 

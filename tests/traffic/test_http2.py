@@ -579,6 +579,17 @@ def test_a_peer_that_goes_away_in_two_steps_is_understood(run: Run) -> None:
     run(_asked(Peer, ask))
 
 
+def test_a_peer_that_goes_away_at_once_has_seen_nothing(run: Run) -> None:
+    async def ask(transport: Transport, peer: Peer) -> None:
+        peer.greeted = lambda link: None if link.number else link.goes_away(last=0)
+        requests = [httpx.Request("POST", "http://shop/") for _ in range(3)]
+        answers = await asyncio.gather(*(transport.handle_async_request(each) for each in requests))
+        assert {each.status_code for each in answers} == {200}
+        assert len(peer.links) > 1
+
+    run(_asked(Peer, ask))
+
+
 def test_an_idle_connection_that_says_goodbye_is_not_used(run: Run) -> None:
     async def ask(transport: Transport, peer: Peer) -> None:
         for place in range(3):

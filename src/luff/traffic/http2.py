@@ -249,8 +249,10 @@ class Connection(asyncio.Protocol):
         return stream
 
     def _begin(self, request: httpx.Request, body: bytes) -> Stream:
+        if self.retired:
+            raise NotProcessed(Failure.RESET, "the peer was just going away", surely=True)
         if self.closed or self.transport is None or self.transport.is_closing():
-            raise NotProcessed(Failure.RESET, "the connection was closed while it was idle", surely=True)
+            raise TrafficError(Failure.RESET, "the connection was closed while it was idle")
         stream = Stream(self._h2.get_next_available_stream_id(), body)
         stream.written_s = self._clock()
         stream.was_idle = not self._streams and stream.written_s - self.idle_since_s > FRESH_S
@@ -315,7 +317,9 @@ class Connection(asyncio.Protocol):
             self._end(stream, TrafficError(Failure.RESET if known and stream.number != guilty else failure, message))
 
     def _flush(self) -> None:
-        if self.transport is not None and not self.closed and (data := self._h2.data_to_send()):
+        if self.transport is None or self.closed or self.transport.is_closing():
+            return
+        if data := self._h2.data_to_send():
             self.transport.write(data)
 
     # the connection
@@ -329,6 +333,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def idle(self) -> bool:
+        """Return whether no request is under way."""
         return not self._streams
 
     def is_stale(self) -> bool:
