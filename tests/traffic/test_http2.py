@@ -17,7 +17,7 @@ import pytest
 from luff.samples import Failure
 from luff.traffic import Address, TrafficError, Transport
 from luff.traffic.http1 import BODY_MOST_BYTES, HEAD_MOST_BYTES
-from luff.traffic.http2 import HEAD_DECODED_MOST_BYTES, STREAMS_MOST
+from luff.traffic.http2 import HEAD_DECODED_MOST_BYTES, STREAMS_MOST, TABLE_MOST_BYTES
 from luff.traffic.transport import FRESH_S, REPEATED
 from tests.traffic.conftest import Run, Time
 from tests.traffic.http2_peers import Link, Peer, frame
@@ -286,6 +286,8 @@ def test_room_is_made_for_what_came(run: Run) -> None:
         peer.more_room = pump
         answers = await asyncio.gather(*(_send(transport) for _ in range(24)))
         assert {each.content == body for each in answers} == {True}
+        # So wide that it slows nobody down, from the beginning and after each answer.
+        assert peer.links[0].h2.outbound_flow_control_window > len(body)
         assert len(peer.links) == 1
 
     run(_asked(lambda: Peer(answer), ask))
@@ -665,6 +667,32 @@ def test_only_a_loss_that_can_be_nothing_but_a_race_is_repeated(
         assert request.extensions.get(REPEATED, False) is repeated
 
     run(_asked(lambda: Peer(answer), ask, clock=clock))
+
+
+def test_a_peer_that_would_remember_much_is_not_given_it(run: Run) -> None:
+    async def ask(transport: Transport, peer: Peer) -> None:
+        await _send(transport)
+        # It would keep a megabyte of header fields, and our end would look through as much for each request.
+        peer.links[0].transport.write(frame(4, 0, 0, b"\0\1\0\x10\0\0"))
+        await _pinged(peer.links[0])
+        token = "t" * 2000
+        for number in range(5):
+            await _send(transport, headers={"x-number": f"{number}", "authorization": token})
+        link = peer.links[0]
+        assert [each[b"x-number"] for each in list(link.requests.values())[1:]] == [b"0", b"1", b"2", b"3", b"4"]
+        assert {each.get(b"authorization") for each in list(link.requests.values())[1:]} == {token.encode()}
+        assert link.h2.decoder.header_table_size == TABLE_MOST_BYTES
+        assert len(peer.links) == 1
+
+    def mends(link: Link) -> None:
+        link.h2.decoder.max_allowed_table_size = 1 << 20
+
+    def peer() -> Peer:
+        made = Peer()
+        made.greeted = mends
+        return made
+
+    run(_asked(peer, ask))
 
 
 def test_what_must_not_be_repeated_takes_no_connection_that_was_idle_for_long(run: Run) -> None:
