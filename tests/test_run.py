@@ -891,6 +891,7 @@ def test_an_object_that_came_up_meanwhile_and_is_not_locked_is_not_patched() -> 
         (Failure.CONNECT, ["nobody accepts the connection", "via: {connect: HOST:PORT}"]),
         (Failure.RESOLVE, ["no address", "via: {connect: HOST:PORT}"]),
         (Failure.TLS, ["TLS", "traffic.via.tls"]),
+        (Failure.PROTOCOL, ["another protocol", "traffic.via.protocol"]),
         (502, ["knows no such host", "traffic.requests"]),
         (404, ["knows no such host", "traffic.requests"]),
     ],

@@ -26,7 +26,7 @@ __all__ = ["check_health", "warm_up"]
 CONTROL_LEAST = 5
 """So many control requests, and one of each kind, are sent before any fault."""
 SPACING_MOST_S = 0.2
-_UNREACHED = (Failure.CONNECT, Failure.RESOLVE, Failure.TLS)
+_UNREACHED = (Failure.CONNECT, Failure.RESOLVE, Failure.TLS, Failure.PROTOCOL)
 
 
 async def warm_up(run: Run, plan: Plan, driver: Driver) -> bool:
@@ -109,6 +109,10 @@ def _nobody_there(url: str, samples: Samples, number: int, *, count: int) -> Pla
             "correct host and port, or dial another address with traffic.via: {connect: HOST:PORT}",
         ),
         Failure.TLS: ("the TLS handshake fails", "see traffic.via.tls: {ca, serverName}, and the port"),
+        Failure.PROTOCOL: (
+            "what comes back is no HTTP, or broken, as if another protocol were spoken there",
+            "see traffic.via.protocol (auto, http1 or http2), and the port",
+        ),
     }.get(
         Failure(samples.failure[number]),
         (
