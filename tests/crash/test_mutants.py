@@ -58,7 +58,8 @@ class Tried:
 
 
 def _copy(folder: Path) -> Path:
-    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    # With what is compiled already: a patched file is newer than that and compiled again.
+    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("*.egg-info"))
     return folder
 
 
