@@ -126,15 +126,18 @@ class Kills:
         """Call *kill* so often, hold each to the object as it was with all edits in it; returns the times to clean, sorted."""
         before = self.api.spec()
         for number in range(how_many):
-            with self._somebody_writes() as theirs:
-                killed = kill(number)
-            now = self.api.spec()
+            try:
+                with self._somebody_writes() as theirs:
+                    killed = kill(number)
+                now = self.api.spec()
+            finally:
+                # The next kill, or the next test, is not to meet what this one wrote.
+                self.api.patch({"op": "replace", "path": "/spec", "value": before})
+                self.api.forget_leases()
             left = [str(route.get("name")) for route in now["http"]]
             lost = [name for name in theirs if name not in left]
             self.done.append(replace(killed, edits=len(theirs), edits_lost=len(lost)))
             kept = [route for route in now["http"] if route.get("name") not in theirs]
-            self.api.patch({"op": "replace", "path": "/spec", "value": before})
-            self.api.forget_leases()
             assert {**now, "http": kept} == before, self.done[-1]
             assert not lost, self.done[-1]
         return sorted(each.clean_s for each in self.done if each.was_live or each.clean_s)
@@ -163,6 +166,7 @@ class Kills:
         running = self.start(experiment)
         until(lambda: self.is_live() or running.poll() is not None)
         time.sleep(self.rng.uniform(0.0, LIVE_S))
+        assert running.poll() is None, f"it ended before it was killed: {self.shell.finish(running)}"
         [guard] = self._guards()
         # First stopped, so that it cannot act between the two kills.
         os.kill(guard, signal.SIGSTOP)
