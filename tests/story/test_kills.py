@@ -48,6 +48,7 @@ RUN_S = 8.0
 LOCKED_S = 4.0
 """From the Lease on it takes about half of this until the twins are in."""
 LIVE_S = 2.0
+LIVE_TRIES = 5
 REAPER_EVERY_S = 2.0
 REAPED_WITHIN_S = ORPHAN_AFTER_S + REAPER_EVERY_S + 5.0
 """Without a guard: a run counts as dead when its Lease has stood still for 15 s, which a reaper sees at its rounds."""
@@ -163,10 +164,8 @@ class Kills:
     def orphan(self, experiment: Path) -> Killed:
         """Kill a live run together with its guard, as the loss of a machine or a container does."""
         began_s = time.monotonic()
-        running = self.start(experiment)
-        until(lambda: self.is_live() or running.poll() is not None)
+        running = self._live_run(experiment)
         time.sleep(self.rng.uniform(0.0, LIVE_S))
-        assert running.poll() is None, f"it ended before it was killed: {self.shell.finish(running)}"
         [guard] = self._guards()
         # First stopped, so that it cannot act between the two kills.
         os.kill(guard, signal.SIGSTOP)
@@ -176,6 +175,18 @@ class Kills:
         killed_s = time.monotonic()
         running.wait()
         return Killed(killed_s - began_s, GOOD, was_live, self._until_clean(killed_s))
+
+    def _live_run(self, experiment: Path) -> Process:
+        """Return a run that is live. On a busy machine one may lose every race with who writes, and says so."""
+        for _ in range(LIVE_TRIES):
+            running = self.start(experiment)
+            while not self.is_live() and running.poll() is None:
+                time.sleep(0.01)
+            if running.poll() is None:
+                return running
+            ended = self.shell.finish(running)
+            assert "was changed by somebody else meanwhile" in ended.out + ended.err, ended
+        raise AssertionError(f"{LIVE_TRIES} runs did not come to be live")
 
     def is_live(self) -> bool:
         """Return whether a twin is in the mesh; kubectl would take longer than a guard does."""
