@@ -16,6 +16,7 @@ from luff.bystanders import Bystanders, bystanders_of
 from luff.checks import PlannedCheck
 from luff.checks import late_most_s as late_most_s_of
 from luff.errors import (
+    Conflict,
     InternalError,
     LockHeld,
     LuffError,
@@ -466,6 +467,7 @@ ERRORS: tuple[tuple[type[LuffError], str, Who, bool], ...] = (
     (LockHeld, "plan_refused:locked", "runner", True),
     (NoGuard, "plan_refused:no_guard", "runner", True),
     (NotFound, "target_not_found", "experiment", False),
+    (Conflict, "plan_refused:overtaken", "mesh", True),
     (StoreError, "store_unreachable", "runner", True),
     (InternalError, "internal", "runner", False),
     (RestoreNotVerified, "restore_not_verified", "runner", False),

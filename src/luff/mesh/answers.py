@@ -40,7 +40,11 @@ def error_of(ref: Ref, status: int, text: str, retry_after: str | None) -> MeshE
         denied = NotAccepted if status == 401 else MeshDenied
         return denied(f"{ref}: the API server {what} ({status}): {said}", next_step=step)
     if status == 409 or (status == 422 and _is_failed_test(text)):
-        return Conflict(f"{ref} was changed by somebody else meanwhile ({status}): {said}")
+        return Conflict(
+            f"{ref} was changed by somebody else meanwhile ({status}): {said}",
+            next_step=f"see who writes it with `kubectl get {str(ref.kind).lower()} {ref.name} -n {ref.namespace} -o yaml "
+            "--show-managed-fields`, and run again once they are done",
+        )
     if 400 <= status < 500 and status != 429 and status not in _UNDECIDED_4XX:
         return Rejected(f"{ref}: the API server refused ({status}): {said}")
     if status == 429 or status >= 500:
