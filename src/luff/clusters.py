@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from luff.hosts import matches, namespace_of, qualify
-from luff.mesh_state import Endpoint, MeshState, Service, age, imported, protobuf_seconds
+from luff.destination_policies import rule_for
+from luff.mesh_state import Endpoint, MeshState, Service, protobuf_seconds
 from luff.words import Object
 
 __all__ = ["clusters"]
 
-ROOT_NAMESPACE = "istio-system"
 _UNBOUNDED = 4294967295
 _TYPES = "type.googleapis.com/envoy.extensions"
 
@@ -23,58 +22,17 @@ def clusters(state: MeshState, namespace: str) -> list[Object]:
     """Return the outbound clusters of a proxy in *namespace*: one a service, and one for each of its subsets."""
     made = []
     for service in state.services:
-        spec = _rule(service, state, namespace)
-        policy = _at_port(spec.get("trafficPolicy") or {}, service.port)
-        made.append(_cluster_of(service, "", service.endpoints, policy))
-        for subset in spec.get("subsets") or []:
+        rule = rule_for(service.host, state.destination_rules, caller=namespace, home=service.namespace)
+        made.append(_cluster_of(service, "", service.endpoints, rule.policy(service.port)))
+        for name, subset in rule.subsets.items():
             wanted: Mapping[str, str] = subset.get("labels") or {}
             chosen = tuple(
                 each
                 for each in service.endpoints
                 if all(each.labels.get(key) == value for key, value in wanted.items())
             )
-            own = {**policy, **_at_port(subset.get("trafficPolicy") or {}, service.port)}
-            made.append(_cluster_of(service, str(subset["name"]), chosen, own))
+            made.append(_cluster_of(service, name, chosen, rule.policy(service.port, name)))
     return made
-
-
-def _at_port(policy: Object, port: int) -> Object:
-    """Return what *policy* says of *port*: its settings for the port alone, if there are any, or else all the others."""
-    for each in policy.get("portLevelSettings") or []:
-        if (each.get("port") or {}).get("number") == port:
-            return {key: value for key, value in each.items() if key != "port"}
-    return {key: value for key, value in policy.items() if key != "portLevelSettings"}
-
-
-def _rule(service: Service, state: MeshState, namespace: str) -> Object:
-    """
-    Return the spec of the DestinationRule for *service*, empty without one.
-
-    The client's namespace is looked in first, then the service's own, then the
-    mesh's root; in each the most specific host counts, and the rules for that
-    host are one: the oldest, and what the others add.
-    """
-    seen = imported(state.destination_rules, namespace)
-    for place in dict.fromkeys((namespace, service.namespace, ROOT_NAMESPACE)):
-        # What is in a namespace is always seen from there.
-        rules = state.destination_rules if place == namespace else seen
-        found: dict[str, list[Object]] = {}
-        for each in sorted(rules, key=age):
-            host = qualify(str(each["spec"].get("host") or ""), namespace_of(each))
-            if namespace_of(each) == place and matches(host, service.host):
-                found.setdefault(host, []).append(each["spec"])
-        if found:
-            return _as_one(found[max(found, key=lambda host: (not host.startswith("*"), len(host)))])
-    return {}
-
-
-def _as_one(rules: Sequence[Object]) -> Object:
-    subsets: dict[str, Object] = {}
-    for rule in rules:
-        for subset in rule.get("subsets") or []:
-            subsets.setdefault(str(subset["name"]), subset)
-    policy: Object = next((rule["trafficPolicy"] for rule in rules if rule.get("trafficPolicy")), {})
-    return {"subsets": list(subsets.values()), "trafficPolicy": policy}
 
 
 def _cluster_of(service: Service, subset: str, endpoints: Sequence[Endpoint], policy: Object) -> Object:

@@ -33,7 +33,7 @@ _HTTP2 = ("h2c", "http2", "kubernetes.io/h2c")
 def check_fault(experiment: Experiment, found: Found) -> list[str]:
     """Refuse a fault that real callers could never meet, and return warnings of what it does not exercise."""
     _check_timeouts(experiment, found)
-    return [*_check_grpc(experiment, found), *_retries_unseen(experiment, found), *_unreached(experiment)]
+    return [*_check_grpc(experiment, found), *_retries_unseen(experiment, found)]
 
 
 def _check_timeouts(experiment: Experiment, found: Found) -> None:
@@ -121,15 +121,6 @@ def _masked(abort: Abort | None, retries: int) -> str:
         f"; of a dependency that fails {show_percent(abort.percent)} of its calls, callers would with them see "
         f"{show_percent(float(f'{left:.2g}'))} fail, and here they see {show_percent(abort.percent)}"
     )
-
-
-def _unreached(experiment: Experiment) -> list[str]:
-    """Return a warning where the dependency's own defences are not exercised, since no request arrives there."""
-    if experiment.spec.fault.abort is None:
-        return []
-    return [
-        "an injected abort never reaches the dependency, so outlier detection and connection pools see nothing of it"
-    ]
 
 
 def _check_grpc(experiment: Experiment, found: Found) -> list[str]:

@@ -16,6 +16,7 @@ from typing import Literal
 
 from luff.checks import PlannedCheck, plan_checks
 from luff.claims import hosts_of, key_of, on_mesh, service_host
+from luff.defences import Strain, check_defences
 from luff.errors import PlanRefused
 from luff.hosts import DOMAIN, host_of, matches, meanings
 from luff.mechanism import check_fault, check_frozen
@@ -128,8 +129,11 @@ def make_plan(experiment: Experiment, view: MeshView, stamp: Stamp, *, bounds: B
     pace = _pace(experiment, bounds)
     edge = _edge(experiment, found)
     injection = inject(found.selection, stamp, experiment.spec.fault)
-    twins = injection.twins
-    proof = plan_proof(experiment, view, subject=edge.subject, dependency=edge.dependency, twins=twins)
+    proof = plan_proof(experiment, view, subject=edge.subject, dependency=edge.dependency, twins=injection.twins)
+    pods = pods_of(edge.subject, experiment, view.namespace, view.services)
+    held = pace.most_hz * experiment.spec.hold_s
+    subject = None if edge.subject == edge.dependency else meanings(edge.subject, pods.namespace)[0]
+    defended = check_defences(experiment, found, Strain(proof.namespace, subject, held, experiment.spec.hold_s))
     other_hops = _other_hops(experiment, view.namespace, edge.dependency)
     _check_attempts(experiment, proof, edge.dependency, other_hops)
     return Plan(
@@ -142,11 +146,11 @@ def make_plan(experiment: Experiment, view: MeshView, stamp: Stamp, *, bounds: B
         dependency=edge.dependency,
         other_hops=other_hops,
         proof=proof,
-        pods=pods_of(edge.subject, experiment, view.namespace, view.services),
+        pods=pods,
         rate_hz=pace.rate_hz,
-        held=pace.most_hz * experiment.spec.hold_s,
+        held=held,
         inferred=(*_inferred_target(found, edge), *_inferred_traffic(experiment, pace, proof)),
-        warnings=(*injection.notes, *others, *not_shown, *_delegating(found), *_unseen(proof)),
+        warnings=(*injection.notes, *others, *not_shown, *defended, *_delegating(found), *_unseen(proof)),
         others=others,
     )
 

@@ -31,8 +31,8 @@ async def read_view(mesh: Mesh, namespace: str, *, everywhere: bool = True) -> M
     Read what a plan needs: the VirtualServices and the Services of *namespace*.
 
     With *everywhere* those of other namespaces as well, since one of them may
-    claim the same host. A role that may not read those, Services or Namespaces
-    is no obstacle: plan then knows less. Raises `MeshError` when the
+    claim the same host, and the DestinationRules. A role that may not read those,
+    Services or Namespaces is no obstacle: plan then knows less. Raises `MeshError` when the
     VirtualServices of *namespace* cannot be read.
     """
 
@@ -60,8 +60,16 @@ async def read_view(mesh: Mesh, namespace: str, *, everywhere: bool = True) -> M
             return None
         return tuple(each for each in found if each["metadata"].get("namespace") != namespace)
 
-    there, found, known, others = await asyncio.gather(
-        exists(), mesh.list(Kind.VIRTUAL_SERVICE, namespace), services(), elsewhere()
+    async def rules() -> tuple[tuple[dict[str, object], ...] | None, bool]:
+        for place in (None, namespace) if everywhere else ():
+            try:
+                return tuple(await mesh.list(Kind.DESTINATION_RULE, place)), place is None
+            except MeshError:
+                continue
+        return None, False
+
+    there, found, known, others, (destination_rules, every_rule) = await asyncio.gather(
+        exists(), mesh.list(Kind.VIRTUAL_SERVICE, namespace), services(), elsewhere(), rules()
     )
     return MeshView(
         mesh.kind,
@@ -71,6 +79,8 @@ async def read_view(mesh: Mesh, namespace: str, *, everywhere: bool = True) -> M
         namespace_exists=there,
         elsewhere=others or (),
         everywhere=others is not None,
+        destination_rules=destination_rules,
+        every_rule=every_rule,
     )
 
 

@@ -238,7 +238,7 @@ async def _prepare(run: Run) -> Plan:
     view = await read_view(world.mesh, namespace_of(run.experiment, run.options.namespace))
     plan = make_plan(run.experiment, view, stamp, bounds=bounds_of(run.options.policy, view.kind))
     run.plan = run.record.plan = plan
-    run.elsewhere, run.everywhere = view.elsewhere, view.everywhere
+    run.view = view
     for warning in plan.others:
         run.mind(warning)
     await preflight(world.mesh, plan)
@@ -265,8 +265,8 @@ async def _plan_again(run: Run, first: Plan) -> Injection:
     # A delegate may be elsewhere; otherwise it is enough to have looked around once.
     again = first.injection.namespace != namespace
     view = await read_view(run.world.mesh, namespace, everywhere=again)
-    if not again:
-        view = replace(view, elsewhere=run.elsewhere, everywhere=run.everywhere)
+    if not again and run.view is not None:
+        view = view.beside(run.view)
     plan = make_plan(run.experiment, view, first.stamp, bounds=bounds_of(run.options.policy, view.kind))
     if (plan.injection.namespace, plan.injection.virtual_service) != (
         first.injection.namespace,

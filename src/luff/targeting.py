@@ -9,7 +9,7 @@ are what decides whether a proxy ever sees them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from luff.claims import coverage, hosts_of, key_of, on_mesh, ports_of
@@ -29,7 +29,8 @@ class MeshView:
 
     *elsewhere* are the VirtualServices of other namespaces, as far as they may
     be read: one of those may be the one that proxies use. *everywhere* says that
-    they are all of them.
+    they are all of them. *destination_rules* are those that could be read,
+    ``None`` where none could; *every_rule* says that they are all of the mesh's.
     """
 
     kind: Literal["lab", "cluster"]
@@ -39,6 +40,18 @@ class MeshView:
     namespace_exists: bool = True
     elsewhere: tuple[Object, ...] = ()
     everywhere: bool = False
+    destination_rules: tuple[Object, ...] | None = None
+    every_rule: bool = False
+
+    def beside(self, earlier: MeshView) -> MeshView:
+        """Return this with what an *earlier* look found beside the objects of the namespace."""
+        return replace(
+            self,
+            elsewhere=earlier.elsewhere,
+            everywhere=earlier.everywhere,
+            destination_rules=earlier.destination_rules,
+            every_rule=earlier.every_rule,
+        )
 
     @property
     def all_virtual_services(self) -> tuple[Object, ...]:

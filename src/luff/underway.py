@@ -27,9 +27,9 @@ from luff.outcome import Context, MeshIdentity
 from luff.plan import Plan
 from luff.record import Record
 from luff.tallies import Judge
+from luff.targeting import MeshView
 from luff.traffic import Driver, Spread
 from luff.verdicts import Situation
-from luff.words import Object
 
 __all__ = ["POLL_EVERY_S", "Options", "Progress", "Run", "Stopper", "World"]
 
@@ -136,8 +136,7 @@ class Run:
     situation: Situation = field(default_factory=Situation)
     live: Live = field(default_factory=Live)
     plan: Plan | None = None
-    elsewhere: tuple[Object, ...] = ()
-    everywhere: bool = False
+    view: MeshView | None = None
     judge: Judge | None = None
     source: Source | None = None
     plane: DataPlane | None = None
