@@ -8,12 +8,14 @@ webhook, a quota or a missing role would refuse is refused now.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from luff.builds import Build, build_of
 from luff.errors import MeshDenied, MeshError, NotFound, PlanRefused, Rejected
 from luff.lever import check_lever
 from luff.mesh import Kind, Mesh, Ref
-from luff.model import Experiment
+from luff.model import Experiment, Object
 from luff.names import ours
 from luff.plan import Plan
 from luff.targeting import MeshView
@@ -36,52 +38,51 @@ async def read_view(mesh: Mesh, namespace: str, *, everywhere: bool = True) -> M
     VirtualServices of *namespace* cannot be read.
     """
 
-    async def exists() -> bool:
-        try:
-            await mesh.read(Ref(Kind.NAMESPACE, "", namespace))
-        except NotFound:
-            return False
-        except MeshError:
-            return True
-        return True
-
-    async def services() -> tuple[dict[str, object], ...]:
-        try:
-            return tuple(await mesh.list(Kind.SERVICE, namespace))
-        except MeshError:
-            return ()
-
-    async def elsewhere() -> tuple[dict[str, object], ...] | None:
-        if not everywhere:
-            return None
-        try:
-            found = await mesh.list(Kind.VIRTUAL_SERVICE, None)
-        except MeshError:
-            return None
-        return tuple(each for each in found if each["metadata"].get("namespace") != namespace)
-
-    async def rules() -> tuple[tuple[dict[str, object], ...] | None, bool]:
-        for place in (None, namespace) if everywhere else ():
-            try:
-                return tuple(await mesh.list(Kind.DESTINATION_RULE, place)), place is None
-            except MeshError:
-                continue
-        return None, False
-
-    there, found, known, others, (destination_rules, every_rule) = await asyncio.gather(
-        exists(), mesh.list(Kind.VIRTUAL_SERVICE, namespace), services(), elsewhere(), rules()
+    there, found, services, others, (rules, every_rule) = await asyncio.gather(
+        _exists(mesh, namespace),
+        mesh.list(Kind.VIRTUAL_SERVICE, namespace),
+        _listed(mesh, Kind.SERVICE, (namespace,)),
+        _listed(mesh, Kind.VIRTUAL_SERVICE, (None,) if everywhere else ()),
+        _listed(mesh, Kind.DESTINATION_RULE, (None, namespace) if everywhere else ()),
     )
     return MeshView(
         mesh.kind,
         namespace,
         tuple(found),
-        known,
+        services.found or (),
         namespace_exists=there,
-        elsewhere=others or (),
-        everywhere=others is not None,
-        destination_rules=destination_rules,
+        elsewhere=tuple(each for each in others.found or () if each["metadata"].get("namespace") != namespace),
+        everywhere=others.found is not None,
+        destination_rules=rules,
         every_rule=every_rule,
     )
+
+
+class _Listed(NamedTuple):
+    """This is what was *found*, ``None`` where nothing may be read, and whether it is *all* of the mesh."""
+
+    found: tuple[Object, ...] | None
+    all: bool
+
+
+async def _listed(mesh: Mesh, kind: Kind, places: Sequence[str | None]) -> _Listed:
+    """Return the objects of the first of *places*, namespaces or ``None`` for all, where they may be listed."""
+    for place in places:
+        try:
+            return _Listed(tuple(await mesh.list(kind, place)), place is None)
+        except MeshError:
+            continue
+    return _Listed(None, all=False)
+
+
+async def _exists(mesh: Mesh, namespace: str) -> bool:
+    try:
+        await mesh.read(Ref(Kind.NAMESPACE, "", namespace))
+    except NotFound:
+        return False
+    except MeshError:
+        return True
+    return True
 
 
 async def read_build(mesh: Mesh, plan: Plan) -> tuple[Build, str | None]:
