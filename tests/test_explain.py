@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from luff.checks import PlannedCheck, plan_checks
-from luff.explain import give_up, sentence_for
+from luff.explain import give_up, pauses_on, sentence_for
 from luff.model import Experiment
 from luff.samples import Call
 from luff.words import Verdict
@@ -158,3 +159,57 @@ def test_a_check_is_said_in_one_sentence(
 ) -> None:
     given: dict[str, Any] = {"n": 400, "violations": 0, "measured": None, "unit": "ms", **numbers}
     assert sentence_for(_check(**expectation), verdict, reason, **given) == sentence
+
+
+def _tries(number: int, *, pause_s: float, times: int = 3, **more: Any) -> list[Call]:
+    return [_call("cart", "stock", number, number + turn * (0.2 + pause_s), 0.2, **more) for turn in range(times)]
+
+
+@pytest.mark.parametrize(
+    ("pause_s", "said"),
+    [
+        (0.0, "again at once (pauses seen: 20, median 0 ms, least 0 ms)"),
+        (-0.1, "again at once (pauses seen: 20, median 0 ms, least 0 ms)"),
+        (0.009, "again at once (pauses seen: 20, median 9 ms, least 9 ms)"),
+        (0.1, "again after 100 ms (pauses seen: 20, median 100 ms, least 100 ms)"),
+    ],
+)
+def test_calls_that_are_made_again_without_a_pause_are_told_from_those_that_back_off(pause_s: float, said: str) -> None:
+    seen = pauses_on([call for number in range(10) for call in _tries(number, pause_s=pause_s, route=TWIN)], None)
+
+    assert seen is not None
+    assert said in seen.sentence()
+
+
+def test_the_median_and_the_least_pause_are_the_measured_ones() -> None:
+    growing = [_call("cart", "stock", 1, at_s, 0.1, route=TWIN) for at_s in (1.7, 0.0, 0.2, 0.5)]
+
+    seen = pauses_on(growing, None)
+
+    assert seen is not None
+    assert seen.seen == 3
+    assert (seen.least_s, seen.median_s) == pytest.approx((0.1, 0.2))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        _call("cart", "stock", 2, 1.0, 0.2, route=TWIN),
+        _call("till", "stock", 1, 1.0, 0.2, route=TWIN),
+        replace(_call("cart", "stock", 1, 1.0, 0.2, route=TWIN), path="/other"),
+        _call("cart", "till", 1, 1.0, 0.2),
+    ],
+    ids=["of another request", "of another workload", "of another path", "on another hop"],
+)
+def test_a_call_that_stands_for_itself_is_no_further_try(other: Call) -> None:
+    assert pauses_on([_call("cart", "stock", 1, 0.0, 0.2, route=TWIN), other], None) is None
+
+
+def test_pauses_on_another_hop_are_those_of_its_callers() -> None:
+    calls = [*_tries(1, pause_s=0.5), *_tries(1, pause_s=0.1, direction="inbound"), *_tries(2, pause_s=0.0)[:1]]
+
+    seen = pauses_on(calls, "stock.shop")
+
+    assert seen is not None
+    assert seen.seen == 2
+    assert seen.median_s == pytest.approx(0.5)

@@ -801,3 +801,19 @@ def test_the_rate_to_set_is_the_one_that_the_generator_names() -> None:
     assert found.reason == "generator_saturated"
     assert found.next is not None
     assert found.next.do.startswith("set traffic.rate to 70/s,")
+
+
+def test_how_soon_calls_were_made_again_is_said_where_attempts_are_judged_and_nowhere_else() -> None:
+    story = _good(ATTEMPTS, LATENCY)
+    twin = "luff.1.0123456789abcdef.1700000000.1700000600.0"
+    story.evidence.calls += [
+        Call("checkout", "outbound", "inventory", "/", 30, start_s, start_s + 0.1, 503, "FI", twin)
+        for start_s in (0.0, 0.3)
+    ]
+
+    attempts, latency = story.judged().checks
+
+    assert attempts.explanation.endswith(
+        "calls were made again after 200 ms (pauses seen: 1, median 200 ms, least 200 ms)"
+    )
+    assert "made again" not in latency.explanation

@@ -8,13 +8,14 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from luff.model import Verdict
 from luff.samples import Call
 from luff.units import show_duration, show_percent
 
-__all__ = ["GiveUp", "give_up", "sentence_for"]
+__all__ = ["GiveUp", "Pauses", "give_up", "pauses_on", "sentence_for"]
 
 SAME_WITHIN = 0.25
 """Two waits are the same when they differ by no more than this share."""
@@ -86,6 +87,46 @@ def _in_request(calls: Sequence[Call]) -> GiveUp | None:
 
 def _twin(call: Call) -> bool:
     return call.route.startswith("luff.")
+
+
+@dataclass(frozen=True, slots=True)
+class Pauses:
+    """This is how long callers waited before they made a call again: of *seen* pauses, the least and the median, in seconds."""
+
+    least_s: float
+    median_s: float
+    seen: int
+
+    def sentence(self) -> str:
+        """Return it in words, with the measured numbers."""
+        least, median = (show_duration(round(each, 3)) for each in (self.least_s, self.median_s))
+        soon = "at once" if self.median_s < AT_ONCE_S else f"after {median}"
+        return f"calls were made again {soon} (pauses seen: {self.seen}, median {median}, least {least})"
+
+
+AT_ONCE_S = 0.01
+"""A pause below this spares nobody anything."""
+
+
+def pauses_on(calls: Sequence[Call], host: str | None) -> Pauses | None:
+    """
+    Return the pauses between the tries of one call to *host*, ``None`` for the broken hop; ``None`` where none was made again.
+
+    A pause is from the end of a call to the beginning of the next one by the
+    same workload for the same request and path, 0 where that came first. What a
+    proxy tries again by itself is within one call and is not seen.
+    """
+    name = None if host is None else host.split(".")[0]
+    tries: dict[tuple[int, str, str], list[Call]] = {}
+    for call in calls:
+        if _twin(call) if name is None else call.direction == "outbound" and call.destination == name:
+            tries.setdefault((call.number, call.workload, call.path), []).append(call)
+    found = []
+    for group in tries.values():
+        group.sort(key=lambda call: call.started_s)
+        found += [max(0.0, after.started_s - before.ended_s) for before, after in pairwise(group)]
+    found.sort()
+    return Pauses(found[0], found[len(found) // 2], len(found)) if found else None
 
 
 def sentence_for(

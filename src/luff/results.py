@@ -11,7 +11,7 @@ from typing import Literal
 
 from luff import stats
 from luff.checks import PlannedCheck, speaks_unexposed, violations
-from luff.explain import sentence_for
+from luff.explain import pauses_on, sentence_for
 from luff.model import (
     AnswerExpectation,
     AttemptsExpectation,
@@ -236,8 +236,18 @@ def result_of(
         rule=rule,
         file=check.file,
         line=check.line,
-        explanation=sentence_for(check, verdict, reason, n=n, violations=k, measured=measured, unit=unit),
+        explanation=sentence_for(check, verdict, reason, n=n, violations=k, measured=measured, unit=unit)
+        + _paused(check, evidence),
     )
+
+
+def _paused(check: PlannedCheck, evidence: Evidence) -> str:
+    """Return how soon calls were made again, where attempts are judged and the times of calls are known."""
+    if not isinstance(check.expectation, AttemptsExpectation):
+        return ""
+    host = check.expectation.of
+    seen = pauses_on(evidence.calls, host if host in evidence.edges else None)
+    return "" if seen is None else f"; {seen.sentence()}"
 
 
 def _shown(check: PlannedCheck, tally: Tally, recovery: Recovery | None, *, failed: bool) -> tuple[int, int]:
