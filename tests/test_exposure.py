@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luff.exposure import Exposure, dose_percent, exposure
+from luff.exposure import Exposure, calls_per_request, dose_percent, exposure
 from luff.model import Experiment
 from luff.samples import Evidence, Failure, Samples
 from luff.words import Arm, Phase
@@ -110,3 +110,38 @@ def test_no_more_is_claimed_than_met_it(met: list[bool], tries: int, visible: bo
     counted = calls(sum(met) * tries)
     for each in (None, tries, tries + 1):
         assert exposure(samples(rows), counted, experiment(calls_per_request=each)).least <= sum(met)
+
+
+def test_the_mean_number_of_calls_is_over_all_that_were_sent() -> None:
+    made = samples([(5, 0)] * 4)
+    seen = Evidence("lab-log", "request")
+    seen.attempts.extend([0, 3, 3, 4])
+
+    assert calls_per_request(made, calls(10), experiment()) == 2.5
+    assert calls_per_request(made, seen, experiment()) == 2.5
+
+
+def test_requests_that_never_reach_the_target_are_in_no_mean() -> None:
+    made = samples([(5, 0)] * 40)
+    for number in range(20, 40):
+        made.request[number] = 1
+    seen = Evidence("lab-log", "request")
+    seen.attempts.extend([2] * 20 + [0] * 20)
+
+    assert calls_per_request(made, seen, experiment()) == 2.0
+
+
+@pytest.mark.parametrize(
+    ("fault", "evidence"),
+    [
+        ({"abort": {"http": 503, "percent": 50.0}}, calls(10)),
+        (ABORT, Evidence("latency-shift", "aggregate", fired_total=10)),
+    ],
+    ids=["those that a percentage drew", "no calls"],
+)
+def test_where_not_every_call_is_counted_there_is_no_mean(fault: dict[str, Any], evidence: Evidence) -> None:
+    assert calls_per_request(samples([(5, 0)] * 4), evidence, experiment(fault)) is None
+
+
+def test_of_no_request_there_is_no_mean() -> None:
+    assert calls_per_request(samples([]), calls(0), experiment()) is None

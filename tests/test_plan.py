@@ -101,7 +101,7 @@ REFUSALS: list[tuple[str, str, dict[str, Any], list[Object], list[str]]] = [
         "spec.expect=[{attempts: {of: stock, atMost: 2}}]",
         {},
         [virtual_service("stock", route())],
-        ["attempts", "pod-metrics", "--lab"],
+        ["attempts", "pod-metrics", "--lab", "evidence.calls_per_request"],
     ),
     ("evidence_unavailable", "spec.evidence={source: lab-log}", {}, [virtual_service("stock", route())], ["lab-log", "--lab"]),
     ("no_route_to_target", "spec.target={host: stock, subset: v9}", {}, [virtual_service("stock", route())], ["target"]),

@@ -193,6 +193,7 @@ def test_a_run_ends_with_what_was_learnt_and_the_object_as_it_was() -> None:
     assert outcome.restore.api == "verified"
     assert outcome.evidence is not None
     assert outcome.evidence.exposure == 1.0
+    assert outcome.evidence.calls_per_request == 1.0
     assert setting.routes == ["all"]
 
 

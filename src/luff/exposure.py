@@ -25,7 +25,7 @@ from luff.model import Experiment
 from luff.samples import Evidence, Failure, Samples
 from luff.words import Arm
 
-__all__ = ["Exposure", "dose_percent", "exposure"]
+__all__ = ["Exposure", "calls_per_request", "dose_percent", "exposure"]
 
 SHIFT_LEAST = 0.8
 """The part of the injected delay that a request has to take longer than control usually does."""
@@ -46,6 +46,24 @@ class Exposure:
     least: int
     most: int
     fired: int
+
+
+def calls_per_request(samples: Samples, evidence: Evidence, experiment: Experiment) -> float | None:
+    """
+    Return how many calls on the broken hop a request of the fault arm caused, on average over all that were sent.
+
+    It says nothing of a single one. ``None`` where calls are not counted, or only those that a percentage drew.
+    """
+    rows = samples.ended_rows(Arm.FAULT)
+    if evidence.per == "request":
+        attempts, elsewhere = evidence.attempts, bystanders_of(samples, evidence).sent
+        rows = [n for n in rows if samples.request[n] not in elsewhere]
+        caused = sum(map(attempts.__getitem__, rows[: bisect_left(rows, len(attempts))]))
+    elif evidence.source == "latency-shift" or dose_percent(experiment) < 100:
+        return None
+    else:
+        caused = evidence.fired_total
+    return caused / len(rows) if rows else None
 
 
 def exposure(samples: Samples, evidence: Evidence, experiment: Experiment) -> Exposure:

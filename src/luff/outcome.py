@@ -100,6 +100,8 @@ class EvidenceSummary(_Part):
 
     With *per* ``aggregate`` calls were counted, and *observed* is the least
     number of requests that they can have come from. *note* says what could not be read.
+    *calls_per_request* is how many calls on the broken hop a request caused on average, tries again
+    included, over all that were sent; ``None`` where that is not counted.
     *bystanders* are the requests of ``traffic.requests`` that never reach the
     target; they are in none of the numbers.
     """
@@ -109,6 +111,7 @@ class EvidenceSummary(_Part):
     expected: int
     observed: int
     exposure: float
+    calls_per_request: float | None = None
     note: str | None = None
     bystanders: list[str] = Field(default_factory=list)
 

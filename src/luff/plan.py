@@ -210,7 +210,8 @@ def _check_attempts(experiment: Experiment, proof: Proof, dependency: str, other
         raise PlanRefused(
             "attempts_not_per_request",
             f"{asked[0]} is about the attempts of each request, and {proof.sources[0]} counts calls without telling whose they are",
-            next_step="run it with --lab, where every proxy's log is read, or leave it out here",
+            next_step="run it with --lab, where every proxy's log is read, or leave it out here and look at the mean, "
+            "evidence.calls_per_request in the outcome",
         )
     if other_hops and proof.sources != ("lab-log",):
         raise PlanRefused(

@@ -16,7 +16,7 @@ from luff import __version__
 from luff.builds import Build
 from luff.bystanders import bystanders_of
 from luff.default_claims import expect_block
-from luff.exposure import exposure
+from luff.exposure import calls_per_request, exposure
 from luff.inject import Live
 from luff.lifecycle import Phase
 from luff.model import Arm, Experiment, Verdict
@@ -194,12 +194,14 @@ class Record:
             return None
         met = exposure(self.samples, self.evidence, self.experiment)
         elsewhere = bystanders_of(self.samples, self.evidence)
+        mean = calls_per_request(self.samples, self.evidence, self.experiment)
         return EvidenceSummary(
             source=self.evidence.source,
             per=self.evidence.per,
             expected=met.sent,
             observed=met.least,
             exposure=round(met.least / met.sent, 4) if met.sent else 0.0,
+            calls_per_request=None if mean is None else round(mean, 3),
             note=self._redacted(self.evidence.remarks) or None,
             bystanders=[self._redacted(name) for name in elsewhere.names(self.experiment)],
         )

@@ -87,3 +87,15 @@ def test_every_verdict_and_figure_is_there(browser: Browser, tmp_path: Path) -> 
         for check in outcome.checks:
             assert check.id in text
     page.close()
+
+
+@pytest.mark.parametrize(("mean", "said"), [(2.584, "made 2.58 calls there"), (None, "")])
+def test_the_mean_number_of_calls_is_said_where_it_is_known(mean: float | None, said: str) -> None:
+    outcome = passed()
+    assert outcome.evidence is not None
+    known = outcome.evidence.model_copy(update={"calls_per_request": mean})
+
+    page = html([outcome.model_copy(update={"evidence": known})], today=TODAY, samples={}, generated_at="now")
+
+    assert said in page
+    assert ("on average a request made" in page) is bool(said)

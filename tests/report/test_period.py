@@ -286,6 +286,16 @@ def test_a_run_does_not_differ_from_itself() -> None:
     assert found.as_json()["comparable"] is True
 
 
+def test_a_difference_says_how_many_calls_a_request_made_on_average() -> None:
+    one = passed()
+    assert one.evidence is not None
+    other = one.model_copy(update={"evidence": one.evidence.model_copy(update={"calls_per_request": 2.584})})
+
+    text = as_text(difference(one, other))
+
+    assert "2.58 calls a request on average" in text
+
+
 def test_a_difference_takes_whatever_a_spec_holds() -> None:
     strange = outcome(spec={"spec": [1, {"name": EVIL}, [], {}, None]}, labels={})
 

@@ -130,7 +130,9 @@ def _fired(outcome: Outcome) -> str:
         return ABSENT
     share = show_percent(evidence.exposure * 100)
     least = "at least " if evidence.per == "aggregate" else ""
-    return f"{least}{share} ({evidence.observed} of {evidence.expected}, {visible(evidence.source)})"
+    mean = evidence.calls_per_request
+    calls = "" if mean is None else f", {mean:.3g} calls a request on average"
+    return f"{least}{share} ({evidence.observed} of {evidence.expected}, {visible(evidence.source)}{calls})"
 
 
 def _arm(outcome: Outcome, arm: str) -> str:
