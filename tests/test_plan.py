@@ -433,6 +433,27 @@ def test_retries_that_would_hide_failures_in_real_life_are_reckoned(
     assert ("not exercised" in said) is bool(words)
 
 
+@pytest.mark.parametrize(
+    ("hosts", "routes", "dependency"),
+    [
+        (["*.example.com"], [route("stock")], "stock"),
+        (["*"], [route("stock.shop.svc.cluster.local"), route("stock")], "stock"),
+        (["*"], [route("stock"), route("till")], "front"),
+        (["shop.example.com"], [route("stock")], "shop"),
+    ],
+)
+def test_the_hop_behind_a_wildcard_is_called_what_its_routes_lead_to(
+    hosts: list[str], routes: list[Object], dependency: str
+) -> None:
+    routes = [
+        {"name": f"r{place}", "match": [{"uri": {"prefix": f"/{place}"}}], **each} for place, each in enumerate(routes)
+    ]
+
+    plan = planned("spec.target={virtualService: front}", virtual_service("front", *routes, hosts=hosts))
+
+    assert plan.dependency == dependency
+
+
 def test_what_the_fault_cannot_exercise_is_said() -> None:
     plan = planned("", virtual_service("stock", route(retries={"attempts": 3})))
 

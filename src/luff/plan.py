@@ -27,6 +27,7 @@ from luff.pacing import load_of
 from luff.proof import Pods, Proof, plan_proof, pods_of
 from luff.routes import Injection, inject
 from luff.run_bounds import HELD_IN_LABS, HELD_ON_CLUSTERS, fits_hz, too_many_held
+from luff.selection import destinations
 from luff.targeting import Found, MeshView, find
 from luff.units import RATE_MOST_HZ, TTL_MOST_S, show_duration, show_rate
 
@@ -286,12 +287,21 @@ def _placed(experiment: Experiment, path: str, message: str) -> str:
 
 
 def _edge(experiment: Experiment, found: Found) -> _Edge:
-    target, leaf = experiment.spec.target, found.leaf
-    names: Sequence[str] = [target.host] if target.host else leaf["spec"].get("hosts") or [leaf["metadata"]["name"]]
-    dependency = names[0].split(".")[0]
+    dependency = _dependency(experiment, found)
     if experiment.spec.subject is not None:
         return _Edge(experiment.spec.subject, "as written", dependency)
     return _Edge(_subject(experiment, found.view), "the host of the traffic's URL", dependency)
+
+
+def _dependency(experiment: Experiment, found: Found) -> str:
+    """Return the first label of the target's name; of a wildcard, that of the one service its routes lead to, or what the object is called."""
+    leaf = found.leaf
+    [name, *_] = [experiment.spec.target.host] if experiment.spec.target.host else leaf["spec"].get("hosts") or [""]
+    if name and not name.startswith("*"):
+        return str(name).split(".")[0]
+    routes = (leaf["spec"]["http"][index] for index in found.selection.indices)
+    led = {str(each.get("host") or "").split(".")[0] for route in routes for each in destinations(route)}
+    return led.pop() if name and len(led) == 1 else str(leaf["metadata"]["name"])
 
 
 def _subject(experiment: Experiment, view: MeshView) -> str:
