@@ -61,7 +61,8 @@ def to(subset: str, **more: Any) -> Object:
 
 def service(name: str) -> Object:
     metadata = {"name": name, "namespace": "shop"}
-    return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"ports": [{"port": 80}]}}
+    spec = {"ports": [{"port": 80}], "selector": {"app": name}}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
 
 
 def planned(
@@ -70,15 +71,16 @@ def planned(
     *,
     routed: Object | None = None,
     subject: str = "cart",
+    target: str = "stock",
     every_rule: bool = True,
 ) -> Plan:
-    text = TEXT.replace("FAULT", fault).replace("SUBJECT", subject)
+    text = TEXT.replace("FAULT", fault).replace("SUBJECT", subject).replace("target: stock", f"target: {target}")
     [experiment] = parse_documents([("e.yaml", text)]).experiments
     view = MeshView(
         "cluster",
         "shop",
         (routes() if routed is None else routed,),
-        (service("cart"), service("stock")),
+        (service("cart"), service("basket"), service("stock")),
         destination_rules=None if rules is None else tuple(rules),
         every_rule=every_rule,
     )
@@ -98,7 +100,7 @@ WARNED: list[tuple[str, str, Object, list[str]]] = [
     ("the lower limit", DELAY, rule(trafficPolicy={"connectionPool": {"http": {"http2MaxRequests": 30, "http1MaxPendingRequests": 8}, "tcp": {"maxConnections": 1}}}), ["lets 1 requests", "wait for a connection, and beyond 8", "a shorter delay"]),
     ("a port's own", DELAY, rule(trafficPolicy={"portLevelSettings": [{"port": {"number": 80}, "connectionPool": {"http": {"http2MaxRequests": 2}}}]}), ["lets 2 requests"]),
     ("one that the mesh has", DELAY, rule("stock.shop.svc.cluster.local", namespace="istio-system", **pool(http2MaxRequests=2)), ["istio-system/stock"]),
-    ("the subject's ejection", ABORT, rule("cart", **EJECTS), ["shop/cart", "if cart answers", "at a gateway for everybody"]),
+    ("the subject's ejection", ABORT, rule("cart", **EJECTS), ["shop/cart", "if cart answers", "for everybody's requests"]),
     ("the subject's, and a delay", DELAY, rule("cart", **EJECTS), ["if cart answers"]),
     ("the subject's limit", DELAY, rule("cart", **pool(http2MaxRequests=20)), ["lets 20 requests be at cart", "holds up to 40", "control requests", "rate of 4.7/s"]),
     ("the subject's limit for a subset", DELAY, rule("cart", subsets=[{"name": "v1", **pool(http2MaxRequests=20)}]), ["lets 20 requests be at cart"]),
@@ -151,6 +153,16 @@ def test_where_luff_calls_the_broken_hop_itself_nothing_waits_or_fails_behind_it
     [warning] = said(planned("abort: 503", [rule(**EJECTS)], subject="stock"))
 
     assert "counts for none" in warning
+
+
+def test_the_service_that_calls_the_broken_hop_waits_as_well_as_the_judged_one() -> None:
+    rules = [rule("basket", **pool(http2MaxRequests=20)), rule("cart", **EJECTS)]
+
+    judged, calling = said(planned(DELAY, rules, target="{host: stock, from: {app: basket, version: v1}}"))
+
+    assert "a pod of cart" in judged
+    assert "lets 20 requests be at basket" in calling
+    assert not said(planned(DELAY, rules[:1]))
 
 
 @pytest.mark.parametrize("split", [(to("v9"),), (to("v1", weight=90), to("v9", weight=10))], ids=["all", "a part"])

@@ -4,8 +4,8 @@ What DestinationRules do that a fault does not set off, and what they do that it
 The fault filter stands before the router of the caller's proxy: an abort is
 answered, and a delay is over, before a pod is chosen and a request counts. So
 the outlier detection and the connection pool of the broken hop see nothing of
-it. But errors and waiting of the *judged* service are real to the proxies that
-call it, and those may serve others as well.
+it. But errors and waiting of the services that wait for it are real to the
+proxies that call those, and these may serve others as well.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class Strain:
     """
     This is what a run puts on services.
 
-    *caller* is the namespace of the pods that call the broken hop; *subject*
-    the full name of the judged service, ``None`` where luff calls the broken hop
-    itself; *held* how many requests the fault holds there at once, each for *hold_s* seconds.
+    *caller* is the namespace of the pods that call the broken hop; *waiting* are
+    the full names of the services that wait for it, as far as they are known;
+    *held* is how many requests the fault holds there at once, each for *hold_s* seconds.
     """
 
     caller: str
-    subject: str | None
+    waiting: tuple[str, ...]
     held: float
     hold_s: float
 
@@ -164,27 +164,25 @@ def _not_set_off(experiment: Experiment, found: Found, strain: Strain) -> Iterat
 
 
 def _set_off(found: Found, strain: Strain) -> Iterator[str]:
-    """Find what the judged service sets off at the proxies that call it, when it fails or waits."""
-    if strain.subject is None:
-        return
-    # Who calls it is not known; in its own namespace is where its rule usually is.
-    namespace = strain.subject.split(".")[1] if strain.subject.endswith(f".{DOMAIN}") else found.view.namespace
-    rule, port = _rule(strain.subject, found, namespace), _only_port(strain.subject, found)
-    policies = [rule.policy(port, subset) for subset in ("", *rule.subsets)]
-    name = strain.subject.split(".")[0]
-    errors = min(filter(None, map(_errors_in_a_row, policies)), default=0)
-    if errors:
-        yield (
-            f"by {rule.name} a proxy takes a pod of {name} out after {errors} errors in a row: if {name} answers the test traffic with "
-            "errors, the proxy that calls it stops using that pod, at a gateway for everybody; let the traffic in where no users "
-            "pass, or let the fault hit few enough (percent)"
-        )
-    limit = min(filter(None, map(_limit, policies)), default=None)
-    if limit is not None and limit.most <= strain.held:
-        yield (
-            f"by {rule.name} a proxy lets {limit.most} requests be at {name} at once ({limit.field}), and the fault holds up to "
-            f"{strain.held:.0f} there: the rest {limit.effect}, control requests and, at a gateway, everybody's too; {_slower(limit, strain)}"
-        )
+    """Find what the services that wait for the broken hop set off at the proxies that call them."""
+    for host in strain.waiting:
+        # Who calls it is not known; in its own namespace is where its rule usually is.
+        home = host.split(".")[1] if host.endswith(f".{DOMAIN}") else found.view.namespace
+        rule, port, name = _rule(host, found, home), _only_port(host, found), host.split(".")[0]
+        policies = [rule.policy(port, subset) for subset in ("", *rule.subsets)]
+        errors = min(filter(None, map(_errors_in_a_row, policies)), default=0)
+        if errors:
+            yield (
+                f"by {rule.name} a proxy takes a pod of {name} out after {errors} errors in a row: if {name} answers the test "
+                "traffic with errors, the proxies that call it stop using that pod, for everybody's requests; let the traffic in "
+                "where no users pass, or let the fault hit few enough (percent)"
+            )
+        limit = min(filter(None, map(_limit, policies)), default=None)
+        if limit is not None and limit.most <= strain.held:
+            yield (
+                f"by {rule.name} a proxy lets {limit.most} requests be at {name} at once ({limit.field}), and the fault holds up "
+                f"to {strain.held:.0f} there: the rest {limit.effect}, control requests and everybody's too; {_slower(limit, strain)}"
+            )
 
 
 def _errors_in_a_row(policy: Object) -> int:

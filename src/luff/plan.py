@@ -133,8 +133,8 @@ def make_plan(experiment: Experiment, view: MeshView, stamp: Stamp, *, bounds: B
     proof = plan_proof(experiment, view, subject=edge.subject, dependency=edge.dependency, twins=injection.twins)
     pods = pods_of(edge.subject, experiment, view.namespace, view.services)
     held = pace.most_hz * experiment.spec.hold_s
-    subject = None if edge.subject == edge.dependency else meanings(edge.subject, pods.namespace)[0]
-    defended = check_defences(experiment, found, Strain(proof.namespace, subject, held, experiment.spec.hold_s))
+    waiting = _waiting(experiment, view, edge, pods)
+    not_shown += check_defences(experiment, found, Strain(proof.namespace, waiting, held, experiment.spec.hold_s))
     other_hops = _other_hops(experiment, view.namespace, edge.dependency)
     _check_attempts(experiment, proof, edge.dependency, other_hops)
     return Plan(
@@ -151,7 +151,7 @@ def make_plan(experiment: Experiment, view: MeshView, stamp: Stamp, *, bounds: B
         rate_hz=pace.rate_hz,
         held=held,
         inferred=(*_inferred_target(found, edge), *_inferred_traffic(experiment, pace, proof)),
-        warnings=(*injection.notes, *others, *not_shown, *defended, *_delegating(found), *_unseen(proof)),
+        warnings=(*injection.notes, *others, *not_shown, *_delegating(found), *_unseen(proof)),
         others=others,
     )
 
@@ -302,6 +302,14 @@ def _dependency(experiment: Experiment, found: Found) -> str:
     routes = (leaf["spec"]["http"][index] for index in found.selection.indices)
     led = {str(each.get("host") or "").split(".")[0] for route in routes for each in destinations(route)}
     return led.pop() if name and len(led) == 1 else str(leaf["metadata"]["name"])
+
+
+def _waiting(experiment: Experiment, view: MeshView, edge: _Edge, pods: Pods) -> tuple[str, ...]:
+    """Return the full names of the services that wait for the dependency: the judged one, and those of the callers named."""
+    judged = [] if edge.subject == edge.dependency else [meanings(edge.subject, pods.namespace)[0]]
+    labels = experiment.spec.target.from_.items()
+    selectors = [(service_host(each), (each.get("spec") or {}).get("selector") or {}) for each in view.services]
+    return tuple(dict.fromkeys([*judged, *(host for host, wanted in selectors if wanted and wanted.items() <= labels)]))
 
 
 def _subject(experiment: Experiment, view: MeshView) -> str:
