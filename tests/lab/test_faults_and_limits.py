@@ -1,4 +1,4 @@
-"""What the real Envoy counts of a fault towards the dependency's ejection and limits: nothing."""
+"""What the real Envoy counts of a fault towards the ejection and the limits of a dependency: nothing, unlike of the real thing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,11 @@ POLICY = {
 
 
 class _Failing(BaseHTTPRequestHandler):
+    slow_until = threading.Event()
+
     def do_GET(self) -> None:
+        if self.path == "/slow":
+            self.slow_until.wait(WITHIN_S)
         self.send_response(503)
         self.send_header("content-length", "0")
         self.end_headers()
@@ -47,6 +51,12 @@ def stock() -> Iterator[Service]:
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+def _until(envoy: OneEnvoy, name: str, count: int) -> None:
+    until_s = time.monotonic() + WITHIN_S
+    while _count(envoy, name) < count:
+        assert time.monotonic() < until_s
 
 
 def _object(kind: str, **spec: Any) -> Object:
@@ -91,11 +101,24 @@ def test_what_a_delay_holds_is_in_no_connection_pool(stock: Service, tmp_path: P
         ThreadPoolExecutor(CALLS) as pool,
     ):
         held = [pool.submit(_get, envoy, "/delay", within_s=2.0) for _ in range(CALLS)]
-        until_s = time.monotonic() + WITHIN_S
-        while _count(envoy, "active_faults") < CALLS:
-            assert time.monotonic() < until_s
+        _until(envoy, "active_faults", CALLS)
         # One request fills the pool, and there is room for it.
         assert _count(envoy, "upstream_rq_active") == 0
         assert _get(envoy, "/") == 503
-        assert (_count(envoy, "upstream_rq_total"), _count(envoy, "upstream_rq_pending_overflow")) == (1, 0)
+        assert (_count(envoy, "upstream_rq_total"), _count(envoy, "upstream_rq_active_overflow")) == (1, 0)
         assert all(isinstance(each.exception(), httpx.TimeoutException) for each in held)
+
+
+def test_what_a_slow_dependency_holds_fills_the_pool_over_http_1_too(stock: Service, tmp_path: Path) -> None:
+    with (
+        one_envoy(tmp_path, [Proxy({}, "shop")], _state(stock), marked=False) as envoy,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        held = pool.submit(_get, envoy, "/slow")
+        try:
+            _until(envoy, "upstream_rq_active", 1)
+            assert [_get(envoy, "/") for _ in range(CALLS)] == [503] * CALLS
+            assert (_count(envoy, "upstream_rq_total"), _count(envoy, "upstream_rq_active_overflow")) == (1, CALLS)
+        finally:
+            _Failing.slow_until.set()
+        assert held.result() == 503
