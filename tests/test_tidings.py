@@ -16,6 +16,8 @@ from luff.gameday_files import GameDays
 from luff.notify import Channel, Notifier, Shape
 from luff.parse import parse_documents
 from luff.store import Store
+from luff.store.access import Actor
+from luff.store.diary import Diary
 from luff.store.occurrences import New, Occurrences, Rule
 from luff.testing import SetClock
 from luff.tidings import LOOKED_AHEAD_MOST, GameDayTidings
@@ -101,6 +103,14 @@ def test_who_comes_late_tells_only_the_nearest_mark(store: Store) -> None:
     told = told_at(store, before(minutes=5))
 
     assert [each["text"].split(",")[0] for each in told["slack-shop"]] == ["Game day monthly begins in 5 minutes"]
+
+
+def test_one_that_is_paused_is_told_with_why(store: Store) -> None:
+    Diary.of(store).pause("monthly", "black friday", actor=Actor("ann"), now=before(days=9))
+
+    told = told_at(store, before(minutes=5))
+
+    assert "ann paused it at 2027-02-21 10:00 UTC: black friday" in told["slack-shop"][0]["text"]
 
 
 def missed(store: Store, name: str, *, at: datetime, count: int = 1) -> None:

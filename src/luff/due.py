@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from luff.gameday import Firing, Reason, due_at, firings, occurrence_id
+from luff.gameday import Firing, Reason, check_start, due_at, firings, occurrence_id
 from luff.model import GameDay, Schedule
 from luff.store.occurrences import New, Rule
 from luff.units import show_duration
 
-__all__ = ["Line", "Lines", "former", "missed"]
+__all__ = ["Line", "Lines", "former", "missed", "started"]
 
 MISSED_MOST = 1000
 """How many missed firings of one schedule get rows of their own; the oldest of them says how many there were before."""
@@ -136,6 +136,13 @@ def former(game_day: GameDay, rule: Rule, since: datetime, now: datetime) -> lis
         return []
     why = Reason("changed", "nobody was there when it was due, and its schedule has been changed since")
     return [_new(name, game_day, firing, why) for firing in fired]
+
+
+def started(game_day: GameDay, now: datetime, *, who: str) -> New:
+    """Return the occurrence of *game_day* that *who* begins by hand *now*; `UsageError` when they may not alone."""
+    check_start(game_day, who=who)
+    name = game_day.metadata.name
+    return New(occurrence_id(name, now), name, now, now, started_by=who)
 
 
 def _new(name: str, game_day: GameDay, firing: Firing, why: Reason | None) -> New:

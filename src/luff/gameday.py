@@ -38,6 +38,7 @@ __all__ = [
     "as_planned",
     "check_approval",
     "check_game_days",
+    "check_start",
     "due_at",
     "firings",
     "in_words",
@@ -213,6 +214,21 @@ def check_approval(game_day: GameDay, at: datetime, *, who: str, now: datetime) 
             next_step="it will be skipped; approve a later one",
         )
     return firing.at
+
+
+def check_start(game_day: GameDay, *, who: str) -> None:
+    """Raise `UsageError` unless *who* alone can begin *game_day* by hand: who approves it has agreed by doing so."""
+    people = game_day.spec.people
+    needed = 0 if people is None else people.approvals
+    if people is None or not needed:
+        return
+    name = game_day.metadata.name
+    if who not in people.approvers:
+        raise UsageError(f"{who[:63]!r} is no approver of {name}", next_step=f"ask {', '.join(people.approvers)}")
+    if needed > 1:
+        raise UsageError(
+            f"{name} asks for {needed} approvals, and nobody begins it alone", next_step="approve its next one"
+        )
 
 
 # --- what is wrong with a game day before it is ever due ---------------------------------------------------------

@@ -43,12 +43,13 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.base import BaseTrigger
 
 from luff.clock import Clock, SystemClock
-from luff.due import Line, Lines, former, missed
+from luff.due import Line, Lines, former, missed, started
 from luff.errors import StoreError, UsageError
 from luff.gameday import Planned, Reason, agreed, approvals_until, as_planned, check_approval
 from luff.gameday_files import GameDays
 from luff.model import GameDay, PrometheusCondition
 from luff.replica import is_gone, own_name
+from luff.store.access import Actor
 from luff.store.occurrences import New, Occurrence, Occurrences, Rule, State
 from luff.surroundings import Surroundings
 from luff.units import show_duration
@@ -210,16 +211,26 @@ class Scheduler:
 
     def check_approval(self, schedule: str, scheduled_for: datetime, who: str) -> datetime:
         """Return the instant of that firing; `UsageError` when *who* cannot agree now to the occurrence of *schedule* then."""
+        return check_approval(self._known(schedule), scheduled_for, who=who, now=self._now())
+
+    def _known(self, schedule: str) -> GameDay:
         game_day = self.definitions.all.get(schedule)
         if game_day is None:
             hint = did_you_mean(schedule, sorted(self.definitions.all)) if self.definitions.all else None
             raise UsageError(f"there is no game day {schedule[:63]!r}", next_step=hint)
-        return check_approval(game_day, scheduled_for, who=who, now=self._now())
+        return game_day
 
     async def approve(self, schedule: str, scheduled_for: datetime, who: str) -> None:
         """Write down that *who* agrees to the occurrence of *schedule* at *scheduled_for*; `UsageError` when that cannot be."""
         at, now = self.check_approval(schedule, scheduled_for, who), self._now()
         await self._in_thread(lambda: self._store.approve(schedule, at, who=who, now=now))
+
+    async def start_now(self, schedule: str, actor: Actor, *, who: str) -> str:
+        """Begin the game day *schedule* by hand, and return the id of the occurrence; `UsageError` when *who* may not."""
+        new = started(self._known(schedule), self._now(), who=who)
+        await self._in_thread(lambda: self._store.start(new, actor=actor, now=new.scheduled_for))
+        await self._ring()
+        return new.id
 
     async def tick(self) -> None:
         """Look at the calendar once: read changed files, and claim, hold or skip what has fired. Never raises."""
@@ -274,7 +285,7 @@ class Scheduler:
         await self._in_thread(lambda: self._store.renew(held, who=self.name, now=now))
         for taken in await self._in_thread(lambda: self._store.reap(who=self.name, now=now, is_gone=is_gone)):
             game_day = self.definitions.all.get(taken.schedule)
-            new = New(taken.id, taken.schedule, taken.scheduled_for, taken.due)
+            new = New(taken.id, taken.schedule, taken.scheduled_for, taken.due, started_by=taken.started_by)
             if game_day is None:
                 why: Reason | None = Reason("undefined", "the game day was taken out of the definitions")
             else:
@@ -331,7 +342,14 @@ class Scheduler:
                 await self._end(new.id, State.SKIPPED, why)
                 return
             occurrence = Occurrence(
-                new.id, new.schedule, new.scheduled_for, new.due, State.RUNNING, who=self.name, began_at=self._now()
+                new.id,
+                new.schedule,
+                new.scheduled_for,
+                new.due,
+                State.RUNNING,
+                who=self.name,
+                began_at=self._now(),
+                started_by=new.started_by,
             )
             held = await self._run(game_day, occurrence)
             state = State.PASSED if held.good else State.FAILED
@@ -351,12 +369,16 @@ class Scheduler:
             await self._end(new.id, State.ERROR, Reason("error", f"{type(error).__name__}: {error}"))
 
     async def _why_not(self, game_day: GameDay, new: New) -> Reason | None:
-        """Return the first thing that speaks against holding it now: the lever, its people, its conditions."""
+        """Return the first thing that speaks against holding it now: a pause, the lever, its people, its conditions."""
+        paused = (await self._persistently(self._store.diary.pauses)).get(new.schedule)
+        if paused is not None:
+            return Reason("paused", paused.said)
         pulled = await self._asked("the lever", self._surroundings.lever(game_day))
         if pulled is not None:
             return pulled if isinstance(pulled, Reason) else Reason("lever", pulled)
         people = game_day.spec.people
-        if people is not None and people.approvals:
+        # Who begins it by hand was let to do so alone.
+        if people is not None and people.approvals and new.started_by is None:
             found = await self._persistently(lambda: self._store.approvals(new.schedule, new.scheduled_for))
             in_time = agreed(game_day, new.scheduled_for, found)
             if len(in_time) < people.approvals:

@@ -24,6 +24,7 @@ from luff.model import GameDay
 from luff.notify import Ahead, NotHeld, Notice, Notifier, game_day_ahead, occurrences_not_held, of_outcome
 from luff.outcome import Outcome
 from luff.store import Store
+from luff.store.diary import Diary, Pause
 from luff.store.occurrences import Occurrence
 from luff.store.tellings import Telling, Tellings
 
@@ -85,6 +86,7 @@ class GameDayTidings:
 
     def __init__(self, store: Store, notifier: Notifier, definitions: GameDays, clock: Clock) -> None:
         self._tellings = Tellings.of(store)
+        self._diary = Diary.of(store)
         self._notifier = notifier
         self._definitions = definitions
         self._clock = clock
@@ -114,8 +116,9 @@ class GameDayTidings:
                     telling = Telling(game_day.metadata.name, planned.at.astimezone(UTC), f"before {min(over):g}")
                     wanted[telling] = planned
         mine = self._tellings.claim(list(wanted), now=now)
+        pauses = self._diary.pauses() if mine else {}
         return [
-            (_ahead(planned, now), planned.game_day.spec.announce.to)
+            (_ahead(planned, pauses.get(each.schedule), now), planned.game_day.spec.announce.to)
             for each, planned in wanted.items()
             if each in mine
         ]
@@ -136,14 +139,15 @@ class GameDayTidings:
         return found
 
 
-def _ahead(planned: Planned, now: datetime) -> Notice:
+def _ahead(planned: Planned, paused: Pause | None, now: datetime) -> Notice:
     people = planned.game_day.spec.people
+    against = None if planned.skipped is None else planned.skipped.said
     coming = Ahead(
         planned.game_day.metadata.name,
         planned.at,
         planned.due,
         owner=None if people is None else people.owner,
-        skipped=None if planned.skipped is None else planned.skipped.said,
+        skipped=against if paused is None else paused.said,
     )
     return game_day_ahead(coming, at=now)
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from luff.parse import parse_documents
 from luff.routes import Injection
 from luff.run import World
 from luff.store import Role, Store
-from luff.testing import Cluster, NoWatcher, SimClock, SimMesh
+from luff.testing import Cluster, NoWatcher, SetClock, SimClock, SimMesh
 from luff.web import Definitions, Rails, Service, create_app
 
 EXPERIMENT = """\
@@ -216,6 +217,25 @@ def play(store: Store, cluster: Cluster) -> Callable[..., None]:
     def played(story: Story, **how: Any) -> None:
         async def whole() -> None:
             async with serving(store, cluster, **how) as server:
+                await story(server)
+
+        asyncio.run(whole())
+
+    return played
+
+
+@pytest.fixture
+def clock() -> SetClock:
+    return SetClock(datetime(2027, 1, 5, 9, 0, tzinfo=UTC))
+
+
+@pytest.fixture
+def hold(store: Store, cluster: Cluster, clock: SetClock) -> Callable[..., None]:
+    """Return what plays a story on a server with these documents."""
+
+    def played(text: str, story: Story, **how: Any) -> None:
+        async def whole() -> None:
+            async with serving(store, cluster, documents=text, clock=clock, **how) as server:
                 await story(server)
 
         asyncio.run(whole())

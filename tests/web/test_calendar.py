@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -50,11 +50,6 @@ def documents(experiments: str = "quick", more: str = "", name: str = "daily") -
     return DOCUMENTS + suite + DAY.format(name=name, suite="core", more=more)
 
 
-@pytest.fixture
-def clock() -> SetClock:
-    return SetClock(START)
-
-
 async def ring(server: Server, at: datetime) -> None:
     """Set the clock, and let the server look at its calendar."""
     clock: Any = server.service.calendar_clock
@@ -92,20 +87,6 @@ async def on_the_calendar(
 
 
 Stage = Callable[..., None]
-
-
-@pytest.fixture
-def hold(store: Store, cluster: Cluster, clock: SetClock) -> Stage:
-    """Return what plays a story on a server with these documents."""
-
-    def played(text: str, story: Callable[[Server], Awaitable[None]], **how: Any) -> None:
-        async def whole() -> None:
-            async with on_the_calendar(store, cluster, clock, text, **how) as server:
-                await story(server)
-
-        asyncio.run(whole())
-
-    return played
 
 
 def test_a_game_day_is_held_and_its_runs_are_in_history(hold: Stage, store: Store) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from luff.gameday import Planned
     from luff.gameday_files import GameDays
     from luff.model import GameDay
+    from luff.store.diary import Remark
+    from luff.store.occurrences import Occurrence
 
 __all__ = ["definitions_options", "instant", "read_game_days", "schedule"]
 
@@ -141,27 +143,39 @@ def history(store: str | None, name: str | None, limit: int, output: str) -> Non
     from luff.store.occurrences import Occurrences
 
     with Store.open(store) as opened:
-        rows = Occurrences.of(opened).between(schedule=name, limit=limit)
+        occurrences = Occurrences.of(opened)
+        rows = occurrences.between(schedule=name, limit=limit)
+        remarks = occurrences.diary.remarks([row.id for row in rows])
     if output == "json":
-        found = [
-            {
-                "id": row.id,
-                "schedule": row.schedule,
-                "scheduled_for": row.scheduled_for.isoformat(),
-                "state": row.state,
-                "reason": row.reason,
-                "said": row.said,
-                "runs": list(row.runs),
-            }
-            for row in rows
-        ]
+        found = [_past(row, remarks.get(row.id, ())) for row in rows]
         click.echo(json.dumps({"occurrences": found}, indent=2))
         return
     for row in rows:
         why = "" if row.said is None else f": {row.said}"
-        click.echo(f"{row.scheduled_for:%Y-%m-%d %H:%M} UTC  {row.schedule}  {row.state}{why}")
+        finished = "" if row.finished_by is None else f"; finished by {row.finished_by}"
+        click.echo(f"{row.scheduled_for:%Y-%m-%d %H:%M} UTC  {row.schedule}  {row.state}{why}{finished}")
+        for each in remarks.get(row.id, ()):
+            click.echo(f"  {each.kind} by {each.who}: {each.said}")
     if not rows:
         click.echo("nothing has fired yet", err=True)
+
+
+def _past(row: Occurrence, remarks: Sequence[Remark]) -> dict[str, Any]:
+    return {
+        "id": row.id,
+        "schedule": row.schedule,
+        "scheduled_for": row.scheduled_for.isoformat(),
+        "state": row.state,
+        "reason": row.reason,
+        "said": row.said,
+        "runs": list(row.runs),
+        "started_by": row.started_by,
+        "finished_by": row.finished_by,
+        "finished_at": None if row.finished_at is None else row.finished_at.isoformat(),
+        "remarks": [
+            {"kind": each.kind, "who": each.who, "at": each.at.isoformat(), "said": each.said} for each in remarks
+        ],
+    }
 
 
 def read_game_days(folder: Path, policy: Path | None, now: datetime) -> GameDays:

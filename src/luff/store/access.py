@@ -28,7 +28,7 @@ from luff.store import tables as t
 from luff.store.engine import Database
 from luff.store.text import key, long_text
 
-__all__ = ["Access", "AuditRow", "Role", "RunRequest", "Token"]
+__all__ = ["Access", "Actor", "AuditRow", "Role", "RunRequest", "Token", "write_audit"]
 
 SECRET_BYTES = 32
 PREFIX = "luff_"
@@ -58,6 +58,15 @@ class Token:
     role: Role
     created_at: datetime
     revoked_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """This is who changes something, as the audit names them; *role* and *address* are ``None`` beside the store."""
+
+    name: str
+    role: str | None = None
+    address: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +156,8 @@ class Access:
         note: str | None = None,
     ) -> None:
         """Write down that *actor* did *action* to *object_*."""
-        row = {"actor": key(actor), "role": key(role), "address": key(address), "note": long_text(note)}
         with self._database.write() as connection:
-            connection.execute(insert(t.audit).values(at=self._now(), action=key(action), object=key(object_), **row))
+            write_audit(connection, action, object_, Actor(actor, role, address), at=self._now(), note=note)
 
     def audits(self, *, limit: int, before: int | None = None) -> list[AuditRow]:
         """Return at most *limit* rows, newest first; *before* is the last row of the page before."""
@@ -194,6 +202,14 @@ class Access:
         """Return the request with this id, or ``None``."""
         with self._database.read() as connection:
             return _request(connection, t.run_request.c.id == key(request))
+
+
+def write_audit(
+    connection: Connection, action: str, object_: str, actor: Actor, *, at: datetime, note: str | None = None
+) -> None:
+    """Write down that *actor* did *action* to *object_*, in the transaction in which it is done."""
+    row = {"actor": key(actor.name), "role": key(actor.role), "address": key(actor.address), "note": long_text(note)}
+    connection.execute(insert(t.audit).values(at=at, action=key(action), object=key(object_), **row))
 
 
 def _sha256(text: str) -> str:

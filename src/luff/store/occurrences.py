@@ -23,6 +23,8 @@ from sqlalchemy import Connection, Row, bindparam, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from luff.store import tables as t
+from luff.store.access import Actor, write_audit
+from luff.store.diary import Diary
 from luff.store.engine import Database
 from luff.store.text import key, long_text
 
@@ -52,7 +54,12 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Occurrence:
-    """This is one firing of one game day. *due* is *scheduled_for* and its jitter; *who* has or had it."""
+    """
+    This is one firing of one game day.
+
+    *due* is *scheduled_for* and its jitter; *who* has or had it. *started_by*
+    is who began it by hand, *finished_by* who closed it once it was over.
+    """
 
     id: str
     schedule: str
@@ -65,11 +72,18 @@ class Occurrence:
     began_at: datetime | None = None
     ended_at: datetime | None = None
     runs: tuple[str, ...] = ()
+    started_by: str | None = None
+    finished_by: str | None = None
+    finished_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class New:
-    """This is a firing that is to be written down: to be held, or skipped with a *reason*."""
+    """
+    This is a firing that is to be written down: to be held, or skipped with a *reason*.
+
+    *started_by* is who begins it by hand, ``None`` for one of the calendar.
+    """
 
     id: str
     schedule: str
@@ -77,6 +91,7 @@ class New:
     due: datetime
     reason: str | None = None
     said: str | None = None
+    started_by: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +120,11 @@ class Occurrences:
     def of(cls, store: Store) -> Occurrences:
         """Return the occurrences of an open *store*, on its connections."""
         return cls(store._database)
+
+    @property
+    def diary(self) -> Diary:
+        """Return what people do on these game days."""
+        return Diary(self._database)
 
     def sync(self, rules: Mapping[str, Rule], now: datetime) -> dict[str, Known]:
         """
@@ -169,6 +189,13 @@ class Occurrences:
                 settled.values(settled_until=bindparam("at")), [{"name_": name, "at": at} for name, at in until.items()]
             )
         return [each.id for each in firings if each.reason is None and each.id in won]
+
+    def start(self, new: New, *, actor: Actor, now: datetime) -> None:
+        """Write down that *actor* begins *new* by hand, and that in the audit; whoever reaps next holds it."""
+        row = {**_new_row(new, actor.name, now), "claimed_until": now - timedelta(microseconds=1)}
+        with self._database.write() as connection:
+            connection.execute(_insert(connection, t.occurrence), [row])
+            write_audit(connection, "gameday.start", new.schedule, actor, at=now, note=new.id)
 
     def begin(self, occurrence: str, *, who: str, now: datetime, alone: bool) -> str | None:
         """
@@ -363,6 +390,7 @@ def _new_row(new: New, who: str, now: datetime) -> dict[str, Any]:
         "claimed_until": now + timedelta(seconds=LEASE_S) if mine else None,
         "ended_at": None if mine else now,
         "runs": [],
+        "started_by": key(new.started_by),
     }
 
 
@@ -380,4 +408,7 @@ def made(row: Row[Any]) -> Occurrence:
         began_at=row.began_at,
         ended_at=row.ended_at,
         runs=tuple(row.runs or ()),
+        started_by=row.started_by,
+        finished_by=row.finished_by,
+        finished_at=row.finished_at,
     )

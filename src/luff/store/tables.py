@@ -53,7 +53,9 @@ __all__ = [
     "metadata",
     "occurrence",
     "outcome",
+    "pause",
     "phase_change",
+    "remark",
     "run",
     "run_request",
     "sample_block",
@@ -62,7 +64,7 @@ __all__ = [
     "token",
 ]
 
-HEAD = "0005"
+HEAD = "0006"
 """The newest migration. Known here so that opening an up-to-date database need not import Alembic."""
 
 KEY_LENGTH = 253
@@ -287,6 +289,10 @@ occurrence = Table(
     Column("began_at", UTCDateTime),
     Column("ended_at", UTCDateTime),
     Column("runs", JSON, nullable=False),
+    # Who has begun it by hand, NULL for one of the calendar, and who has closed it once it was over.
+    Column("started_by", _key()),
+    Column("finished_by", _key()),
+    Column("finished_at", UTCDateTime),
     # Whoever inserts it is the one who holds it.
     Index("ix_occurrence_schedule_scheduled_for", "schedule", "scheduled_for", unique=True),
     Index("ix_occurrence_scheduled_for", "scheduled_for"),
@@ -301,6 +307,29 @@ approval = Table(
     Column("scheduled_for", UTCDateTime, primary_key=True),
     Column("who", _key(), primary_key=True),
     Column("at", UTCDateTime, nullable=False),
+)
+
+# A game day that is not held until somebody resumes it.
+pause = Table(
+    "pause",
+    metadata,
+    Column("schedule", _key(), primary_key=True),
+    Column("who", _key(), nullable=False),
+    Column("why", Text, nullable=False),
+    Column("at", UTCDateTime, nullable=False),
+)
+
+# What people say of an occurrence.
+remark = Table(
+    "remark",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("occurrence", _key(), nullable=False),
+    Column("kind", _key(), nullable=False),
+    Column("who", _key(), nullable=False),
+    Column("at", UTCDateTime, nullable=False),
+    Column("said", Text, nullable=False),
+    Index("ix_remark_occurrence_id", "occurrence", "id"),
 )
 
 # What people were told of an occurrence, or are about to be. Whoever inserts it is the one who tells.

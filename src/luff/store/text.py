@@ -13,7 +13,7 @@ from typing import overload
 
 from luff.store.tables import KEY_LENGTH
 
-__all__ = ["key", "long_text"]
+__all__ = ["TEXT_LENGTH", "key", "long_text"]
 
 TEXT_LENGTH = 10_000
 """The longest explanation that is copied into a column to be shown in a list."""

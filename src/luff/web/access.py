@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from fastapi import Request
 
 from luff.store import Access, Role
+from luff.store.access import Actor
 from luff.web.problems import Problem
 from luff.web.security import SAFE_METHODS
 
@@ -43,6 +44,11 @@ class Person:
     token: str | None
     address: str | None = None
     session: Session | None = None
+
+    @property
+    def actor(self) -> Actor:
+        """Return them as the audit names them."""
+        return Actor(self.name, self.role, self.address)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 
 from luff import __version__
 from luff.metrics import CONTENT_TYPE
-from luff.web import api, calendar_api, gates_api, problems
+from luff.web import api, calendar_api, calendar_pages, gates_api, problems
 from luff.web.asking import Serving, Viewer
 from luff.web.gates import Gates
 from luff.web.pages import prepare, problem_page
@@ -81,6 +81,7 @@ def create_app(service: Service) -> FastAPI:
     app.include_router(gates_api.router)
     app.include_router(health)
     app.include_router(pages_router)
+    app.include_router(calendar_pages.router)
     app.mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static")
 
     def named(host: str) -> bool:

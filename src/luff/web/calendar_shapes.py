@@ -11,7 +11,9 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from luff.errors import LuffError
 from luff.gameday import in_words
 from luff.model import Experiment, GameDay, SkipWhen
+from luff.store.diary import Pause, Remark
 from luff.store.occurrences import Occurrence
+from luff.store.text import TEXT_LENGTH
 from luff.web.calendar import Coming
 
 __all__ = [
@@ -21,11 +23,18 @@ __all__ = [
     "GameDayShown",
     "OccurrenceList",
     "OccurrenceShown",
+    "PauseShown",
+    "Pausing",
+    "RemarkShown",
+    "Remarking",
     "ScheduleList",
     "ScheduleShown",
+    "Start",
     "game_day_shown",
     "of_coming",
     "of_occurrence",
+    "of_pause",
+    "of_remark",
     "schedule_shown",
     "skip_words",
 ]
@@ -43,6 +52,48 @@ class Approval(BaseModel):
 
     scheduled_for: Annotated[AwareDatetime, Field(description="When it is scheduled for, with a zone.")]
     who: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+
+
+class Start(BaseModel):
+    """This begins a game day by hand. *who* is as in `Approval`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    who: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+
+
+class Pausing(BaseModel):
+    """This pauses a game day, and says *why*."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    why: Annotated[str, Field(min_length=1, max_length=TEXT_LENGTH)]
+
+
+class Remarking(BaseModel):
+    """This is what whoever asks says of an occurrence."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    said: Annotated[str, Field(min_length=1, max_length=TEXT_LENGTH)]
+
+
+class PauseShown(BaseModel):
+    """This is why a game day is not held, who said so, and since when."""
+
+    schedule: str
+    who: str
+    why: str
+    at: datetime
+
+
+class RemarkShown(BaseModel):
+    """This is what *who* said of an occurrence: a ``note`` or a ``finding``."""
+
+    kind: str
+    who: str
+    at: datetime
+    said: str
 
 
 class ComingShown(BaseModel):
@@ -68,7 +119,13 @@ class ComingShown(BaseModel):
 
 
 class OccurrenceShown(BaseModel):
-    """This is what became of a firing. *reason* is a stable word, *said* one sentence, *runs* lead to its runs."""
+    """
+    This is what became of a firing.
+
+    *reason* is a stable word, *said* one sentence, *runs* lead to its runs;
+    *started_by* is who began it by hand, *finished_by* who closed it, and
+    *remarks* are the notes and findings, oldest first.
+    """
 
     id: str
     schedule: str
@@ -81,6 +138,10 @@ class OccurrenceShown(BaseModel):
     began_at: datetime | None
     ended_at: datetime | None
     runs: list[str]
+    started_by: str | None
+    finished_by: str | None
+    finished_at: datetime | None
+    remarks: list[RemarkShown] = []
 
 
 class OccurrenceList(BaseModel):
@@ -91,7 +152,12 @@ class OccurrenceList(BaseModel):
 
 
 class ScheduleShown(BaseModel):
-    """This is when a game day is held: its rule, also in *words*, and its *next* firing, ``null`` for never again."""
+    """
+    This is when a game day is held.
+
+    It is its rule, also in *words*, how it is *paused*, and its *next* firing,
+    ``null`` for never again.
+    """
 
     name: str
     cron: str
@@ -101,6 +167,7 @@ class ScheduleShown(BaseModel):
     misfire: str
     overlap: str
     jitter_s: float
+    paused: PauseShown | None
     next: ComingShown | None
 
 
@@ -144,7 +211,7 @@ class GameDayList(BaseModel):
 
 def of_coming(coming: Coming) -> ComingShown:
     """Return *coming* as the API shows it."""
-    planned, why = coming.planned, coming.planned.skipped
+    planned, why = coming.planned, coming.skipped
     return ComingShown(
         id=planned.id,
         schedule=planned.game_day.metadata.name,
@@ -159,12 +226,24 @@ def of_coming(coming: Coming) -> ComingShown:
     )
 
 
-def of_occurrence(row: Occurrence) -> OccurrenceShown:
-    """Return *row* as the API shows it."""
-    return OccurrenceShown.model_validate(row, from_attributes=True)
+def of_occurrence(row: Occurrence, remarks: Iterable[Remark] = ()) -> OccurrenceShown:
+    """Return *row* as the API shows it, with the *remarks* on it."""
+    shown = OccurrenceShown.model_validate(row, from_attributes=True)
+    shown.remarks = [of_remark(each) for each in remarks]
+    return shown
 
 
-def schedule_shown(game_day: GameDay, coming: Coming | None) -> ScheduleShown:
+def of_remark(remark: Remark) -> RemarkShown:
+    """Return *remark* as the API shows it."""
+    return RemarkShown.model_validate(remark, from_attributes=True)
+
+
+def of_pause(pause: Pause) -> PauseShown:
+    """Return *pause* as the API shows it."""
+    return PauseShown.model_validate(pause, from_attributes=True)
+
+
+def schedule_shown(game_day: GameDay, coming: Coming | None, paused: Pause | None) -> ScheduleShown:
     """Return the schedule of *game_day*, whose next firing is *coming*."""
     schedule = game_day.spec.schedule
     return ScheduleShown(
@@ -176,6 +255,7 @@ def schedule_shown(game_day: GameDay, coming: Coming | None) -> ScheduleShown:
         misfire=schedule.misfire,
         overlap=schedule.overlap,
         jitter_s=schedule.jitter_s,
+        paused=None if paused is None else of_pause(paused),
         next=None if coming is None else of_coming(coming),
     )
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from luff.gameday import in_words
+from luff.errors import UsageError
+from luff.gameday import check_start, in_words
 from luff.model import GameDay
 from luff.report.pages import left
+from luff.store.diary import Pause, Remark, RemarkKind
 from luff.store.occurrences import Occurrence, State
 from luff.web.access import Person
 from luff.web.calendar import Calendar, Coming
+from luff.web.shapes import RunSummary
 
-__all__ = ["calendar_view"]
+__all__ = ["RUNS_SHOWN", "calendar_view", "occurrence_view"]
 
 COMING_DAYS = 366
 COMING_SHOWN = 8
@@ -61,6 +65,12 @@ class PastRow:
     began_at: datetime | None
     runs: tuple[str, ...]
     more: int
+    due: datetime
+    ended_at: datetime | None
+    started_by: str | None
+    finished_by: str | None
+    finished_at: datetime | None
+    findings: int
 
 
 def calendar_view(calendar: Calendar, person: Person, now: datetime, *, may_change: bool) -> dict[str, Any]:
@@ -69,14 +79,32 @@ def calendar_view(calendar: Calendar, person: Person, now: datetime, *, may_chan
     coming = calendar.coming(now, now + timedelta(days=COMING_DAYS), limit=COMING_SHOWN, each_most=COMING_OF_EACH)
     past = calendar.past(None, now, limit=PAST_SHOWN)
     open_ = calendar.open(PAST_SHOWN)
+    pauses = calendar.diary.pauses()
+    remarks = calendar.diary.remarks([each.id for each in past])
     return {
         "coming": [_coming(each, person, now, may_change=may_change) for each in coming],
         "running": [_past(each, game_days) for each in open_],
-        "past": [_past(each, game_days) for each in past if each.state not in (State.CLAIMED, State.RUNNING)],
-        "game_days": [_game_day(each, calendar) for _, each in sorted(game_days.items())[:GAME_DAYS_SHOWN]],
+        "past": [
+            _past(each, game_days, remarks.get(each.id, ()))
+            for each in past
+            if each.state not in (State.CLAIMED, State.RUNNING)
+        ],
+        "game_days": [
+            _game_day(each, calendar, person, pauses) for _, each in sorted(game_days.items())[:GAME_DAYS_SHOWN]
+        ],
         "count": len(game_days),
         "trouble": calendar.scheduler.trouble,
         "last_tick": calendar.scheduler.last_tick,
+    }
+
+
+def occurrence_view(calendar: Calendar, row: Occurrence, runs: Sequence[RunSummary]) -> dict[str, Any]:
+    """Return what the page of the occurrence *row* shows, with its *runs*; blocks on the store."""
+    return {
+        "row": _past(row, calendar.game_days.all),
+        "over": row.state not in (State.CLAIMED, State.RUNNING),
+        "remarks": calendar.remarks(row.id),
+        "runs": runs,
     }
 
 
@@ -86,8 +114,8 @@ def _coming(coming: Coming, person: Person, now: datetime, *, may_change: bool) 
     state, said = "held", "it will be held"
     if coming.until is not None:
         state, said = _approval_words(coming, now, zone)
-    if planned.skipped is not None:
-        state, said = "skipped", f"will be skipped: {planned.skipped.said}"
+    if coming.skipped is not None:
+        state, said = "skipped", f"will be skipped: {coming.skipped.said}"
     return ComingRow(
         id=planned.id,
         name=planned.game_day.metadata.name,
@@ -123,7 +151,7 @@ def _offers(coming: Coming, person: Person) -> tuple[str, ...]:
     return tuple(who for who in missing if person.token is None or who == person.name)
 
 
-def _past(row: Occurrence, game_days: Mapping[str, GameDay]) -> PastRow:
+def _past(row: Occurrence, game_days: Mapping[str, GameDay], remarks: Sequence[Remark] = ()) -> PastRow:
     game_day = game_days.get(row.schedule)
     local = row.scheduled_for.astimezone(UTC if game_day is None else _zone(game_day))
     return PastRow(
@@ -138,11 +166,18 @@ def _past(row: Occurrence, game_days: Mapping[str, GameDay]) -> PastRow:
         began_at=row.began_at,
         runs=row.runs[:RUNS_SHOWN],
         more=max(0, len(row.runs) - RUNS_SHOWN),
+        due=row.due,
+        ended_at=row.ended_at,
+        started_by=row.started_by,
+        finished_by=row.finished_by,
+        finished_at=row.finished_at,
+        findings=sum(each.kind is RemarkKind.FINDING for each in remarks),
     )
 
 
-def _game_day(game_day: GameDay, calendar: Calendar) -> dict[str, Any]:
+def _game_day(game_day: GameDay, calendar: Calendar, person: Person, pauses: Mapping[str, Pause]) -> dict[str, Any]:
     spec = game_day.spec
+    paused = pauses.get(game_day.metadata.name)
     experiments: Sequence[Any] = calendar.game_days.experiments(game_day)
     return {
         "name": game_day.metadata.name,
@@ -152,7 +187,20 @@ def _game_day(game_day: GameDay, calendar: Calendar) -> dict[str, Any]:
         "owner": None if spec.people is None else spec.people.owner,
         "file": game_day.file.rpartition("/")[2],
         "warnings": calendar.game_days.warnings_of(game_day.metadata.name),
+        "paused": None if paused is None else paused.said,
+        "start_as": None if paused is not None else _start_as(game_day, person),
     }
+
+
+def _start_as(game_day: GameDay, person: Person) -> str | None:
+    """Return as whom *person* may begin it by hand, ``None`` when they may not."""
+    people = game_day.spec.people
+    may = [person.name, *(() if people is None or person.token is not None else people.approvers)]
+    for who in may:
+        with suppress(UsageError):
+            check_start(game_day, who=who)
+            return who
+    return None
 
 
 def _zone(game_day: GameDay) -> ZoneInfo:

@@ -8,14 +8,12 @@ every page has the banner of what is live.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
-from pydantic import AwareDatetime
 from starlette.concurrency import run_in_threadpool
 
 from luff import __version__
@@ -29,13 +27,12 @@ from luff.web import finding, reports
 from luff.web.access import COOKIE, SESSION_S, Person, check_csrf, check_role
 from luff.web.asking import Serving, SpecPrefix, person_or_none
 from luff.web.calendar_shapes import problem_text
-from luff.web.calendar_view import calendar_view
 from luff.web.problems import Problem
 from luff.web.service import Service
 from luff.web.shapes import fault_list, of_experiment, of_job, of_row
 from luff.web.views import asked, grid, newest, trend_view
 
-__all__ = ["prepare", "problem_page", "router"]
+__all__ = ["Changing", "Looking", "page", "prepare", "problem_page", "router"]
 
 PAGE = 50
 TREND_RUNS = 200
@@ -103,9 +100,10 @@ def _needs_form(role: Role) -> Any:
 Changing = Annotated[Person, Depends(_needs_form(Role.OPERATOR))]
 
 
-async def _page(
+async def page(
     request: Request, service: Service, person: Person | None, template: str, *, status: int = 200, **values: Any
 ) -> Response:
+    """Answer with *template* as *person* sees it, filled with *values* and what every page shows."""
     now = datetime.now(UTC)
     common = {
         "person": person,
@@ -154,7 +152,7 @@ async def problem_page(request: Request, problem: Problem) -> Response | None:
         person = await person_or_none(request, service)
     except Exception:  # the page of a problem must not fail by another one
         return None
-    return await _page(request, service, person, "problem.html.j2", status=problem.status, problem=problem)
+    return await page(request, service, person, "problem.html.j2", status=problem.status, problem=problem)
 
 
 @router.get("/")
@@ -173,7 +171,7 @@ async def overview(request: Request, service: Serving, person: Looking) -> Respo
         }
 
     values = await run_in_threadpool(read)
-    return await _page(request, service, person, "overview.html.j2", **values)
+    return await page(request, service, person, "overview.html.j2", **values)
 
 
 @router.get("/experiments")
@@ -185,7 +183,7 @@ async def experiments(request: Request, service: Serving, person: Looking) -> Re
         return [(of_experiment(each), newest(service.store, each.name, mesh)) for each in service.experiments()]
 
     rows = await run_in_threadpool(read)
-    return await _page(request, service, person, "experiments.html.j2", rows=rows)
+    return await page(request, service, person, "experiments.html.j2", rows=rows)
 
 
 @router.get("/runs")
@@ -195,7 +193,7 @@ async def runs(
     """Show runs, newest first."""
     rows = await run_in_threadpool(service.store.runs, limit=PAGE, before=before)
     here = [] if before else [of_job(job) for job in service.jobs if job.state != "ended"]
-    return await _page(
+    return await page(
         request,
         service,
         person,
@@ -212,10 +210,10 @@ async def run(request: Request, service: Serving, person: Looking, run: str) -> 
     if found.outcome is not None and run != found.outcome.run:
         return RedirectResponse(f"/runs/{found.outcome.run}", status_code=303)
     if found.outcome is None:
-        return await _page(request, service, person, "live.html.j2", run=found.summary(), live=found.live)
+        return await page(request, service, person, "live.html.j2", run=found.summary(), live=found.live)
     outcome, samples = await finding.ended(service, run)
-    page = await run_in_threadpool(reports.made, outcome, samples, "html")
-    return await _page(request, service, person, "run.html.j2", outcome=outcome, report=reports.fragment(page))
+    whole = await run_in_threadpool(reports.made, outcome, samples, "html")
+    return await page(request, service, person, "run.html.j2", outcome=outcome, report=reports.fragment(whole))
 
 
 @router.get("/trends/{experiment}")
@@ -233,46 +231,13 @@ async def trend(
     if found.points:
         limits_ms = latency_limits_ms(await run_in_threadpool(service.store.outcome, found.points[-1].run))
     view = trend_view(found, datetime.now(UTC), limits_ms)
-    return await _page(request, service, person, "trend.html.j2", experiment=experiment, known=known, **view)
-
-
-@router.get("/calendar")
-async def calendar(request: Request, service: Serving, person: Looking) -> Response:
-    """Show game days: what is held, what is to come and needs whom, and what became of the rest."""
-    may_change = person.role.covers(Role.OPERATOR)
-    now = service.calendar.now()
-    view = await run_in_threadpool(calendar_view, service.calendar, person, now, may_change=may_change)
-    return await _page(request, service, person, "calendar.html.j2", **view)
-
-
-@router.post("/calendar/approve")
-async def approve(
-    service: Serving,
-    person: Changing,
-    game_day: Annotated[str, Form(max_length=63)],
-    scheduled_for: Annotated[AwareDatetime, Form()],
-    who: Annotated[str, Form(max_length=200)] = "",
-) -> Response:
-    """Agree to a game day, and lead back to the calendar."""
-    audit = partial(service.audit, person, "gameday.approve", game_day)
-    await service.calendar.approve(game_day, scheduled_for, person, who or None, audit)
-    return RedirectResponse("/calendar", status_code=303)
-
-
-@router.post("/calendar/stop")
-async def stop_game_day(
-    service: Serving, person: Changing, occurrence: Annotated[str, Form(pattern="^[0-9a-f]{16}$")]
-) -> Response:
-    """Stop what a game day runs, and lead back to the calendar."""
-    found = await service.calendar.stop_occurrence(occurrence, person)
-    await service.audit_after(person, "occurrence.stop", occurrence, found.schedule)
-    return RedirectResponse("/calendar", status_code=303)
+    return await page(request, service, person, "trend.html.j2", experiment=experiment, known=known, **view)
 
 
 @router.get("/banner")
 async def banner(request: Request, service: Serving, person: Looking) -> Response:
     """Show what is live, for a page that asks again."""
-    return await _page(request, service, person, "banner.html.j2")
+    return await page(request, service, person, "banner.html.j2")
 
 
 @router.post("/runs")
@@ -299,7 +264,7 @@ async def sign_in_page(request: Request, service: Serving) -> Response:
     """Ask for a token."""
     if await person_or_none(request, service) is not None:
         return RedirectResponse("/", status_code=303)
-    return await _page(request, service, None, "sign-in.html.j2", wrong=False)
+    return await page(request, service, None, "sign-in.html.j2", wrong=False)
 
 
 @router.post("/sign-in")
@@ -308,7 +273,7 @@ async def sign_in(request: Request, service: Serving, token: Annotated[str, Form
     try:
         secret = await run_in_threadpool(service.door.sign_in, token)
     except Problem:
-        return await _page(request, service, None, "sign-in.html.j2", wrong=True, status=401)
+        return await page(request, service, None, "sign-in.html.j2", wrong=True, status=401)
     response = RedirectResponse("/", status_code=303)
     _set_cookie(request, response, secret)
     return response
