@@ -71,8 +71,8 @@ spec:
   suites: [core]
   skipWhen: [canaryProgressing]
 """
-SOON_S = 100.0
-"""When the first game day fires: time for a browser to approve it."""
+SOON = timedelta(hours=1)
+"""When the first game day fires, unless somebody starts it."""
 SHOTS = os.environ.get("LUFF_TEST_SCREENSHOTS")
 
 pytestmark = pytest.mark.slow
@@ -228,22 +228,20 @@ def test_sign_in_start_a_run_watch_it_end_stop_another_and_leave(served: Served,
 
 
 def photograph(page: Page, name: str) -> None:
-    """Keep how the page looks in light, in dark and on a telephone, where ``LUFF_TEST_SCREENSHOTS`` names a folder."""
+    """Keep how the page looks in light and dark, wide and on a telephone, where ``LUFF_TEST_SCREENSHOTS`` names a folder."""
     if SHOTS is None:
         return
     schemes: tuple[Literal["light", "dark"], ...] = ("light", "dark")
-    for scheme in schemes:
-        page.emulate_media(color_scheme=scheme)
-        page.screenshot(path=str(Path(SHOTS) / f"{name}-{scheme}.png"), full_page=True)
-    page.set_viewport_size({"width": 400, "height": 800})
-    page.screenshot(path=str(Path(SHOTS) / f"{name}-narrow.png"), full_page=True)
-    page.set_viewport_size({"width": 1200, "height": 900})
+    for width in (400, 1280):
+        page.set_viewport_size({"width": width, "height": 900})
+        for scheme in schemes:
+            page.emulate_media(color_scheme=scheme)
+            page.screenshot(path=str(Path(SHOTS) / f"{name}-{width}-{scheme}.png"), full_page=True)
     page.emulate_media(color_scheme="light")
 
 
-@pytest.mark.timeout(400)
-def test_approve_a_game_day_see_it_held_and_its_result(served: Served, page: Page) -> None:
-    at = datetime.now(UTC) + timedelta(seconds=SOON_S)
+def test_approve_and_start_a_game_day_see_it_held_and_its_result(served: Served, page: Page) -> None:
+    at = datetime.now(UTC) + SOON
     path = served.definitions / "days.yaml"
     path.write_text(DAYS.format(minute=at.minute, hour=at.hour))
     sign_in(page, served, "operator")
@@ -259,13 +257,34 @@ def test_approve_a_game_day_see_it_held_and_its_result(served: Served, page: Pag
     page.get_by_role("button", name="Approve soon").first.click()
     expect(page.locator(".coming")).to_contain_text("approved by operator")
 
-    expect(page.locator("#happening")).to_contain_text("soon is being held", timeout=200_000)
+    page.locator("summary", has_text="Pause").first.click()
+    page.get_by_label("Why").first.fill("black friday")
+    page.get_by_role("button", name="Pause monthly now").click()
+    expect(page.locator(".coming")).to_contain_text("black friday")
+    photograph(page, "calendar-paused")
+    page.get_by_role("button", name="Start soon now").click()
+    expect(page.locator("#occurrence")).to_contain_text("running", timeout=WITHIN_S * 1000)
+    page.get_by_label("What happens").fill("The cache was cold.")
+    page.get_by_role("button", name="Add a note").click()
+    expect(page.locator("#occurrence table.runs")).to_be_visible(timeout=WITHIN_S * 1000)
+    photograph(page, "occurrence-running")
+    page.goto(served.address + "/calendar")
+    expect(page.locator("#happening")).to_contain_text("soon is being held")
     expect(page.locator("#happening a.run-link").first).to_be_visible()
     expect(page.locator("#banner")).to_contain_text("A fault is live", timeout=WITHIN_S * 1000)
     photograph(page, "calendar-held")
     row = page.locator("table.occurrences tbody tr").first
     expect(row).to_contain_text("soon", timeout=150_000)
     photograph(page, "calendar-over")
+    row.get_by_role("link", name="soon").click()
+    page.get_by_label("What happens").fill("reviews has no timeout.\nSHOP-123")
+    page.get_by_role("button", name="Add a finding").click()
+    expect(page.locator(".remarks")).to_contain_text("SHOP-123")
+    photograph(page, "occurrence-over")
+    page.get_by_role("button", name="Finish").click()
+    expect(page.locator("#occurrence")).to_contain_text("Finished by operator")
+    photograph(page, "occurrence-finished")
+    page.goto(served.address + "/calendar")
     [occurrence] = served.get("/api/v1/occurrences")["items"]
     row.locator("a.run-link").click()
     expect(page.locator("article.run .banner")).to_be_visible()
@@ -289,7 +308,15 @@ def test_approve_a_game_day_see_it_held_and_its_result(served: Served, page: Pag
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
 
     audited = [(each["actor"], each["action"]) for each in served.get("/api/v1/audit", "admin")["items"]]
-    assert audited[:2] == [("game day soon", "run.start"), ("operator", "gameday.approve")]
+    assert [each for each in audited if each[0] == "game day soon"] == [("game day soon", "run.start")]
+    assert [action for actor, action in audited if actor == "operator"] == [
+        "occurrence.finish",
+        "occurrence.finding",
+        "occurrence.note",
+        "gameday.start",
+        "gameday.pause",
+        "gameday.approve",
+    ]
     assert occurrence["state"] in ("passed", "failed")
 
 

@@ -157,6 +157,7 @@ def test_the_pages_do_the_same_and_only_from_their_own_forms(hold: Stage, store:
         assert "Start daily now" not in paused
         assert "1 experiment is as expected" in open_
         assert "no &lt;i&gt;timeout" in open_
+        assert "→ stock" in open_
         assert "Add a finding" in open_
         assert "Finished by operator" in finished
         assert "Add a finding" not in finished

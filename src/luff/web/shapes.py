@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from luff.model import Experiment
+from luff.report.words import fault_kind
 from luff.store import AuditRow, RunRow
 from luff.units import show_duration
 from luff.web.faults import Seen
@@ -264,12 +265,17 @@ def of_job(job: Job) -> RunSummary:
     )
     if outcome is None:
         return made
+    edge = outcome.edge
     return made.model_copy(
         update={
             "verdict": str(outcome.verdict),
             "reason": outcome.reason,
             "explanation": outcome.explanation,
             "phase": str(outcome.phase),
+            "mesh": f"{outcome.mesh.kind} {outcome.mesh.name}",
+            "caller": None if edge is None else edge.caller,
+            "dependency": None if edge is None else edge.dependency,
+            "fault": fault_kind(outcome),
             "outcome": outcome.model_dump(mode="json", by_alias=True),
         }
     )
