@@ -63,7 +63,10 @@ from luff.verdicts import Judgement, control_errors_most, ended_early, judge
 from luff.warmup import warm_up
 from luff.watch import watched
 
-__all__ = ["Options", "Progress", "World", "plan_only", "run_experiment"]
+__all__ = ["Options", "Progress", "World", "plan_only", "run_experiment", "target_of"]
+
+PLAN_WITHIN_S = 30.0
+"""How long `target_of` waits for the API server."""
 
 BEHIND_EVERY_S = 0.01
 """How soon the judge looks again when one look did not reach the end: the loop has other work in between."""
@@ -192,6 +195,17 @@ async def plan_only(
     if dry_run:
         await preflight(mesh, plan)
     return plan
+
+
+async def target_of(
+    experiment: Experiment, mesh: Mesh, *, namespace: str | None, policy: PolicySpec | None
+) -> Ref | None:
+    """Return the object that *experiment* would change; ``None`` when that cannot be told, which its run will say."""
+    try:
+        async with asyncio.timeout(PLAN_WITHIN_S):
+            return _target(await plan_only(experiment, mesh, namespace=namespace, policy=policy, everywhere=False))
+    except Exception:  # its run meets the same, and its outcome says what was wrong
+        return None
 
 
 def _check_policy(policy: PolicySpec | None, experiment: Experiment, namespace: str | None, stamp: Stamp) -> None:

@@ -194,11 +194,6 @@ class Scheduler:
         """Return when the next firing of all is due."""
         return self._lines.next_due
 
-    @property
-    def holding(self) -> tuple[str, ...]:
-        """Return the ids of the occurrences that are held here now."""
-        return tuple(self._holding)
-
     def stop_occurrence(self, occurrence: str, *, who: str) -> bool:
         """Stop the occurrence with this id, if it is held here; what it runs is restored by whoever runs it."""
         task = self._holding.get(occurrence)

@@ -61,7 +61,7 @@ async def ring(server: Server, at: datetime) -> None:
 async def held(server: Server) -> None:
     """Wait until nothing is held."""
     async with asyncio.timeout(60):
-        while server.service.calendar.scheduler.holding:  # noqa: ASYNC110  # it ends in tasks of the scheduler's own
+        while server.service.calendar.open(1):  # noqa: ASYNC110  # it ends in tasks of the scheduler's own
             await asyncio.sleep(0.02)
 
 

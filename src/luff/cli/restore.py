@@ -6,6 +6,7 @@ import asyncio
 import getpass
 import json
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
@@ -17,6 +18,7 @@ from luff.errors import RestoreNotVerified, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from luff.mesh.kubernetes import KubernetesMesh
     from luff.restore import Injected
     from luff.withdraw import Withdrawal
 
@@ -56,7 +58,7 @@ def restore(
     from luff.cli.mesh_choice import ambient_mesh
     from luff.cli.silence import tell_silence
     from luff.mesh.kubernetes import KubernetesMesh  # the client costs half a second
-    from luff.withdraw import PATIENCE_S, restore_command
+    from luff.withdraw import PATIENCE_S
 
     check_run(run)
     if sum((run is not None, expired, everything)) > 1:
@@ -64,52 +66,96 @@ def restore(
     connection = ambient_mesh(mesh).connection
     api = KubernetesMesh.connect(connection, on_silence=tell_silence(connection, patience_s=PATIENCE_S))
     namespaces = None if mesh.namespace is None else [mesh.namespace]
+    wanted = _Wanted(run, expired=expired, everything=everything)
+    answer = _Answer(as_json=output == "json", quiet=voice.level < 0)
+    try:
+        return asyncio.run(_restored(api, namespaces, wanted, answer, dry_run=dry_run))
+    finally:
+        api.close()
 
-    async def work() -> int:
-        from luff.clock import SystemClock
-        from luff.restore import find_patiently, put_back
 
-        clock = SystemClock()
-        found, doubtful = await find_patiently(api, namespaces, clock=clock)
-        for suspect in doubtful:
-            tell(str(suspect), err=True)
-        chosen = _chosen(found, run, expired=expired, everything=everything)
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """This is what is to be put back: of one *run*, *everything*, or what nobody uses, and of that perhaps only what is *expired*."""
+
+    run: str | None
+    expired: bool
+    everything: bool
+
+    def of(self, found: Sequence[Injected]) -> list[Injected]:
+        """Return which of *found* is meant."""
+        if self.run is not None:
+            return [each for each in found if each.run is not None and each.run.startswith(self.run)]
+        if self.everything:
+            return list(found)
+        return [each for each in found if each.state == "expired" or (each.state == "orphaned" and not self.expired)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """This tells what is found and what became of it, in the shape that was asked for."""
+
+    as_json: bool
+    quiet: bool
+
+    def left(self, found: Sequence[Injected], chosen: Sequence[Injected]) -> None:
+        """Tell what is left alone, and why."""
         for each in found:
             if each not in chosen and each.state in _WHY_LEFT:
                 why = _WHY_LEFT[each.state].format(each.holder)
                 tell(f"{each.ref}: run {each.run or 'unknown'} {why}", err=True)
-        if run is not None and not chosen:
-            tell(f"nothing of run {run} is in the mesh", err=True)
-        if dry_run:
-            if output == "json":
-                tell(_as_json(chosen, None))
-            for each in chosen if output == "table" else ():
-                tell(f"would remove {', '.join(each.names)} from {each.ref}")
-            return 0
-        results = await put_back(api, chosen, clock=clock, patience_s=PATIENCE_S)
-        if output == "json":
+
+    def would_be(self, chosen: Sequence[Injected]) -> None:
+        """Tell what would be removed."""
+        if self.as_json:
+            tell(_as_json(chosen, None))
+            return
+        for each in chosen:
+            tell(f"would remove {', '.join(each.names)} from {each.ref}")
+
+    def became(self, chosen: Sequence[Injected], results: Sequence[Withdrawal | BaseException]) -> list[Injected]:
+        """Tell what became of *chosen*, and return those that are not known to be restored."""
+        if self.as_json:
             tell(_as_json(chosen, results))
         failed = []
         for each, result in zip(chosen, results, strict=True):
             if isinstance(result, BaseException):
                 failed.append(each)
                 tell(f"{each.ref}: NOT restored: {result}", err=True)
-            elif output == "table":
+            elif not self.as_json:
                 tell(f"{each.ref}: removed {len(result.removed)} route(s) of run {each.run}, verified")
-        if failed:
-            commands = dict.fromkeys(f"`{restore_command(api, each.ref, each.run)}`" for each in failed)
-            raise RestoreNotVerified(
-                f"{len(failed)} of {len(chosen)} could not be verified; a fault may still be live",
-                next_step=f"run {' and '.join(commands)} with credentials that may patch VirtualServices",
-            )
-        if not chosen and output == "table" and voice.level >= 0:
+        if not chosen and not self.as_json and not self.quiet:
             tell("nothing to restore", err=True)
-        return 0
+        return failed
 
-    try:
-        return asyncio.run(work())
-    finally:
-        api.close()
+
+async def _restored(
+    api: KubernetesMesh, namespaces: Sequence[str] | None, wanted: _Wanted, answer: _Answer, *, dry_run: bool
+) -> int:
+    """Put back what is *wanted*, and return the exit code; raises `RestoreNotVerified`."""
+    from luff.clock import SystemClock
+    from luff.restore import find_patiently, put_back
+    from luff.withdraw import PATIENCE_S, restore_command
+
+    clock = SystemClock()
+    found, doubtful = await find_patiently(api, namespaces, clock=clock)
+    for suspect in doubtful:
+        tell(str(suspect), err=True)
+    chosen = wanted.of(found)
+    answer.left(found, chosen)
+    if wanted.run is not None and not chosen:
+        tell(f"nothing of run {wanted.run} is in the mesh", err=True)
+    if dry_run:
+        answer.would_be(chosen)
+        return 0
+    failed = answer.became(chosen, await put_back(api, chosen, clock=clock, patience_s=PATIENCE_S))
+    if failed:
+        commands = dict.fromkeys(f"`{restore_command(api, each.ref, each.run)}`" for each in failed)
+        raise RestoreNotVerified(
+            f"{len(failed)} of {len(chosen)} could not be verified; a fault may still be live",
+            next_step=f"run {' and '.join(commands)} with credentials that may patch VirtualServices",
+        )
+    return 0
 
 
 def _as_json(chosen: Sequence[Injected], results: Sequence[Withdrawal | BaseException] | None) -> str:
@@ -130,14 +176,6 @@ def _as_json(chosen: Sequence[Injected], results: Sequence[Withdrawal | BaseExce
             }
         )
     return json.dumps({"dry_run": results is None, "restores": rows}, indent=2)
-
-
-def _chosen(found: list[Injected], run: str | None, *, expired: bool, everything: bool) -> list[Injected]:
-    if run is not None:
-        return [each for each in found if each.run is not None and each.run.startswith(run)]
-    if everything:
-        return found
-    return [each for each in found if each.state == "expired" or (each.state == "orphaned" and not expired)]
 
 
 def check_run(run: str | None) -> None:

@@ -40,13 +40,13 @@ from luff.errors import InternalError, LuffError, MeshError, PlanRefused, RunAbo
 from luff.exit_codes import standing
 from luff.lifecycle import Phase
 from luff.lock import lease_ref
-from luff.mesh import Kind, Ref
+from luff.mesh import Ref
 from luff.model import Experiment, PolicySpec, Verdict
 from luff.notify import Channels, Notifier
 from luff.outcome import Next, Outcome
 from luff.parse import Documents
 from luff.record import Record, stopped
-from luff.run import Options, World, plan_only, run_experiment
+from luff.run import Options, World, run_experiment, target_of
 from luff.samples import Samples
 from luff.store import Store
 from luff.suite import next_up
@@ -281,14 +281,7 @@ class Crew:
             self.enough = True
 
     async def _target(self, experiment: Experiment) -> Ref | None:
-        """Return the object that *experiment* would change; ``None`` when it cannot be planned, which its run will say."""
-        with contextlib.suppress(Exception):
-            namespace = self.settings.mesh.namespace
-            plan = await plan_only(
-                experiment, self.world.mesh, namespace=namespace, policy=self.policy, everywhere=False
-            )
-            return Ref(Kind.VIRTUAL_SERVICE, plan.injection.namespace, plan.injection.virtual_service)
-        return None
+        return await target_of(experiment, self.world.mesh, namespace=self.settings.mesh.namespace, policy=self.policy)
 
     async def _run_one(self, experiment: Experiment) -> Outcome:
         first = await self._run_and_keep(experiment)

@@ -23,13 +23,13 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from luff.errors import LuffError, RunAborted, StoreError
+from luff.errors import RunAborted, StoreError
 from luff.lifecycle import Intent, Journal, Phase
-from luff.mesh import Kind, Ref
+from luff.mesh import Ref
 from luff.model import Arm, Experiment
 from luff.model import Phase as Part
 from luff.outcome import Outcome
-from luff.run import Options, World, plan_only, run_experiment
+from luff.run import Options, World, run_experiment, target_of
 from luff.samples import Samples
 from luff.store import RunRequest, Store
 from luff.suite import next_up
@@ -46,7 +46,6 @@ KEPT_MOST = 100
 EVENTS_MOST = 5000
 SAMPLE_EVERY_S = 0.5
 HEARTBEAT_S = 10.0
-PLAN_WITHIN_S = 30.0
 
 _log = logging.getLogger("luff.web")
 Stop = Callable[[RunAborted], None]
@@ -215,7 +214,8 @@ class Jobs:
         self._jobs[job.id] = job
         self._queue.append(job)
         job.tell("queued", experiment=experiment.name, actor=job.actor)
-        job.ref = await self._target(experiment)
+        options = self._options
+        job.ref = await target_of(experiment, self._world.mesh, namespace=options.namespace, policy=options.policy)
         self._start_more()
         return job
 
@@ -248,16 +248,6 @@ class Jobs:
             self._move()
         elif job.stop is not None:
             job.stop(why)
-
-    async def _target(self, experiment: Experiment) -> Ref | None:
-        """Return the object that *experiment* would change; ``None`` when it cannot be planned, which its run will say."""
-        try:
-            async with asyncio.timeout(PLAN_WITHIN_S):
-                options = self._options
-                plan = await plan_only(experiment, self._world.mesh, namespace=options.namespace, policy=options.policy)
-        except (LuffError, TimeoutError):
-            return None
-        return Ref(Kind.VIRTUAL_SERVICE, plan.injection.namespace, plan.injection.virtual_service)
 
     def _start_more(self) -> None:
         while len(self._tasks) < AT_ONCE_MOST and self.closing is None:
