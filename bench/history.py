@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy import insert
@@ -103,7 +104,8 @@ def main() -> None:
                 timed("runs: 1000 with a label", lambda: store.runs(RunFilter(labels={"team": "books"}), limit=1000))
                 timed("standings of all series", store.standings)
                 timed("standings of one experiment", lambda: store.standings(experiment="experiment-7"))
-                timed("trend: the newest 1000 runs", lambda: store.trend("experiment-7", mesh_kind="cluster"))
+                series = store.standings(experiment="experiment-7")[0].series
+                timed("trend: the newest 1000 runs", partial(store.trend, series))
                 timed("coverage", store.coverage)
                 pages(store)
                 timed("prune, dry: keep 90 days", lambda: store.prune(Keep(days=90), dry_run=True))

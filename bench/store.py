@@ -70,8 +70,9 @@ def measure(url: str) -> None:
         timed("runs list: failed, of one experiment", lambda: store.runs(RunFilter(experiment="experiment-7", verdict="failed")))  # fmt: skip
         timed("runs list: by a label that none has", lambda: store.runs(RunFilter(labels={"team": "nobody"})))
         timed("runs show: by 8 digits", lambda: store.run(middle[:8]))
-        timed("trend: the newest 1000 runs of an experiment", lambda: store.trend("experiment-7", mesh_kind="lab"))
-        timed("trend: all its 2000 runs", lambda: store.trend("experiment-7", mesh_kind="lab", limit=RUNS))
+        series = store.standings(experiment="experiment-7")[0].series
+        timed("trend: the newest 1000 runs of an experiment", lambda: store.trend(series))
+        timed("trend: all its 2000 runs", lambda: store.trend(series, limit=RUNS))
         timed("last pass", lambda: store.last_pass("experiment-7"))
         timed("last pass of what never passed", lambda: store.last_pass("experiment-none"))
         timed("coverage", store.coverage)

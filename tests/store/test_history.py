@@ -11,12 +11,13 @@ import pytest
 from luff.lifecycle import Phase
 from luff.model import Verdict
 from luff.outcome import Context, Edge, MeshIdentity, Outcome
-from luff.report.trend import NamedRun
+from luff.report.trend import NamedRun, Series
 from luff.store import Beginning, Store
 from tests.factories import LAB, failed, outcome, passed, resolved, run_id
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 CLUSTER = MeshIdentity(kind="cluster", name="prod")
+SLOW = Series("slow-ratings", "lab", "lab", passed().spec_sha256)
 
 
 def on_day(day: int, verdict: str, *, mesh: MeshIdentity = LAB, name: str = "slow-ratings", seed: int = 0) -> Outcome:
@@ -41,16 +42,24 @@ def week(store: Store) -> Store:
     return store
 
 
-def test_a_trend_has_one_kind_of_mesh_oldest_first(week: Store) -> None:
-    points = week.trend("slow-ratings", mesh_kind="lab")
+@pytest.fixture
+def one_way(week: Store) -> Store:
+    """Return the week's store in which slow-ratings was written one way in the lab, whatever came of it."""
+    for day in range(3, 6):
+        week.record(on_day(day, "failed", seed=1).model_copy(update={"spec_sha256": SLOW.spec_sha256}))
+    return week
+
+
+def test_a_trend_has_one_place_and_one_spec_oldest_first(one_way: Store) -> None:
+    points = one_way.trend(SLOW)
 
     assert [point.verdict for point in points] == [Verdict.PASSED] * 3 + [Verdict.FAILED] * 3
     assert [check.id for check in points[0].checks] == [check.id for check in passed().checks]
     assert points[0].checks[0].measured == passed().checks[0].measured
 
 
-def test_a_trend_is_cut_at_its_old_end(week: Store) -> None:
-    points = week.trend("slow-ratings", mesh_kind="lab", limit=2)
+def test_a_trend_is_cut_at_its_old_end(one_way: Store) -> None:
+    points = one_way.trend(SLOW, limit=2)
 
     assert [point.started_at for point in points] == [NOON + timedelta(days=4), NOON + timedelta(days=5)]
 
@@ -59,7 +68,7 @@ def test_an_unfinished_run_is_in_no_trend_and_covers_nothing(store: Store) -> No
     edge = Edge(caller="a", dependency="b")
     store.begin(Beginning("ab" * 8, "slow-ratings", "ada", LAB, NOON, edge=edge, fault="delay"))
 
-    assert store.trend("slow-ratings", mesh_kind="lab") == []
+    assert store.trend(SLOW) == []
     assert store.coverage() == []
 
 

@@ -61,14 +61,8 @@ def trend(store: str | None, experiment: str | None, last: int, output: str, voi
         standings = newest_first(opened.standings(experiment=experiment))
         points: list[TrendPoint] = []
         if experiment is not None and standings:
-            for series in (each.series for each in standings):
-                points += opened.trend(
-                    experiment,
-                    mesh_kind=series.mesh_kind,
-                    place=series.place,
-                    spec_sha256=series.spec_sha256,
-                    limit=last,
-                )
+            for each in standings:
+                points += opened.trend(each.series, limit=last)
     if not standings:
         if experiment is None:
             raise NothingSelected("no runs yet", next_step="`luff demo` makes some")

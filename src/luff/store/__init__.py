@@ -168,20 +168,10 @@ class Store:
         with self._database.read() as connection:
             return history.verdict_before(connection, outcome)
 
-    def trend(
-        self,
-        experiment: str,
-        *,
-        mesh_kind: str,
-        place: str | None = None,
-        spec_sha256: str | None = None,
-        limit: int = TREND_RUNS,
-    ) -> list[TrendPoint]:
-        """Return the newest finished runs of *experiment* with their checks, oldest first; in one *place*, written one way."""
+    def trend(self, series: Series, *, limit: int = TREND_RUNS) -> list[TrendPoint]:
+        """Return the newest *limit* finished runs of *series* with their checks, oldest first."""
         with self._database.read() as connection:
-            return history.trend(
-                connection, experiment, mesh_kind=mesh_kind, place=place, spec_sha256=spec_sha256, limit=limit
-            )
+            return history.trend(connection, series, limit=limit)
 
     def coverage(self, *, until: datetime | None = None) -> Sequence[Coverage]:
         """Return every hop that was ever broken, or was before *until*, by kind of fault, with its newest verdict."""

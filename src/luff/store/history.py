@@ -68,22 +68,16 @@ _CHECK = (
 )  # fmt: skip
 
 
-def trend(
-    connection: Connection,
-    experiment: str,
-    *,
-    mesh_kind: str,
-    place: str | None = None,
-    spec_sha256: str | None = None,
-    limit: int,
-) -> list[TrendPoint]:
-    """Return the newest *limit* finished runs of *experiment* on meshes of *mesh_kind*, oldest first; see `Series` for the others."""
+def trend(connection: Connection, series: Series, *, limit: int) -> list[TrendPoint]:
+    """Return the newest *limit* finished runs of *series*, oldest first."""
     r = t.run.c
-    where = [r.experiment == key(experiment), r.mesh_kind == mesh_kind]
-    if place is not None and mesh_kind == "cluster":
-        where.append(r.mesh_name == key(place))
-    if spec_sha256 is not None:
-        where.append(r.spec_sha256 == key(spec_sha256))
+    where = [
+        r.experiment == key(series.experiment),
+        r.mesh_kind == series.mesh_kind,
+        r.spec_sha256 == key(series.spec_sha256),
+    ]
+    if series.mesh_kind == "cluster":
+        where.append(r.mesh_name == key(series.place))
     return _points(connection, *where, limit=limit)
 
 

@@ -65,11 +65,7 @@ def asked(store: Store, experiment: str, mesh: MeshIdentity, *, spec: str | None
     shown = next((each for each in here if each.series.spec_sha256.startswith(spec or "")), None)
     if shown is None:
         return Asked(None, [], here)
-    series = shown.series
-    points = store.trend(
-        experiment, mesh_kind=series.mesh_kind, place=series.place, spec_sha256=series.spec_sha256, limit=limit
-    )
-    return Asked(shown, points, [each for each in here if each is not shown])
+    return Asked(shown, store.trend(shown.series, limit=limit), [each for each in here if each is not shown])
 
 
 def newest(store: Store, experiment: str, mesh: MeshIdentity) -> RunRow | None:
