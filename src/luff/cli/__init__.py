@@ -38,7 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("luff.cli.report:report", "Write a report of stored runs or result files."),
     "serve": ("luff.cli.serve:serve", "Serve the HTTP API and the web UI."),
     "schedule": ("luff.cli.schedule:schedule", "Look at game days: when they are held, and when not and why."),
-    "gameday": ("luff.cli.gameday:gameday", "Agree to a game day to come."),
+    "gameday": ("luff.cli.gameday:gameday", "Approve, start, pause, annotate and finish game days."),
     "selftest": ("luff.cli.selftest:selftest", "Every check against its planted defect."),
     "token": ("luff.cli.token:token", "Say who may use the server."),
     "db": ("luff.cli.db:db", "Look after the database."),

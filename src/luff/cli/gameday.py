@@ -104,9 +104,10 @@ def approve(
 @store_option
 def start(name: str, definitions: Path, policy: Path | None, who: str | None, store: str | None) -> None:
     """
-    Begin the game day NAME by hand: the server that uses this store holds it the next time it looks, within 15 s.
+    Begin the game day NAME by hand.
 
-    Where it asks for an approval, only one of its approvers can. The lever,
+    The server that uses this store holds it the next time it looks, within
+    15 s. Where it asks for an approval, only one of its approvers can. The lever,
     the policy's hours and skipWhen count as for every other firing.
     """
     from luff.due import started
@@ -154,7 +155,7 @@ def resume(name: str, store: str | None) -> None:
 @_at_option
 @store_option
 def note(name: str, text: str, at: str | None, store: str | None) -> None:
-    """Write down TEXT, which happens at an occurrence of the game day NAME."""
+    """Note what happens: TEXT, at an occurrence of the game day NAME."""
     from luff.store.diary import RemarkKind
 
     _remark(name, RemarkKind.NOTE, text, at=at, store=store)
@@ -166,7 +167,7 @@ def note(name: str, text: str, at: str | None, store: str | None) -> None:
 @_at_option
 @store_option
 def finding(name: str, text: str, at: str | None, store: str | None) -> None:
-    """Write down TEXT, which an occurrence of the game day NAME has found and which asks for work."""
+    """Write down what was found: TEXT, by an occurrence of the game day NAME. It asks for work."""
     from luff.store.diary import RemarkKind
 
     _remark(name, RemarkKind.FINDING, text, at=at, store=store)
@@ -177,7 +178,7 @@ def finding(name: str, text: str, at: str | None, store: str | None) -> None:
 @_at_option
 @store_option
 def finish(name: str, at: str | None, store: str | None) -> None:
-    """Close an occurrence of the game day NAME that is over: nothing more is said of it."""
+    """Close an occurrence of the game day NAME. It has to be over, and nothing more is said of it."""
     with _shared(store) as (_, occurrences, actor):
         found = _occurrence(occurrences, name, at)
         occurrences.diary.finish(found.id, actor=actor, now=datetime.now(UTC))
