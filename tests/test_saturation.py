@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from luff.samples import Samples
-from luff.saturation import saturation_of
+from luff.model import Request, Stage, Traffic
+from luff.outcome import Generator
+from luff.samples import Failure, Flag, Samples
+from luff.saturation import advice, saturation_of
 from luff.words import Arm, Phase
 
 MS = 1_000_000
 S = 1000 * MS
+STEADY = Traffic(requests=(Request(url="http://cart/"),))
+STAGED = STEADY.model_copy(update={"stages": (Stage.model_validate({"for": "10s", "rate": "50/s"}),)})
+LATE = Generator(healthy=False, late_p99_ms=900.0)
+
+
+def _advice(samples: Samples, generator: Generator = LATE, traffic: Traffic = STEADY) -> str:
+    return advice(generator, samples, late_most_s=0.02, traffic=traffic)
 
 
 def _sent(samples: Samples, second: int, rate_hz: int, *, can_hz: float, phase: Phase = Phase.FAULT) -> Samples:
@@ -32,7 +41,8 @@ def test_what_it_really_sent_less_headroom_would_have_worked(asked: int, can: fl
 
     assert found.in_time <= 1
     assert found.workable_hz == pytest.approx(workable, rel=0.05)
-    assert "set traffic.rate to" in found.advice
+    assert "set traffic.rate to" in _advice(samples)
+    assert _advice(samples, traffic=STAGED).startswith("keep every rate in traffic.stages at or below")
 
 
 def test_the_warm_ups_slow_seconds_show_what_it_kept_up_with() -> None:
@@ -52,11 +62,39 @@ def test_a_machine_that_was_only_disturbed_is_not_told_to_send_less() -> None:
 
     assert found.seconds == 10
     assert found.in_time >= 5
-    assert "quieter machine" in found.advice
-    assert "traffic.rate" not in found.advice
+    assert "quieter machine" in _advice(samples)
+    assert "traffic.rate" not in _advice(samples)
 
 
 def test_nothing_sent_is_no_rate() -> None:
     found = saturation_of(Samples(), late_most_s=0.02)
     assert (found.seconds, found.workable_hz) == (0, None)
-    assert "at any rate" in found.advice
+    assert "at any rate" in _advice(Samples())
+
+
+@pytest.mark.parametrize(
+    ("failure", "flags", "words"),
+    [
+        (Failure.WORKER, 0, "a process of luff's"),
+        (Failure.RESOLVE, 0, "no address for the name"),
+        (Failure.POOL, 0, "ulimit -n"),
+        (Failure.NONE, Flag.REPEATED, "keep idle connections open for longer"),
+        (Failure.NONE, 0, "quieter machine"),
+    ],
+)
+def test_who_was_on_time_and_lacked_something_else_is_not_told_to_send_less(
+    failure: Failure, flags: int, words: str
+) -> None:
+    samples = _sent(Samples(), 0, 50, can_hz=1e6)
+    samples.close(0, done_ns=S, failure=failure, flags=int(flags))
+
+    said = _advice(samples, Generator(healthy=False, late_p99_ms=0.4))
+
+    assert words in said
+    assert "traffic.rate" not in said
+
+
+def test_the_rate_that_the_generator_names_comes_first() -> None:
+    samples = _sent(Samples(), 0, 50, can_hz=1e6)
+
+    assert _advice(samples, Generator(healthy=False, sustainable_hz=70.0)).startswith("set traffic.rate to 70/s,")

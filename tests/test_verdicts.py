@@ -30,7 +30,7 @@ from luff.errors import (
     StoreError,
 )
 from luff.model import Experiment
-from luff.outcome import CheckResult, Generator, Who
+from luff.outcome import CheckResult, Generator, Next, Who
 from luff.results import CHECK_RULES, p_value, result_of
 from luff.samples import Call, Evidence, Failure, Flag, Samples
 from luff.tallies import Judge
@@ -69,6 +69,9 @@ REASONS = {
     "not_discriminating",
 }
 """The reasons of an inconclusive outcome, as the contract lists them."""
+
+
+BROKEN = Generator(healthy=False, trouble="a process of luff's that was sending ended with -9")
 
 
 @dataclass
@@ -318,12 +321,26 @@ RAN: list[tuple[str, Story, Verdict, str | None]] = [
         Verdict.INCONCLUSIVE,
         "fault_removed",
     ),
-    ("no request was sent", replace(Story(), generator=None), Verdict.INCONCLUSIVE, "not_enough_samples"),
+    ("no request was sent", Story(), Verdict.INCONCLUSIVE, "not_enough_samples"),
     (
         "no request was sent",
-        Story().add(40, Arm.FAULT, failure=Failure.POOL, status=0).add(40, Arm.FAULT, failure=Failure.CUT, status=0),
+        Story().add(40, Arm.FAULT, failure=Failure.CUT, status=0),
         Verdict.INCONCLUSIVE,
         "not_enough_samples",
+    ),
+    # It broke before the first answer: that is why there is none.
+    (
+        "the generator ran late",
+        replace(Story().add(40, failure=Failure.WORKER, status=0), generator=BROKEN),
+        Verdict.INCONCLUSIVE,
+        "generator_saturated",
+    ),
+    # While it stood still, the deadlines of both arms passed: that is nobody's failure but its own.
+    (
+        "the generator ran late",
+        replace(_good().add(150, Arm.CONTROL, failure=Failure.DEADLINE, status=0), generator=BROKEN),
+        Verdict.INCONCLUSIVE,
+        "generator_saturated",
     ),
     (
         "the generator ran late",
@@ -655,9 +672,27 @@ def test_a_generator_that_ran_late_says_what_would_have_worked() -> None:
 
 
 def test_a_generator_that_was_on_time_and_broke_says_what_broke() -> None:
-    lost = Generator(late_p99_ms=0.4, healthy=False, trouble="a process of luff's that was sending ended with -9")
-    found = replace(_good(), generator=lost).judged()
-    assert (found.reason, found.explanation) == ("generator_saturated", lost.trouble)
+    found = replace(_good(), generator=BROKEN).judged()
+    assert (found.reason, found.explanation) == ("generator_saturated", BROKEN.trouble)
+
+
+def test_what_looks_like_hurt_bystanders_is_said_of_a_generator_that_broke() -> None:
+    hurt = _good().add(150, Arm.CONTROL, failure=Failure.DEADLINE, status=0)
+    found = replace(hurt, generator=BROKEN).judged()
+    assert found.next is not None
+    assert not found.next.retryable
+    assert (
+        found.explanation == f"{BROKEN.trouble}; 150 of 550 requests of the control arm failed, which may come of that"
+    )
+
+
+def test_with_stages_nobody_is_told_to_raise_a_rate_that_is_not_there() -> None:
+    staged = {"traffic": {"requests": [{"url": "http://cart/"}], "stages": [{"for": "10s", "rate": "20/s"}]}}
+    for story in (_warm(Story(spec=staged)).add(200), _twice(1, **staged)):
+        found = story.judged()
+        assert found.next is not None
+        assert "make traffic.stages longer" in found.next.do
+        assert "traffic.rate" not in found.next.do
 
 
 def test_an_undecided_check_says_why() -> None:
@@ -783,6 +818,8 @@ def test_what_ended_and_what_left_something_behind_is_not_tried_again() -> None:
     for change in ({"data_plane": "stale"}, {"api": "unverified"}):
         left = passed().model_copy(update={**doubtful, "restore": receipt.model_copy(update=change)})
         assert not worth_another_try(left)
+    hurtful = Next(who="runner", retryable=False, do="give luff a quieter machine")
+    assert not worth_another_try(passed().model_copy(update={**doubtful, "next": hurtful}))
 
 
 def test_the_second_try_decides_and_names_the_first() -> None:
@@ -792,15 +829,6 @@ def test_the_second_try_decides_and_names_the_first() -> None:
     assert found.first_try is not None
     assert (found.first_try.run, found.first_try.reason) == (first.run, "generator_saturated")
     assert f"the second try: run {first.run} was inconclusive, generator_saturated" in found.explanation
-
-
-def test_the_rate_to_set_is_the_one_that_the_generator_names() -> None:
-    late = Generator(late_p99_ms=900.0, healthy=False, sustainable_hz=70.0)
-    found = replace(_good(), generator=late).judged()
-
-    assert found.reason == "generator_saturated"
-    assert found.next is not None
-    assert found.next.do.startswith("set traffic.rate to 70/s,")
 
 
 def test_how_soon_calls_were_made_again_is_said_where_attempts_are_judged_and_nowhere_else() -> None:

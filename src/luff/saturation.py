@@ -1,18 +1,21 @@
 """
-What rate this machine would have kept up with, from how late its requests were sent.
+What to do about a generator that did not keep up: which rate this machine would have kept up with, or what else was wrong.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from luff import stats
-from luff.samples import PHASES, Samples
+from luff.model import Traffic
+from luff.outcome import Generator
+from luff.samples import PHASES, Failure, Flag, Samples
 from luff.units import show_rate
 from luff.words import Phase
 
-__all__ = ["Saturation", "keeps_up_with", "saturation_of"]
+__all__ = ["Saturation", "advice", "saturation_of"]
 
 WINDOW_NS = 1_000_000_000
 HEADROOM = 0.7
@@ -33,20 +36,48 @@ class Saturation:
     in_time: int
     workable_hz: float | None
 
-    @property
-    def advice(self) -> str:
-        """Return what to do."""
-        if 2 * self.in_time >= self.seconds > 0:
-            said = f"it kept time in {self.in_time} of {self.seconds} s at this rate"
-            return f"give luff a quieter machine: {said}, so something else had the processor in the others"
-        if self.workable_hz is None:
-            return "give luff a faster or a quieter machine: it did not keep time at any rate"
-        return keeps_up_with(self.workable_hz)
+
+QUIETER = "give luff a quieter machine"
+REMEDIES: tuple[tuple[Callable[[Samples], bool], str], ...] = (
+    (
+        lambda s: Failure.WORKER in s.failure,
+        "see what ended or stopped a process of luff's (memory, an operator), and run it again",
+    ),
+    (lambda s: Failure.RESOLVE in s.failure, "see why this machine finds no address for the name, and run it again"),
+    (lambda s: Failure.POOL in s.failure, "give luff more files (ulimit -n) and ports, or lower the rate"),
+    (
+        lambda s: any(flags & Flag.REPEATED for flags in s.flags),
+        "let the peer keep idle connections open for longer, or do away with what makes it refuse requests unread",
+    ),
+)
+"""What to do about what the generator lacked, where it was not late. The first that holds is said."""
 
 
-def keeps_up_with(rate_hz: float) -> str:
-    """Return the advice to send at *rate_hz* per arm, which this machine can."""
-    return f"set traffic.rate to {show_rate(rate_hz)}, which this machine keeps up with, or give luff a quieter one"
+def advice(generator: Generator | None, samples: Samples, *, late_most_s: float, traffic: Traffic) -> str:
+    """
+    Return what to do about *generator*, which did not keep up with *traffic*.
+
+    One outcome names one rate: where the generator knows what held it back,
+    that counts; else it is read from how late its *samples* were sent.
+    """
+    if generator is not None and generator.sustainable_hz is not None:
+        return _keeps_up_with(generator.sustainable_hz, traffic)
+    late_ms = None if generator is None else generator.late_p99_ms
+    if late_ms is None or late_ms <= late_most_s * 1000:
+        return next((do for holds, do in REMEDIES if holds(samples)), f"{QUIETER}: the load was not too much for it")
+    found = saturation_of(samples, late_most_s=late_most_s)
+    if 2 * found.in_time >= found.seconds > 0:
+        said = f"it kept time in {found.in_time} of {found.seconds} s at this rate"
+        return f"{QUIETER}: {said}, so something else had the processor in the others"
+    if found.workable_hz is None:
+        return "give luff a faster or a quieter machine: it did not keep time at any rate"
+    return _keeps_up_with(found.workable_hz, traffic)
+
+
+def _keeps_up_with(rate_hz: float, traffic: Traffic) -> str:
+    """Return the advice to send *traffic* at *rate_hz* per arm, which this machine can."""
+    what = "keep every rate in traffic.stages at or below" if traffic.stages else "set traffic.rate to"
+    return f"{what} {show_rate(rate_hz)}, which this machine keeps up with, or give luff a quieter one"
 
 
 def saturation_of(samples: Samples, *, late_most_s: float) -> Saturation:

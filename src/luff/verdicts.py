@@ -34,7 +34,7 @@ from luff.model import ControlTripwire, Experiment
 from luff.outcome import CheckResult, FirstTry, Generator, Next, Outcome, Who
 from luff.results import p_value, result_of
 from luff.samples import Evidence, Samples
-from luff.saturation import Saturation, keeps_up_with, saturation_of
+from luff.saturation import advice
 from luff.tallies import Judge, breaches
 from luff.units import show_duration
 from luff.words import Arm, Verdict
@@ -100,7 +100,7 @@ class _Facts:
     control: int = 0
     control_errors: int = 0
     late_most_s: float = 0.0
-    saturation: Saturation | None = None
+    generator_advice: str = ""
     elsewhere: Bystanders = field(default_factory=Bystanders)
 
     @property
@@ -157,15 +157,16 @@ RULES: tuple[RunRule, ...] = (
         "control_unhealthy",
     ),
     ("requests that should not took the twin", lambda f: f.evidence.breaches > 0, Verdict.FAILED, "isolation_breach"),
-    ("bystanders were hurt", lambda f: f.hurt, Verdict.FAILED, "isolation_breach"),
-    ("somebody else took the twins out", lambda f: f.situation.fault_removed, Verdict.INCONCLUSIVE, "fault_removed"),
-    ("no request was sent", lambda f: not f.sent, Verdict.INCONCLUSIVE, "not_enough_samples"),
     (
+        # Before all that is counted: while a generator stands still, both arms seem to fail.
         "the generator ran late",
         lambda f: f.generator is None or not f.generator.healthy,
         Verdict.INCONCLUSIVE,
         "generator_saturated",
     ),
+    ("bystanders were hurt", lambda f: f.hurt, Verdict.FAILED, "isolation_breach"),
+    ("somebody else took the twins out", lambda f: f.situation.fault_removed, Verdict.INCONCLUSIVE, "fault_removed"),
+    ("no request was sent", lambda f: not f.sent, Verdict.INCONCLUSIVE, "not_enough_samples"),
     (
         "too few requests took the twin",
         _unexposed,
@@ -211,7 +212,7 @@ NEXT: dict[str | None, Next] = {
         who="mesh", retryable=True, do="pause what rewrites the VirtualService (GitOps self-heal, Flagger) for the run"
     ),
     "control_unhealthy": Next(who="caller", retryable=True, do="make the service healthy without a fault first"),
-    "generator_saturated": Next(who="runner", retryable=True, do="lower traffic.rate, or give luff a quieter machine"),
+    "generator_saturated": Next(who="runner", retryable=True, do="give luff a quieter machine, or less to send"),
     "dependent_samples": Next(
         who="experiment",
         retryable=True,
@@ -240,7 +241,8 @@ def worth_another_try(outcome: Outcome) -> bool:
     """Return whether *outcome* is tried again by itself, once: it was bad luck perhaps, and nothing was left behind."""
     left = outcome.restore is not None and (outcome.restore.api, outcome.restore.data_plane) in _MAY_BE_LIVE
     chance = outcome.verdict is Verdict.INCONCLUSIVE and outcome.reason in TRIED_AGAIN
-    return chance and outcome.first_try is None and outcome.phase is Phase.CLEAN and not left
+    bearable = outcome.next is None or outcome.next.retryable
+    return chance and bearable and outcome.first_try is None and outcome.phase is Phase.CLEAN and not left
 
 
 _MAY_BE_LIVE = {
@@ -257,6 +259,12 @@ def second_try(first: Outcome, second: Outcome) -> Outcome:
     said = f"{second.explanation} (the second try: run {first.run} was {first.verdict}, {first.reason})"
     return second.model_copy(update={"first_try": tried, "explanation": said})
 
+
+_NEXT_OF_STAGES: dict[str | None, str] = {
+    "not_enough_samples": "make traffic.stages longer, or their rates higher, or ask for less; `luff plan` prints what each check tolerates",
+    "dependent_samples": "make traffic.stages longer: violations come in bursts, so more of them have to be seen",
+}
+"""What to do instead where traffic has stages: there is no rate to raise, and the duration is theirs."""
 
 _NEXT_OF_COUNTS = Next(
     who="experiment",
@@ -289,8 +297,9 @@ def judge(
     met = exposure(samples, evidence, experiment)
     hurt = situation.isolation_breach or final.breached or breaches(elsewhere.hurt, elsewhere.total, most)
     late_most_s = late_most_s_of(checks)
-    late = None if generator is None or generator.healthy else saturation_of(samples, late_most_s=late_most_s)
-    said = (*_control(samples), late_most_s, late, elsewhere)
+    kept_time = generator is not None and generator.healthy
+    do = "" if kept_time else advice(generator, samples, late_most_s=late_most_s, traffic=experiment.spec.traffic)
+    said = (*_control(samples), late_most_s, do, elsewhere)
     facts = _Facts(experiment, situation, evidence, generator, met, hurt, results, *said)
     rule, verdict, reason = next((text, v, r) for text, holds, v, r in RULES if holds(facts))
     if reason == "of the check":
@@ -357,12 +366,11 @@ def _next(facts: _Facts, verdict: Verdict, reason: str | None) -> Next | None:
             retryable=True,
             do="see in docs/restoring.md when a reaper takes twins out, and whether this run could renew its Lease in time",
         )
-    sustainable_hz = None if facts.generator is None else facts.generator.sustainable_hz
-    if reason == "generator_saturated" and sustainable_hz is not None:
-        # One outcome names one rate: where the generator knows what held it back, that counts.
-        return NEXT[reason].model_copy(update={"do": keeps_up_with(sustainable_hz)})
-    if reason == "generator_saturated" and facts.saturation is not None:
-        return NEXT[reason].model_copy(update={"do": facts.saturation.advice})
+    if reason == "generator_saturated":
+        # Bystanders who may have been hurt are not tried out once more by itself.
+        return NEXT[reason].model_copy(update={"do": facts.generator_advice, "retryable": not facts.hurt})
+    if reason in _NEXT_OF_STAGES and facts.experiment.spec.traffic.stages:
+        return NEXT[reason].model_copy(update={"do": _NEXT_OF_STAGES[reason]})
     if reason == "fault_not_observed" and facts.evidence.per == "aggregate" and facts.met.fired:
         return _NEXT_OF_COUNTS
     return NEXT.get(reason, NEXT[None])
@@ -384,6 +392,20 @@ def _explain_counts(facts: _Facts) -> str:
     return (
         f"the callers' proxies injected the fault into {met.fired} calls, by which at least {met.least} and at most {met.most} of "
         f"{met.sent} requests met it: calls do not tell how many requests they came from{note}"
+    )
+
+
+def _explain_generator(facts: _Facts, rule: str) -> str:
+    """Say what was wrong with the generator, and that it leaves open whether bystanders were hurt, where it looked so."""
+    late_ms = None if facts.generator is None else facts.generator.late_p99_ms
+    said = rule if facts.generator is None else facts.generator.trouble or rule
+    if late_ms is not None and late_ms > facts.late_most_s * 1000:
+        most = show_duration(facts.late_most_s)
+        said = f"{rule}: one request in a hundred left {show_duration(late_ms / 1000)} after its time or later, and these checks bear {most}"
+    if not facts.hurt:
+        return said
+    return (
+        f"{said}; {facts.control_errors} of {facts.control} requests of the control arm failed, which may come of that"
     )
 
 
@@ -409,13 +431,8 @@ def _explain(facts: _Facts, verdict: Verdict, reason: str | None, rule: str, see
         return f"bystanders were hurt: {facts.elsewhere.hurt} of {facts.elsewhere.total} requests that never reach the target failed"
     if reason == "isolation_breach" and not facts.evidence.breaches:
         return f"bystanders were hurt: {facts.control_errors} of {facts.control} requests of the control arm failed{_elsewhere(facts)}"
-    if reason == "generator_saturated" and facts.generator is not None:
-        late_ms = facts.generator.late_p99_ms
-        if late_ms is not None and late_ms > facts.late_most_s * 1000:
-            most = show_duration(facts.late_most_s)
-            return f"{rule}: one request in a hundred left {show_duration(late_ms / 1000)} after its time or later, and these checks bear {most}"
-        if facts.generator.trouble is not None:
-            return facts.generator.trouble
+    if reason == "generator_saturated":
+        return _explain_generator(facts, rule)
     if verdict is Verdict.FAILED and reason is None:
         said = [c.explanation for c in facts.checks if c.verdict is Verdict.FAILED]
         return "; ".join([*said[:2], *([seen.sentence()] if seen else [])])
