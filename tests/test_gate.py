@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given
@@ -129,6 +129,36 @@ def test_without_something_to_compare_with_a_run_is_judged_absolutely_and_that_i
     assert made.exit_code == 1
     assert words in made.said[0]
     assert not made.quarantined
+
+
+def _on(outcome: Outcome, kind: Literal["lab", "cluster"], name: str, uid: str | None = None) -> Outcome:
+    return outcome.model_copy(update={"mesh": MeshIdentity(kind=kind, name=name, uid=uid)})
+
+
+def test_another_cluster_is_no_baseline_and_excuses_nothing() -> None:
+    made = decided([_on(failed(), "cluster", "prod")], baseline=baseline(_on(before(failed()), "cluster", "staging")))
+
+    assert made.exit_code == 1
+    assert (
+        "ran on cluster staging in main.json and on cluster prod now: not comparable, judged absolutely" in made.said[0]
+    )
+
+
+def test_what_passed_on_another_cluster_is_no_regression_here() -> None:
+    now = _on(failed(), "cluster", "prod")
+    then = before(_on(passed(), "cluster", "staging"), experiment=NAME, spec_sha256=now.spec_sha256)
+
+    made = decided([now], baseline=baseline(then))
+
+    assert made.exit_code == 1
+    assert not any("fails now" in said for said in made.said)
+
+
+@pytest.mark.parametrize(("kind", "then", "now"), [("lab", "lab-1", "lab-2"), ("cluster", "prod", "prod")])
+def test_any_lab_and_the_same_cluster_are_a_baseline(kind: Literal["lab", "cluster"], then: str, now: str) -> None:
+    made = decided([_on(failed(), kind, now, "u1")], baseline=baseline(_on(before(failed()), kind, then, "u2")))
+
+    assert made.go
 
 
 def test_a_first_pass_needs_no_baseline() -> None:

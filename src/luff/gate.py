@@ -23,7 +23,7 @@ from typing import Literal
 from luff.errors import InvalidFile
 from luff.exit_codes import FAIL_ON, SEVERITY, Standing, exit_code, is_unrestored, standing
 from luff.model import Experiment, Verdict
-from luff.outcome import Outcome
+from luff.outcome import MeshIdentity, Outcome
 from luff.report.words import restore_words, who_words
 from luff.units import show_duration
 from luff.written import spec_sha256
@@ -233,8 +233,11 @@ def _against(now: Outcome, baseline: Baseline | None) -> tuple[tuple[str, ...], 
     then = baseline.outcomes.get(now.experiment)
     if then is None:
         return (f"{now.experiment} has no baseline yet in {baseline.source}: judged absolutely",), None, None
-    if then.mesh.kind != now.mesh.kind:
-        said = f"{now.experiment} ran on a {then.mesh.kind} in {baseline.source} and on a {now.mesh.kind} now: not comparable, judged absolutely"
+    there, here = _where(then.mesh), _where(now.mesh)
+    if there != here:
+        said = (
+            f"{now.experiment} ran on {there} in {baseline.source} and on {here} now: not comparable, judged absolutely"
+        )
         return (said,), None, None
     if now.verdict is not Verdict.FAILED or now.reason is not None:
         return (), None, None
@@ -253,6 +256,11 @@ def _against(now: Outcome, baseline: Baseline | None) -> tuple[tuple[str, ...], 
     if new:
         return (), None, f"{now.experiment} failed in {before} already, but not in {', '.join(new)}"
     return (), f"it failed in the same way in {before}", None
+
+
+def _where(mesh: MeshIdentity) -> str:
+    """Return which mesh it was, in words. One lab is as good as another, and a cluster is its name."""
+    return "a lab" if mesh.kind == "lab" else f"cluster {mesh.name}"
 
 
 def _when(outcome: Outcome) -> str:
