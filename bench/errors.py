@@ -40,7 +40,7 @@ def a_check() -> PlannedCheck:
             },
         }
     )
-    return plan_checks(experiment, rate_hz=20.0, timeout_s=11.0)[0]
+    return plan_checks(experiment, rate_hz=20.0)[0]
 
 
 def one_run(check: PlannedCheck, rng: random.Random, rate: float) -> tuple[str | None, int]:

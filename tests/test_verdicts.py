@@ -29,6 +29,7 @@ from luff.errors import (
     RunAborted,
     StoreError,
 )
+from luff.exposure import Exposure
 from luff.model import Experiment
 from luff.outcome import CheckResult, Generator, Next, Who
 from luff.results import CHECK_RULES, p_value, result_of
@@ -657,6 +658,10 @@ def test_a_breach_of_isolation_says_how_many_were_hurt() -> None:
 def test_a_pass_says_for_how_many_the_fault_was_live() -> None:
     assert _good().judged().explanation == "with the fault live for 400 of 400 requests, its one expectation held"
     assert _good(LATENCY, FALLBACK).judged().explanation.endswith("all 2 expectations held")
+
+
+def test_a_judgement_hands_on_how_many_met_the_fault_so_that_it_is_counted_once() -> None:
+    assert _good().judged().met == Exposure(sent=400, least=400, most=400, fired=400)
 
 
 def test_a_generator_that_ran_late_says_what_would_have_worked() -> None:

@@ -8,6 +8,8 @@ drops the header on one of its paths would be excused.
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import Counter
 from dataclasses import dataclass, field
 
 from luff.model import Experiment
@@ -44,17 +46,12 @@ class Bystanders:
 
 def bystanders_of(samples: Samples, evidence: Evidence) -> Bystanders:
     """Return the bystanders of the fault arm while the fault was live."""
-    attempts, known = evidence.attempts, len(evidence.attempts)
-    if evidence.per == "aggregate" or evidence.lost_at:
+    if evidence.per == "aggregate" or evidence.lost_at or len(set(samples.request)) < 2:
         return Bystanders()
-    sent: dict[int, int] = {}
-    failed: dict[int, int] = {}
-    exposed: set[int] = set()
-    for number in samples.ended_rows(Arm.FAULT):
-        kind = samples.request[number]
-        sent[kind] = sent.get(kind, 0) + 1
-        failed[kind] = failed.get(kind, 0) + bool(samples.failure[number] or samples.status[number] >= 500)
-        if number < known and attempts[number]:
-            exposed.add(kind)
-    found = {k: n for k, n in sorted(sent.items()) if exposed and k not in exposed and n >= BYSTANDER_FROM}
-    return Bystanders(found, sum(failed[kind] for kind in found))
+    rows, kind, attempts = samples.ended_rows(Arm.FAULT), samples.request, evidence.attempts
+    known = rows[: bisect_left(rows, len(attempts))]
+    exposed = {kind[n] for n in known if attempts[n]}
+    sent = Counter(map(kind.__getitem__, rows)) if exposed else Counter[int]()
+    found = {k: count for k, count in sorted(sent.items()) if k not in exposed and count >= BYSTANDER_FROM}
+    hurt = sum(1 for n in rows if kind[n] in found and (samples.failure[n] or samples.status[n] >= 500)) if found else 0
+    return Bystanders(found, hurt)

@@ -17,10 +17,12 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import repeat
 
 from luff import stats
-from luff.bystanders import bystanders_of
+from luff.bystanders import Bystanders, bystanders_of
 from luff.model import Experiment
 from luff.samples import Evidence, Failure, Samples
 from luff.words import Arm
@@ -39,13 +41,14 @@ class Exposure:
     This is how many of *sent* requests met the fault: *least* for certain, *most* at the most.
 
     *fired* is what was counted: calls, or requests where luff saw them itself.
-    Where each request is seen, *sent* is without `luff.bystanders`.
+    Where each request is seen, *sent* is without those that go *elsewhere*.
     """
 
     sent: int
     least: int
     most: int
     fired: int
+    elsewhere: Bystanders = field(default_factory=Bystanders)
 
 
 def calls_per_request(samples: Samples, evidence: Evidence, experiment: Experiment) -> float | None:
@@ -71,12 +74,11 @@ def exposure(samples: Samples, evidence: Evidence, experiment: Experiment) -> Ex
     rows = samples.ended_rows(Arm.FAULT)
     sent = len(rows)
     if evidence.per == "request":
-        attempts, elsewhere = evidence.attempts, bystanders_of(samples, evidence).sent
-        if elsewhere:
-            rows = [n for n in rows if samples.request[n] not in elsewhere]
-            sent = len(rows)
+        attempts, elsewhere = evidence.attempts, bystanders_of(samples, evidence)
+        if elsewhere.sent:
+            rows = [n for n in rows if samples.request[n] not in elsewhere.sent]
         reached = sum(map(bool, map(attempts.__getitem__, rows[: bisect_left(rows, len(attempts))])))
-        return Exposure(sent, reached, reached, reached)
+        return Exposure(len(rows), reached, reached, reached, elsewhere)
     if evidence.source == "latency-shift":
         fired = _shifted(samples, rows, experiment)
         least = most = fired
@@ -129,15 +131,15 @@ def _differing(samples: Samples, rows: list[int]) -> int:
     control = samples.ended_rows(Arm.CONTROL)
     if not rows or not control:
         return 0
-    answers, usual = Counter(_seen(samples, n) for n in rows), Counter(_seen(samples, n) for n in control)
-    by_answer = sum(max(0.0, count / len(rows) - usual[seen] / len(control)) for seen, count in answers.items())
+    answers, usual = _seen(samples, rows), Counter(_seen(samples, control))
+    by_answer = sum(
+        max(0.0, count / len(rows) - usual[seen] / len(control)) for seen, count in Counter(answers).items()
+    )
     if by_answer >= 1.0:
         return len(rows)
     took_ns, usual_ns = _took_ns(samples, rows), sorted(_took_ns(samples, control))
-    new = sum(
-        took > usual_ns[-1] or _seen(samples, n) not in usual for n, took in zip(rows, took_ns, strict=True)
-    ) / len(rows)
-    return int(max(by_answer, new, _lag(sorted(took_ns), usual_ns)) * len(rows) + 1e-9)
+    new = sum(took > usual_ns[-1] or seen not in usual for seen, took in zip(answers, took_ns, strict=True))
+    return int(max(by_answer, new / len(rows), _lag(sorted(took_ns), usual_ns)) * len(rows) + 1e-9)
 
 
 def _took_ns(samples: Samples, rows: list[int]) -> list[int]:
@@ -145,15 +147,13 @@ def _took_ns(samples: Samples, rows: list[int]) -> list[int]:
     return [done[n] - due[n] for n in rows]
 
 
-def _seen(samples: Samples, number: int) -> _Seen:
-    return samples.failure[number], samples.status[number], samples.holds[number]
+def _seen(samples: Samples, rows: Sequence[int]) -> list[_Seen]:
+    columns = (samples.failure, samples.status, samples.holds)
+    return list(zip(*(map(column.__getitem__, rows) for column in columns), strict=True))
 
 
 def _lag(slow: list[int], fast: list[int]) -> float:
     """Return the most by which the share of *slow* over some limit exceeds that of *fast*. Both are sorted."""
-    most, at = 0.0, 0
-    for index, limit in enumerate(slow):
-        while at < len(fast) and fast[at] < limit:
-            at += 1
-        most = max(most, (len(slow) - index) / len(slow) - (len(fast) - at) / len(fast))
-    return most
+    at = map(bisect_left, repeat(fast), slow)
+    most = max(below * len(slow) - index * len(fast) for index, below in enumerate(at))
+    return max(0, most) / (len(slow) * len(fast))

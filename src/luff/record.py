@@ -14,9 +14,8 @@ from typing import Any, Literal
 
 from luff import __version__
 from luff.builds import Build
-from luff.bystanders import bystanders_of
 from luff.default_claims import expect_block
-from luff.exposure import calls_per_request, exposure
+from luff.exposure import Exposure, calls_per_request, exposure
 from luff.inject import Live
 from luff.lifecycle import Phase
 from luff.model import Arm, Experiment, Verdict
@@ -109,7 +108,7 @@ class Record:
             spec=self.spec,
             spec_sha256=self.spec_sha256,
             scope=self.scope if measured else None,
-            evidence=self._evidence() if measured else None,
+            evidence=self._evidence(judgement.met) if measured else None,
             arms=self._arms() if measured else {},
             checks=list(judgement.checks),
             timeline=self.timeline,
@@ -189,11 +188,10 @@ class Record:
             seconds=round(done.seconds + (self.gone.seconds if self.gone else 0.0), 4),
         )
 
-    def _evidence(self) -> EvidenceSummary | None:
+    def _evidence(self, met: Exposure | None) -> EvidenceSummary | None:
         if self.evidence is None or not self._injected:
             return None
-        met = exposure(self.samples, self.evidence, self.experiment)
-        elsewhere = bystanders_of(self.samples, self.evidence)
+        met = met or exposure(self.samples, self.evidence, self.experiment)
         mean = calls_per_request(self.samples, self.evidence, self.experiment)
         return EvidenceSummary(
             source=self.evidence.source,
@@ -203,7 +201,7 @@ class Record:
             exposure=round(met.least / met.sent, 4) if met.sent else 0.0,
             calls_per_request=None if mean is None else round(mean, 3),
             note=self._redacted(self.evidence.remarks) or None,
-            bystanders=[self._redacted(name) for name in elsewhere.names(self.experiment)],
+            bystanders=[self._redacted(name) for name in met.elsewhere.names(self.experiment)],
         )
 
     def _arms(self) -> dict[str, ArmSummary]:

@@ -9,10 +9,9 @@ From a run's facts to its verdict, by a table of rules: the first that holds dec
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from luff import stats
-from luff.bystanders import Bystanders, bystanders_of
 from luff.checks import PlannedCheck
 from luff.checks import late_most_s as late_most_s_of
 from luff.errors import (
@@ -76,7 +75,7 @@ class Situation:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """This is what was learnt from a run."""
+    """This is what was learnt from a run. *met* is how many requests met the fault, where that was looked at."""
 
     verdict: Verdict
     reason: str | None
@@ -84,6 +83,7 @@ class Judgement:
     next: Next | None
     checks: tuple[CheckResult, ...] = ()
     rule: str = ""
+    met: Exposure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,6 @@ class _Facts:
     control_errors: int = 0
     late_most_s: float = 0.0
     generator_advice: str = ""
-    elsewhere: Bystanders = field(default_factory=Bystanders)
 
     @property
     def sent(self) -> int:
@@ -284,7 +283,8 @@ def judge(
     generator: Generator | None,
 ) -> Judgement:
     """Judge a finished run from the beginning, with all the evidence that there is. The routes are back already."""
-    elsewhere, most = bystanders_of(samples, evidence), control_errors_most(experiment)
+    met, most = exposure(samples, evidence, experiment), control_errors_most(experiment)
+    elsewhere = met.elsewhere
     final = Judge(tuple(checks), control_errors_most=most, elsewhere=frozenset(elsewhere.sent))
     settled = evidence.settled_through
     evidence.settled_through = len(samples)
@@ -294,19 +294,18 @@ def judge(
         tuple(result_of(check, final, samples, evidence, removed_ns=situation.removed_ns) for check in checks),
         tuple(p_value(check, final) if check.threshold < 1.0 else 1.0 for check in checks),
     )
-    met = exposure(samples, evidence, experiment)
     hurt = situation.isolation_breach or final.breached or breaches(elsewhere.hurt, elsewhere.total, most)
     late_most_s = late_most_s_of(checks)
     kept_time = generator is not None and generator.healthy
     do = "" if kept_time else advice(generator, samples, late_most_s=late_most_s, traffic=experiment.spec.traffic)
-    said = (*_control(samples), late_most_s, do, elsewhere)
+    said = (*_control(samples), late_most_s, do)
     facts = _Facts(experiment, situation, evidence, generator, met, hurt, results, *said)
     rule, verdict, reason = next((text, v, r) for text, holds, v, r in RULES if holds(facts))
     if reason == "of the check":
         reason = _first_reason(facts)
     seen = give_up(evidence.calls)
     explanation = _explain(facts, verdict, reason, rule, seen)
-    return Judgement(verdict, reason, explanation, _next(facts, verdict, reason), results, rule)
+    return Judgement(verdict, reason, explanation, _next(facts, verdict, reason), results, rule, met)
 
 
 def control_errors_most(experiment: Experiment) -> float:
@@ -338,10 +337,10 @@ def _after_holm(results: tuple[CheckResult, ...], p_values: tuple[float, ...]) -
 
 def _elsewhere(facts: _Facts) -> str:
     """Return what there is to say of requests that never reach the target."""
-    if not facts.elsewhere.sent:
+    if not facts.met.elsewhere.sent:
         return ""
-    names = ", ".join(facts.elsewhere.names(facts.experiment))
-    return f"; {facts.elsewhere.total} requests never reach the target, as bystanders: {names}"
+    names = ", ".join(facts.met.elsewhere.names(facts.experiment))
+    return f"; {facts.met.elsewhere.total} requests never reach the target, as bystanders: {names}"
 
 
 def _left_out(facts: _Facts) -> bool:
@@ -427,8 +426,8 @@ def _explain(facts: _Facts, verdict: Verdict, reason: str | None, rule: str, see
         if _left_out(facts):
             where = ": no workload lost the scope, so the others did without that call (a breaker, a cache) or took another route"
         return f"{facts.exposed} of {facts.sent} requests reached the fault{where}"
-    if reason == "isolation_breach" and not facts.evidence.breaches and facts.elsewhere.hurt > facts.control_errors:
-        return f"bystanders were hurt: {facts.elsewhere.hurt} of {facts.elsewhere.total} requests that never reach the target failed"
+    if reason == "isolation_breach" and not facts.evidence.breaches and facts.met.elsewhere.hurt > facts.control_errors:
+        return f"bystanders were hurt: {facts.met.elsewhere.hurt} of {facts.met.elsewhere.total} requests that never reach the target failed"
     if reason == "isolation_breach" and not facts.evidence.breaches:
         return f"bystanders were hurt: {facts.control_errors} of {facts.control} requests of the control arm failed{_elsewhere(facts)}"
     if reason == "generator_saturated":
