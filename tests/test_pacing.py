@@ -203,6 +203,16 @@ def test_the_gaps_between_poisson_arrivals_remember_nothing() -> None:
         assert sum(gap > mean_gaps / 200 for gap in gaps_s) / len(gaps_s) == pytest.approx(share, abs=0.015)
 
 
+@pytest.mark.parametrize("phase", [Phase.WARMUP, Phase.FAULT, Phase.RECOVERY])
+def test_without_control_requests_there_are_none_in_any_phase(phase: Phase) -> None:
+    traffic = Traffic(requests=ONE, control=False)
+
+    due = list(arrivals_of(traffic, phase, rate_hz=20.0, duration_s=10.0, rng=random.Random(7)))
+
+    assert {each.arm for each in due} == {Arm.FAULT}
+    assert len(due) == pytest.approx(150 if phase is Phase.WARMUP else 200, abs=1)
+
+
 def test_stages_are_for_the_time_with_the_fault() -> None:
     traffic = _staged([Stage(for_s=4.0, rate_hz=100.0)], None)
 

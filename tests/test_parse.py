@@ -298,6 +298,14 @@ def test_any_expectations_can_be_shown_as_a_block_to_paste() -> None:
     assert parsed(yaml.safe_dump(document)).spec.expect == experiment.spec.expect
 
 
+def test_without_control_requests_no_default_needs_them() -> None:
+    [experiment] = parse_documents(
+        [("e.yaml", spec("target: a\nfault: {delay: 3s}\ntraffic: {requests: [http://a/], control: false}\n"))]
+    ).experiments
+
+    assert [each.id for each in experiment.spec.expect] == ["answers", "gives-up-in-time"]
+
+
 def test_an_abort_has_no_default_about_giving_up() -> None:
     experiment = parsed(spec("target: a\nfault: {abort: 503}\ntraffic: GET http://x/\n"))
 
@@ -449,6 +457,10 @@ REFUSALS: list[Row] = [
     (spec("target: a\nfault: {delay: 3s}\ntraffic: http://a:99999/x\n"), 7, 12, "is no URL"),
     (spec("target: a\nfault: {delay: 3s}\ntraffic: get http://a/\n"), 7, 12, "did you mean 'GET'?"),
     (spec("target: a\nfault: {delay: 3s}\ntraffic: POST http://a/\n"), 7, 12, "spell out spec.traffic.control"),
+    *(
+        (spec(f"target: a\nfault: {{delay: 3s}}\ntraffic: {{requests: [http://a/], control: false}}\nexpect: [{one}]\n"), 8, 12, "write spec.traffic.control: true")
+        for one in ("fallback: {status: 200}", "noWorseThan: {}", "recovery: {within: 5s}", "{arm: control, latency: {p50: 1s}}")
+    ),
     (spec("target: a\nfault: {delay: 3s}\ntraffic: {requests: []}\n"), 7, 23, "requests must not be empty"),
     (spec("target: a\nfault: {delay: 3s}\ntraffic: {requests: http://a/}\n"), 7, 23, "requests must be a list"),
     (spec("target: a\nfault: {delay: 3s}\ntraffic: {requests: [http://a/], rate: 20}\n"), 7, 42, "such as 20/s"),

@@ -260,6 +260,26 @@ def test_what_is_tested_and_cannot_be_read_is_null_and_said(trouble: Trouble, wh
     assert why in note
 
 
+@pytest.mark.parametrize("warmup", ["0s", "0.5s"])
+def test_where_control_requests_are_switched_off_none_is_sent(warmup: str) -> None:
+    text = EXPERIMENT.replace("GET http://stock/", "POST http://stock/").replace("rate:", "control: false, rate:")
+    setting = Setting(warmup=warmup, text=text)
+    numbers: list[str] = []
+    faulted = setting.answer
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        numbers.append(request.headers["x-luff-run"].partition(".")[0])
+        return faulted(request)
+
+    setting.answer = answer
+
+    outcome = setting.run()
+
+    assert outcome.verdict is Verdict.FAILED, outcome.explanation
+    assert outcome.arms["control"].sent == 0
+    assert len(set(numbers)) == 1, "only what carries the scope is sent, also before the fault"
+
+
 def test_a_service_that_is_sick_before_the_fault_is_never_touched() -> None:
     setting = Setting(warmup="0.5s")
     setting.answer = lambda _: httpx.Response(500)

@@ -660,6 +660,13 @@ def test_a_pass_says_for_how_many_the_fault_was_live() -> None:
     assert _good(LATENCY, FALLBACK).judged().explanation.endswith("all 2 expectations held")
 
 
+def test_a_pass_without_control_requests_says_what_nobody_saw() -> None:
+    traffic = {"requests": [{"url": "http://checkout/cart/42"}], "control": False}
+    found = Story(spec={"traffic": traffic}).add(400).judged()
+    assert found.verdict is Verdict.PASSED
+    assert found.explanation.endswith("; without control requests nobody saw whether bystanders were hurt")
+
+
 def test_a_judgement_hands_on_how_many_met_the_fault_so_that_it_is_counted_once() -> None:
     assert _good().judged().met == Exposure(sent=400, least=400, most=400, fired=400)
 

@@ -25,8 +25,8 @@ def default_expectations(spec: ExperimentSpec) -> tuple[Expectation, ...]:
     Return the defaults for *spec*.
 
     Answers in 99 % at least; with a delay that is below the timeout, an answer
-    clearly before the delay is over; bystanders no worse than before by 5 %;
-    recovery within 10 s.
+    clearly before the delay is over; and where control requests are sent,
+    bystanders no worse than before by 5 %, and recovery within 10 s.
     """
     delay = spec.fault.delay
     gives_up = (
@@ -34,11 +34,14 @@ def default_expectations(spec: ExperimentSpec) -> tuple[Expectation, ...]:
         if delay is not None and delay.duration_s < spec.timeout_s
         else ()
     )
+    beside_control = (
+        NoWorseThanExpectation(id="bystanders", arm=Arm.CONTROL, than=Arm.CONTROL, by_percent=5.0),
+        RecoveryExpectation(id="recovers", within_s=10.0),
+    )
     return (
         ErrorsExpectation(id="answers", at_most_percent=1.0),
         *gives_up,
-        NoWorseThanExpectation(id="bystanders", arm=Arm.CONTROL, than=Arm.CONTROL, by_percent=5.0),
-        RecoveryExpectation(id="recovers", within_s=10.0),
+        *(beside_control if Arm.CONTROL in spec.traffic.arms else ()),
     )
 
 

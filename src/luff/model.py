@@ -342,7 +342,8 @@ class Traffic(Document):
 
     *timeout_s* is the total for one request; ``None`` means max(10 s, 2 x delay + 5 s).
     *rate_hz* ``None`` means 20/s, lowered so that held requests stay in bounds.
-    *control* must be spelled out for anything but GET and HEAD.
+    *control* must be spelled out for anything but GET and HEAD; where it is
+    false, nothing is sent but what carries the scope.
     """
 
     requests: Annotated[tuple[Request, ...], Field(min_length=1)]
@@ -354,6 +355,11 @@ class Traffic(Document):
     warmup_s: DurationS = 3.0
     control: bool | None = None
     via: Via = Via()
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        """Return the arms that are sent."""
+        return (Arm.FAULT,) if self.control is False else tuple(Arm)
 
     @property
     def stages_s(self) -> float:

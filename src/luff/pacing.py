@@ -122,7 +122,7 @@ def arrivals_of(
         load = load_of(traffic, rate_hz)
     else:
         load = Load.steady(rate_hz, ramp_s=duration_s / 2 if phase is Phase.WARMUP else 0.0)
-    return arrivals(load, duration_s, requests=traffic.requests, rng=rng, pattern=traffic.arrivals)
+    return arrivals(load, duration_s, requests=traffic.requests, rng=rng, arms=traffic.arms, pattern=traffic.arrivals)
 
 
 def arrivals(

@@ -28,7 +28,9 @@ from luff.model import (
     FallbackExpectation,
     GameDay,
     HttpTripwire,
+    NoWorseThanExpectation,
     Policy,
+    RecoveryExpectation,
     Request,
     Suite,
 )
@@ -284,6 +286,21 @@ def _requests(experiment: Experiment, spec: Fields, problems: Problems) -> None:
         _twice_named(traffic.requests, index, spec, problems)
 
 
+def _control(experiment: Experiment, spec: Fields, problems: Problems) -> None:
+    """Refuse each claim that is about control requests, or beside them, where none are sent."""
+    if Arm.CONTROL in experiment.spec.traffic.arms:
+        return
+    for index, expectation in enumerate(experiment.spec.expect):
+        compared = isinstance(expectation, NoWorseThanExpectation) and expectation.than is Arm.CONTROL
+        beside = compared or isinstance(expectation, FallbackExpectation | RecoveryExpectation)
+        if beside or expectation.arm is Arm.CONTROL:
+            problems.add(
+                place_at(spec, "expect", index),
+                f"{expectation.kind} needs control requests here, and spec.traffic.control is false",
+                "write spec.traffic.control: true, or ask for something else",
+            )
+
+
 def _aims(experiment: Experiment, spec: Fields, problems: Problems) -> None:
     """Refuse a target that no twin could be for, and traffic of which nobody could say whom it is to judge."""
     target, requests = experiment.spec.target, experiment.spec.traffic.requests
@@ -402,7 +419,7 @@ def _is_date(text: str) -> bool:
 
 
 _EXPERIMENT_CHECKS: tuple[_Check, ...] = (
-    _faults, _header_names, _requests, _aims, refuse_bounds, _matches, _others, refuse_small_samples,
+    _faults, _header_names, _requests, _control, _aims, refuse_bounds, _matches, _others, refuse_small_samples,
 )  # fmt: skip
 
 

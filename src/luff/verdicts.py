@@ -437,14 +437,17 @@ def _explain(facts: _Facts, verdict: Verdict, reason: str | None, rule: str, see
         return "; ".join([*said[:2], *([seen.sentence()] if seen else [])])
     if verdict is Verdict.INCONCLUSIVE and any(c.reason == reason for c in facts.checks):
         return next(c.explanation for c in facts.checks if c.reason == reason)
-    if verdict is Verdict.PASSED:
-        count = len(facts.checks)
-        held = "its one expectation" if count == 1 else f"all {count} expectations"
-        least = "at least " if facts.evidence.per == "aggregate" else ""
-        return (
-            f"with the fault live for {least}{facts.exposed} of {facts.sent} requests, {held} held{_elsewhere(facts)}"
-        )
-    return rule
+    return _explain_pass(facts) if verdict is Verdict.PASSED else rule
+
+
+def _explain_pass(facts: _Facts) -> str:
+    count = len(facts.checks)
+    held = "its one expectation" if count == 1 else f"all {count} expectations"
+    least = "at least " if facts.evidence.per == "aggregate" else ""
+    said = f"with the fault live for {least}{facts.exposed} of {facts.sent} requests, {held} held{_elsewhere(facts)}"
+    if Arm.CONTROL in facts.experiment.spec.traffic.arms:
+        return said
+    return f"{said}; without control requests nobody saw whether bystanders were hurt"
 
 
 def ended_early(

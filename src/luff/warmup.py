@@ -2,8 +2,8 @@
 Both arms before there is a fault: connections open, each arm's baseline is had, and a fault is only put where there is health.
 
 What must stay true: nothing is injected before the control arm was seen to
-work. With no warm-up, or one too short for it, a few control requests are
-sent all the same. Who is sick and who was never reached are two things: a
+work (where there is none, the other arm: it meets no fault yet). With no
+warm-up, or one too short for it, a few requests are sent all the same. Who is sick and who was never reached are two things: a
 request that met no service at all is the experiment's or the runner's affair.
 """
 
@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from luff.errors import PlanRefused
-from luff.model import Arm
 from luff.model import Phase as Part
+from luff.model import Traffic
 from luff.pacing import Arrival, arrivals_of
 from luff.plan import Plan
 from luff.samples import Failure, Flag, Samples
@@ -42,8 +42,8 @@ async def warm_up(run: Run, plan: Plan, driver: Driver) -> bool:
         due = arrivals_of(traffic, Part.WARMUP, rate_hz=plan.rate_hz, duration_s=traffic.warmup_s, rng=run.rng)
         await driver.drive(due, phase=Part.WARMUP)
         await driver.drain(within_s=plan.timeout_s)
-    if sum(1 for _ in samples.rows(arm=Arm.CONTROL)) < CONTROL_LEAST:
-        await driver.drive(_a_few(len(traffic.requests), plan.rate_hz), phase=Part.WARMUP)
+    if sum(1 for _ in samples.rows(arm=traffic.arms[-1])) < CONTROL_LEAST:
+        await driver.drive(_a_few(traffic, plan.rate_hz), phase=Part.WARMUP)
         await driver.drain(within_s=plan.timeout_s)
     if driver.lost is not None:
         raise PlanRefused(
@@ -59,10 +59,10 @@ async def warm_up(run: Run, plan: Plan, driver: Driver) -> bool:
     return run.situation.control_unhealthy is None
 
 
-def _a_few(kinds: int, rate_hz: float) -> Iterator[Arrival]:
-    spacing_s = min(SPACING_MOST_S, 1 / rate_hz)
+def _a_few(traffic: Traffic, rate_hz: float) -> Iterator[Arrival]:
+    kinds, spacing_s = len(traffic.requests), min(SPACING_MOST_S, 1 / rate_hz)
     for number in range(max(CONTROL_LEAST, kinds)):
-        yield Arrival(number * spacing_s, Arm.CONTROL, number % kinds)
+        yield Arrival(number * spacing_s, traffic.arms[-1], number % kinds)
 
 
 def check_health(samples: Samples, *, urls: list[str], errors_most: float) -> str | None:
