@@ -23,7 +23,7 @@ from luff.samples import Samples
 from luff.scope import Scope
 from luff.store import Store
 from luff.testing import Cluster
-from luff.traffic import Address, Driver, Transport
+from luff.traffic import Address, Driver, Transport, Work
 from luff.web.listening import Listener, bound_socket
 from tests.factories import failed, passed, run_id
 from tests.web.conftest import IDENTITY, serving, virtual_service
@@ -64,9 +64,8 @@ async def lateness(port: int) -> tuple[float, float]:
     traffic = Traffic(requests=(Request(url="http://answers.shop/"),))
     transport = Transport(connect=lambda _: Address("127.0.0.1", port))
     rng = random.Random(7)
-    driver = Driver(
-        traffic, Scope("0123456789abcdef" * 2, "fedcba9876543210" * 2), Samples(), transport, timeout_s=10, rng=rng
-    )
+    work = Work(traffic, Scope("0123456789abcdef" * 2, "fedcba9876543210" * 2), 10.0)
+    driver = Driver(work, Samples(), transport)
     await driver.drive(arrivals(RATE_HZ, DURATION_S, requests=traffic.requests, rng=rng), phase=Phase.FAULT)
     await driver.drain(within_s=10)
     await driver.stop()

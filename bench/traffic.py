@@ -34,7 +34,7 @@ from luff.pacing import Arrival, arrivals
 from luff.samples import Failure, Samples
 from luff.scope import Scope
 from luff.stats import quantile
-from luff.traffic import Address, Driver, Transport
+from luff.traffic import Address, Driver, Transport, Work
 
 SECONDS = float(os.environ.get("LUFF_BENCH_SECONDS", "5"))
 AT_ONCE = 64
@@ -258,7 +258,7 @@ async def driven(
     transport = Transport(lambda _: Address("127.0.0.1", port))
     samples = Samples()
     traffic = Traffic(requests=(Request(url=f"http://127.0.0.1:{port}{path}"),))
-    driver = Driver(traffic, Scope("a" * 32, "b" * 32), samples, transport, timeout_s=timeout_s, rng=random.Random(1))
+    driver = Driver(Work(traffic, Scope("a" * 32, "b" * 32), timeout_s), samples, transport)
     await driver.drive(due, phase=Phase.FAULT)
     await driver.drain(within_s=timeout_s)
     await driver.stop()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luff import stats
-from luff.checks import PlannedCheck, late_most_s, plan_checks, speaks_unexposed, violations
+from luff.checks import PlannedCheck, lateness_of, plan_checks, speaks_unexposed, violations
 from luff.model import Experiment
 from luff.results import can_fail
 from luff.samples import Failure, Samples
@@ -213,12 +213,18 @@ def test_a_claim_that_holds_whatever_happens_cannot_fail(kind: str, change: dict
 @pytest.mark.parametrize("than", ["control", "fault"])
 def test_the_generator_has_to_be_as_exact_as_the_claims(expect: list[str], most_s: float, than: str) -> None:
     made = [{**EXPECTATIONS[kind], **({"than": than} if kind == "noWorseThan" else {})} for kind in expect]
-    assert late_most_s(plan_checks(_experiment(*made), rate_hz=20.0)) == most_s
+    assert lateness_of(plan_checks(_experiment(*made), rate_hz=20.0)).most_s == most_s
 
 
 def test_the_generator_is_never_held_to_less_than_timers_can_do() -> None:
     tight = {**EXPECTATIONS["latency"], "limit_s": 0.05}
-    assert late_most_s([_check(tight)]) == 0.02
+    assert lateness_of([_check(tight)]).most_s == 0.02
+
+
+@pytest.mark.parametrize(("quantile", "share"), [(0.9, 0.01), (0.99, 0.005), (0.999, 0.0005)])
+def test_half_of_the_violations_that_a_claim_bears_may_be_the_generators_own(quantile: float, share: float) -> None:
+    check = _check({**EXPECTATIONS["latency"], "quantile": quantile})
+    assert lateness_of([check]).share == pytest.approx(share)
 
 
 @settings(max_examples=50, deadline=None)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from luff.checks import late_most_s
+from luff.checks import lateness_of
 from luff.errors import PlanRefused
 from luff.names import Stamp, ours
 from luff.parse import parse_documents
@@ -515,7 +515,7 @@ def test_every_check_has_its_method_and_what_it_tolerates() -> None:
 def test_how_late_the_generator_may_be_depends_on_what_is_claimed(expect: str, most_s: float) -> None:
     plan = planned(f"spec.expect={expect}", virtual_service("stock", route()))
 
-    assert late_most_s(plan.checks) == pytest.approx(most_s)
+    assert lateness_of(plan.checks).most_s == pytest.approx(most_s)
 
 
 def test_attempts_on_another_hop_are_counted_where_every_log_is_read() -> None:

@@ -28,11 +28,21 @@ from luff.samples import Failure, Samples
 from luff.units import show_duration, show_percent
 from luff.words import Arm
 
-__all__ = ["Method", "PlannedCheck", "late_most_s", "plan_checks", "speaks_unexposed", "violations"]
+__all__ = [
+    "USUAL_LATENESS",
+    "Lateness",
+    "Method",
+    "PlannedCheck",
+    "lateness_of",
+    "plan_checks",
+    "speaks_unexposed",
+    "violations",
+]
 
 NO_WORSE_FACTOR = 1.5
 LATE_LEAST_S = 0.02
 LATE_ANYWAY_S = 0.25
+LATE_SHARE_MOST = 0.01
 
 Method = Literal["sequential", "fixed", "comparison", "windows"]
 
@@ -108,19 +118,39 @@ def plan_checks(experiment: Experiment, *, rate_hz: float) -> tuple[PlannedCheck
     return tuple(planned)
 
 
-def late_most_s(checks: Sequence[PlannedCheck]) -> float:
+@dataclass(frozen=True, slots=True)
+class Lateness:
     """
-    Return the p99 lateness of the generator beyond which its samples cannot carry *checks*.
+    This is how late a generator may be: all requests but *share* (0 to 1) of them leave within *most_s*.
+
+    For no larger a share of the time its event loop stands still for longer.
+    """
+
+    most_s: float
+    share: float
+
+
+USUAL_LATENESS = Lateness(LATE_LEAST_S, LATE_SHARE_MOST)
+"""What is borne where nothing coarser or finer is claimed."""
+
+
+def lateness_of(checks: Sequence[PlannedCheck]) -> Lateness:
+    """
+    Return the lateness of the generator beyond which its samples cannot carry *checks*.
 
     Lateness only ever makes a service look slower, so it has to be small
     beside what is claimed: a tenth of the tightest latency limit, and 20 ms
     where arms are compared by their own usual latency. Without any claim about
-    latency it is the offered load that has to be right: 250 ms.
+    latency it is the offered load that has to be right: 250 ms. And it has to
+    be rare beside the violations that a claim about latency bears: half of
+    them at most may be our own doing.
     """
+    latencies = [(c.expectation.limit_s, c.threshold) for c in checks if isinstance(c.expectation, LatencyExpectation)]
+    share = min([LATE_SHARE_MOST, *(threshold / 2 for _, threshold in latencies)])
     if any(isinstance(check.expectation, NoWorseThanExpectation) for check in checks):
-        return LATE_LEAST_S
-    limits_s = [c.expectation.limit_s for c in checks if isinstance(c.expectation, LatencyExpectation)]
-    return min(LATE_ANYWAY_S, max(LATE_LEAST_S, min(limits_s, default=math.inf) / 10))
+        return Lateness(LATE_LEAST_S, share)
+    tightest_s = min((limit_s for limit_s, _ in latencies), default=math.inf)
+    return Lateness(min(LATE_ANYWAY_S, max(LATE_LEAST_S, tightest_s / 10)), share)
 
 
 def _claim(expectation: Expectation) -> tuple[float, Method]:

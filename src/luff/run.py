@@ -24,7 +24,7 @@ import httpx
 
 from luff.announce import FAULT_INJECTED, FAULT_REMOVED, RESTORE_FAILED
 from luff.beside import finish_aside, give_ownership_back, write_event
-from luff.checks import late_most_s
+from luff.checks import lateness_of
 from luff.errors import (
     InternalError,
     LuffError,
@@ -56,7 +56,7 @@ from luff.samples import Samples
 from luff.scope import Scope
 from luff.settle import Settled, await_gone, await_live
 from luff.tallies import Judge
-from luff.traffic import Driver, Spread
+from luff.traffic import Driver, Spread, Work
 from luff.tripwires import check_tripwires
 from luff.underway import POLL_EVERY_S, Options, Progress, Run, Stopper, World
 from luff.verdicts import Judgement, control_errors_most, ended_early, judge
@@ -320,28 +320,24 @@ async def _traffic(run: Run, plan: Plan) -> AsyncIterator[Driver]:
         run.record.evidence = run.source.evidence
         run.plane = run.world.plane or run.world.probes(plan, transport)
         # Of all that ends here it is the first: what is still sent needs the rest.
-        ending.push_async_callback(_stop_driver, run, driver)
+        ending.push_async_callback(_stop_driver, run, plan, driver)
         yield driver
 
 
 def _driver(run: Run, plan: Plan, transport: httpx.AsyncBaseTransport, spread: Spread | None) -> Driver:
-    return Driver(
+    work = Work(
         run.experiment.spec.traffic.revealed(os.environ),
         plan.stamp.scope,
-        run.record.samples,
-        transport,
-        timeout_s=plan.timeout_s,
-        rng=run.rng,
-        observe=observer(run.experiment),
-        late_most_s=late_most_s(plan.checks),
-        clock=run.world.clock,
-        spread=spread,
+        plan.timeout_s,
+        observer(run.experiment),
+        seed=f"{run.rng.getrandbits(64):x}",
     )
+    return Driver(work, run.record.samples, transport, clock=run.world.clock, spread=spread)
 
 
-async def _stop_driver(run: Run, driver: Driver) -> None:
+async def _stop_driver(run: Run, plan: Plan, driver: Driver) -> None:
     await driver.stop()
-    run.record.generator = driver.health().summary()
+    run.record.generator = driver.health(lateness_of(plan.checks)).summary()
 
 
 async def _begin_evidence(run: Run) -> None:

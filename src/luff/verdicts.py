@@ -12,8 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from luff import stats
-from luff.checks import PlannedCheck
-from luff.checks import late_most_s as late_most_s_of
+from luff.checks import PlannedCheck, lateness_of
 from luff.errors import (
     Conflict,
     InternalError,
@@ -295,7 +294,7 @@ def judge(
         tuple(p_value(check, final) if check.threshold < 1.0 else 1.0 for check in checks),
     )
     hurt = situation.isolation_breach or final.breached or breaches(elsewhere.hurt, elsewhere.total, most)
-    late_most_s = late_most_s_of(checks)
+    late_most_s = lateness_of(checks).most_s
     kept_time = generator is not None and generator.healthy
     do = "" if kept_time else advice(generator, samples, late_most_s=late_most_s, traffic=experiment.spec.traffic)
     said = (*_control(samples), late_most_s, do)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import random
 import socket
 import struct
 from collections.abc import Awaitable, Callable
@@ -19,7 +18,7 @@ from luff.model import HttpVersion, Request, Traffic
 from luff.pacing import Arrival
 from luff.samples import Failure, Samples
 from luff.scope import Scope
-from luff.traffic import Address, Driver, Transport
+from luff.traffic import Address, Driver, Transport, Work
 from luff.traffic.http1 import HEAD_MOST_BYTES
 from luff.words import Arm, Phase
 from tests.traffic import http2_peers
@@ -156,7 +155,7 @@ def _behaves(
         transport = Transport(lambda _: Address("127.0.0.1", port), protocol=protocol)
         traffic = Traffic(requests=(Request(url="http://shop/"),))
         scope = Scope("a" * 32, "b" * 32)
-        driver = Driver(traffic, scope, samples, transport, timeout_s=0.6, rng=random.Random(1), late_most_s=60.0)
+        driver = Driver(Work(traffic, scope, 0.6), samples, transport)
         for _ in range(2):
             await driver.drive([Arrival(0.0, arm, 0) for arm in Arm], phase=Phase.FAULT)
             await driver.drain(within_s=10)
@@ -191,7 +190,7 @@ def test_a_clock_that_jumps_changes_no_time_of_a_sample() -> None:
         port = server.sockets[0].getsockname()[1]
         transport = Transport(lambda _: Address("127.0.0.1", port))
         traffic = Traffic(requests=(Request(url="http://shop/"),))
-        driver = Driver(traffic, Scope("a" * 32, "b" * 32), samples, transport, timeout_s=20, rng=random.Random(1))
+        driver = Driver(Work(traffic, Scope("a" * 32, "b" * 32), 20.0), samples, transport)
         due = [Arrival(place / 50, list(Arm)[place % 2], 0) for place in range(10)]
         driving = asyncio.create_task(driver.drive(due, phase=Phase.FAULT))
         for hours in (48, -96):

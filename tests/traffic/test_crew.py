@@ -22,6 +22,7 @@ import httpx
 import pytest
 import uvloop
 
+from luff.checks import Lateness
 from luff.errors import PlanRefused, UsageError
 from luff.model import TLS, Traffic, Via
 from luff.pacing import Arrival, arrivals
@@ -29,7 +30,7 @@ from luff.parse import parse_documents
 from luff.predicates import observer
 from luff.samples import PENDING, Failure, Samples
 from luff.scope import Scope
-from luff.traffic import Driver, Spread, Way
+from luff.traffic import Driver, Spread, Way, Work
 from luff.traffic.sender import Observe
 from luff.words import Arm, Phase
 
@@ -119,17 +120,9 @@ class Driven:
         self.transport = way()
         self.rng = random.Random(11)
         self.requests = traffic.requests
-        self.driver = Driver(
-            traffic,
-            SCOPE,
-            self.samples,
-            self.transport,
-            timeout_s=TIMEOUT_S,
-            rng=self.rng,
-            spread=Spread(processes, way) if processes else None,
-            observe=observe,
-            late_most_s=60.0,
-        )
+        work = Work(traffic, SCOPE, TIMEOUT_S, observe, seed=f"{self.rng.getrandbits(64):x}")
+        spread = Spread(processes, way) if processes else None
+        self.driver = Driver(work, self.samples, self.transport, spread=spread)
 
     async def __aenter__(self) -> Self:
         return self
@@ -173,7 +166,7 @@ def _whole(processes: int) -> list[tuple[Any, ...]]:
             await driven.driver.drain(within_s=10)
             # Nobody draws what another has drawn.
             assert len(seen.paths) == len(driven.samples)
-            health = driven.driver.health()
+            health = driven.driver.health(Lateness(60.0, 0.01))
             assert (health.trouble, health.processes, health.own_failures) == (None, max(1, processes), 0)
             assert health.lag_p99_s is not None
             assert health.cpu_ratio is not None
@@ -412,7 +405,7 @@ def test_one_that_cannot_begin_is_a_refusal_with_its_own_words(tmp_path: Path) -
         traffic = Traffic.model_validate({"requests": [{"url": "http://shop/"}]})
         unused = httpx.MockTransport(lambda _: httpx.Response(200))
         samples = Samples()
-        driver = Driver(traffic, SCOPE, samples, unused, timeout_s=1, rng=random.Random(1), spread=Spread(2, way))
+        driver = Driver(Work(traffic, SCOPE, 1.0), samples, unused, spread=Spread(2, way))
         with pytest.raises(PlanRefused, match=r"ca\.pem cannot be used") as refused:
             await driver.drive([Arrival(0.0, Arm.FAULT, 0)], phase=Phase.FAULT)
         assert refused.value.rule == "traffic_process_failed"

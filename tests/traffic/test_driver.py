@@ -18,6 +18,7 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from luff.checks import Lateness
 from luff.decide import Proxy, RequestFacts, decide
 from luff.errors import UsageError
 from luff.model import Traffic
@@ -26,7 +27,7 @@ from luff.patches import apply
 from luff.samples import Failure, Flag, Samples
 from luff.scope import Scope
 from luff.stats import quantile
-from luff.traffic import Address, Driver, TrafficError, Transport
+from luff.traffic import Address, Driver, TrafficError, Transport, Work
 from luff.words import Arm, Carrier, Object, Phase
 from tests.factories import injection
 
@@ -59,7 +60,7 @@ def _driver(
     timeout_s: float = 5.0,
     **more: Any,
 ) -> Driver:
-    return Driver(traffic or _traffic(), scope, samples, peer, timeout_s=timeout_s, rng=random.Random(7), **more)
+    return Driver(Work(traffic or _traffic(), scope, timeout_s, **more), samples, peer)
 
 
 def _due(rate_hz: float, duration_s: float, **more: Any) -> Iterator[Arrival]:
@@ -222,11 +223,11 @@ def test_failures_are_kept_by_kind(error: TrafficError, failure: Failure) -> Non
     async def fails(_: httpx.Request) -> httpx.Response:
         raise error
 
-    driver = _driver(Peer(fails), samples, late_most_s=60.0)
+    driver = _driver(Peer(fails), samples)
     asyncio.run(_driven(driver, _due(100, 0.05)))
     assert {(sample.failure, sample.status) for sample in samples} == {(failure, 0)}
     assert driver.health().own_failures == (len(samples) if failure.ours else 0)
-    assert driver.health().healthy is not failure.ours
+    assert driver.health(Lateness(60.0, 1.0)).healthy is not failure.ours
 
 
 BODIES: list[tuple[str, str, bytes, Failure, bytes]] = [

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from luff.checks import Lateness
 from luff.samples import Failure, Flag, Samples
 from luff.traffic.health import Health, Pulse, examine
 from luff.words import Arm, Phase
@@ -29,7 +30,7 @@ def _pulse(*, wall_s: float = 10.0, busy_s: float = 1.0, lags_s: Sequence[float]
 
 
 def _examined(samples: Samples, pulse: Pulse | None = None) -> Health:
-    return examine(samples, pulse or _pulse(), late_most_s=0.02)
+    return examine(samples, pulse or _pulse())
 
 
 def _joined(*parts: Samples) -> Samples:
@@ -56,7 +57,7 @@ def test_a_core_that_was_full_says_which_rate_would_have_worked() -> None:
 
     assert health.sustainable_hz == 700
     assert health.trouble == (
-        "one request in a hundred left 300 ms or more after its due time, and these claims bear 20 ms "
+        "1 % of the requests left 300 ms or more after their due time, and these claims bear 20 ms "
         "(its process used 100% of a core); 700/s would have worked"
     )
 
@@ -111,6 +112,21 @@ def test_every_failure_of_ours_has_words(failure: Failure) -> None:
     assert health.trouble.startswith("of 1000 requests 1 ")
 
 
+def test_a_rare_claim_bears_no_more_late_requests_than_it_bears_violations() -> None:
+    # One in two hundred would fail a healthy service at a p999, and nobody would see it in a p99.
+    samples = _joined(_samples(995), _samples(5, late_ms=300))
+    stalls = _pulse(lags_s=[0.0001] * 400 + [0.08])
+
+    assert _examined(samples).healthy
+    assert _examined(_samples(1000), stalls).healthy
+    strict = Lateness(0.02, 0.0005)
+    late, stalled = examine(samples, _pulse(), bears=strict), examine(_samples(1000), stalls, bears=strict)
+    assert late.trouble is not None
+    assert late.trouble.startswith("0.05 % of the requests left 300 ms or more")
+    assert stalled.trouble is not None
+    assert stalled.trouble.startswith("luff's own event loop stood still for 0.8 % of the time")
+
+
 def test_what_is_cut_at_the_end_is_no_trouble() -> None:
     assert _examined(_joined(_samples(10), _samples(10, failure=Failure.CUT))).healthy
 
@@ -119,7 +135,7 @@ def test_of_several_processes_the_worst_event_loop_counts_and_the_cpu_of_all() -
     ours = _pulse(busy_s=2.0, lags_s=[0.5] * 400)
     others = [_pulse(busy_s=3.0), _pulse(busy_s=4.0, lags_s=[0.0001] * 400 + [0.015])]
 
-    health = examine(_samples(100), ours, late_most_s=0.02, senders=others)
+    health = examine(_samples(100), ours, senders=others)
 
     assert (health.processes, health.busiest_ratio) == (2, 0.4)
     assert health.cpu_ratio == pytest.approx(0.9)
@@ -128,10 +144,8 @@ def test_of_several_processes_the_worst_event_loop_counts_and_the_cpu_of_all() -
 
 
 def test_the_stall_of_one_of_several_is_ours_and_the_rate_is_by_the_busiest() -> None:
-    stalled = examine(
-        _samples(100), _pulse(), late_most_s=0.02, senders=[_pulse(), _pulse(lags_s=[0.0001] * 400 + [0.3])]
-    )
-    late = examine(_samples(20_000, late_ms=300), _pulse(), late_most_s=0.02, senders=[_pulse(), _pulse(busy_s=10.0)])
+    stalled = examine(_samples(100), _pulse(), senders=[_pulse(), _pulse(lags_s=[0.0001] * 400 + [0.3])])
+    late = examine(_samples(20_000, late_ms=300), _pulse(), senders=[_pulse(), _pulse(busy_s=10.0)])
 
     assert stalled.stalled_ratio == pytest.approx(0.03)
     assert not stalled.healthy
@@ -143,7 +157,7 @@ def test_the_stall_of_one_of_several_is_ours_and_the_rate_is_by_the_busiest() ->
 def test_what_was_lost_is_said_before_anything_else_and_names_no_rate() -> None:
     lost = "a process of luff's that was sending ended with -9"
 
-    health = examine(_samples(20_000, late_ms=300), _pulse(busy_s=10.0), late_most_s=0.02, lost=lost)
+    health = examine(_samples(20_000, late_ms=300), _pulse(busy_s=10.0), lost=lost)
 
     assert (health.trouble, health.sustainable_hz) == (lost, None)
 

@@ -7,6 +7,7 @@ from luff.traffic.dial import Address, TrafficError
 from luff.traffic.driver import Driver, Snapshot
 from luff.traffic.health import Health
 from luff.traffic.machine import processes_for
+from luff.traffic.sender import Work
 from luff.traffic.transport import Transport
 from luff.traffic.way import Way
 
@@ -19,5 +20,6 @@ __all__ = [
     "TrafficError",
     "Transport",
     "Way",
+    "Work",
     "processes_for",
 ]

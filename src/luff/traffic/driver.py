@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -21,17 +20,17 @@ from typing import Protocol
 
 import httpx
 
+from luff.checks import USUAL_LATENESS, Lateness
 from luff.clock import Clock, SystemClock
-from luff.model import Arm, Phase, Traffic
+from luff.model import Arm, Phase
 from luff.pacing import Arrival
 from luff.samples import ARMS, Failure, Samples
-from luff.scope import Scope
 from luff.stats import quantile
 from luff.traffic.alarm import Alarm
 from luff.traffic.crew import Crew, Spread
 from luff.traffic.frames import Answered, Order
-from luff.traffic.health import LATE_MOST_S, Health, Pulse, examine
-from luff.traffic.sender import BURST_MOST, Observe, Sender, Work, sees_nothing
+from luff.traffic.health import Health, Pulse, examine
+from luff.traffic.sender import BURST_MOST, Sender, Work
 
 __all__ = ["Driver", "Snapshot"]
 
@@ -104,7 +103,7 @@ class _Here(Sender):
 
 class Driver:
     """
-    This drives one run's traffic. Use `drive` once a phase, then `drain`, and `stop` at the end.
+    This drives one run's traffic, *work*. Use `drive` once a phase, then `drain`, and `stop` at the end.
 
     Without *spread* this process sends all of it, over *transport*. *clock* is
     for simulations, whose event loop goes by it; the machine's own is read to
@@ -113,25 +112,18 @@ class Driver:
 
     def __init__(
         self,
-        traffic: Traffic,
-        scope: Scope,
+        work: Work,
         samples: Samples,
         transport: httpx.AsyncBaseTransport,
         *,
-        timeout_s: float,
-        rng: random.Random,
-        observe: Observe = sees_nothing,
-        late_most_s: float = LATE_MOST_S,
         clock: Clock | None = None,
         spread: Spread | None = None,
     ) -> None:
         self._samples = samples
-        self._late_most_s = late_most_s
         self._arms = {arm: _Arm() for arm in Arm}
         self._clock_ns = _nanoseconds(clock)
         self._zero_ns = self._clock_ns()
         self._pulse = Pulse()
-        work = Work(traffic, scope, timeout_s, observe, seed=f"{rng.getrandbits(64):x}")
         self._senders: _Senders
         if spread is None:
             self._senders = _Here(work, transport, now_ns=self.now_ns, tell=self._close)
@@ -220,15 +212,9 @@ class Driver:
             errors=state.errors,
         )
 
-    def health(self) -> Health:
-        """Return how well this generator kept time so far."""
-        return examine(
-            self._samples,
-            self._pulse,
-            late_most_s=self._late_most_s,
-            senders=self._senders.pulses,
-            lost=self._senders.lost,
-        )
+    def health(self, bears: Lateness = USUAL_LATENESS) -> Health:
+        """Return how well this generator kept time so far, for claims that *bears* says how late it may be for."""
+        return examine(self._samples, self._pulse, bears=bears, senders=self._senders.pulses, lost=self._senders.lost)
 
     def _open(self, arrival: Arrival, phase: Phase, due_ns: int) -> Order:
         state = self._arms[arrival.arm]

@@ -16,17 +16,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from luff.checks import USUAL_LATENESS, Lateness
 from luff.outcome import Generator
 from luff.samples import Failure, Flag, Samples
 from luff.stats import quantile
 from luff.units import show_duration, show_percent, show_rate
 
-__all__ = ["LATE_MOST_S", "Health", "Pulse", "examine"]
+__all__ = ["Health", "Pulse", "examine"]
 
-LATE_MOST_S = 0.02
-"""A p99 lateness above this makes the generator's word worth nothing, where nothing coarser is claimed."""
-STALLED_MOST = 0.01
-"""For a larger share of the time than this the event loop must not stand still."""
 REPEATED_MOST = 0.01
 """More requests than this share must not have been sent twice: those that are left out are no random ones."""
 BUSY_MOST = 0.7
@@ -137,10 +134,15 @@ class Pulse:
 
 
 def examine(
-    samples: Samples, pulse: Pulse, *, late_most_s: float, senders: Sequence[Pulse] = (), lost: str | None = None
+    samples: Samples,
+    pulse: Pulse,
+    *,
+    bears: Lateness = USUAL_LATENESS,
+    senders: Sequence[Pulse] = (),
+    lost: str | None = None,
 ) -> Health:
     """
-    Return the health of the generator that made *samples*; *late_most_s* is how late their p99 may have left.
+    Return the health of the generator that made *samples*; *bears* is how late they may have left.
 
     *pulse* is this process's; *senders* are those of others, where they sent;
     *lost* says that one of them ended too soon.
@@ -150,7 +152,7 @@ def examine(
     own: dict[Failure, int] = {kind: kinds[kind] for kind in OWN if kinds[kind]}
     used = [ratio for each in (pulse, *senders) if (ratio := each.cpu_ratio) is not None]
     found = replace(
-        _worst(senders or (pulse,), late_most_s),
+        _worst(senders or (pulse,), bears.most_s),
         late_p99_s=quantile(late, 0.99) / 1e9 if late else None,
         cpu_ratio=sum(used) if used else None,
         busiest_ratio=max(used, default=None),
@@ -158,7 +160,8 @@ def examine(
         own_failures=sum(own.values()),
         repeated=sum(bool(flags & Flag.REPEATED) for flags in samples.flags),
     )
-    trouble = lost or _lacking(own, len(samples)) or _slow(found, late_most_s) or _repeating(found, len(samples))
+    late_s = quantile(late, 1.0 - bears.share) / 1e9 if late else 0.0
+    trouble = lost or _lacking(own, len(samples)) or _slow(found, late_s, bears) or _repeating(found, len(samples))
     if trouble is None:
         return found
     rate_hz = None if lost else _sustainable_hz(samples, pulse.wall_s, found, kinds[Failure.POOL])
@@ -183,18 +186,18 @@ def _lacking(own: dict[Failure, int], sent: int) -> str | None:
     return "; ".join(f"of {sent} requests {count} {kind.words}" for kind, count in own.items()) or None
 
 
-def _slow(found: Health, late_most_s: float) -> str | None:
+def _slow(found: Health, late_s: float, bears: Lateness) -> str | None:
     whose = "process" if found.processes == 1 else "busiest process"
     used = "" if found.busiest_ratio is None else f" (its {whose} used {found.busiest_ratio:.0%} of a core)"
-    if found.late_p99_s is not None and found.late_p99_s > late_most_s:
+    if late_s > bears.most_s:
         return (
-            f"one request in a hundred left {show_duration(found.late_p99_s)} or more after its due time, "
-            f"and these claims bear {show_duration(late_most_s)}{used}"
+            f"{show_percent(100 * bears.share)} of the requests left {show_duration(late_s)} or more after their due time, "
+            f"and these claims bear {show_duration(bears.most_s)}{used}"
         )
-    if found.stalled_ratio > STALLED_MOST:
+    if found.stalled_ratio > bears.share:
         return (
             f"luff's own event loop stood still for {show_percent(100 * found.stalled_ratio)} of the time, "
-            f"up to {show_duration(found.lag_max_s)} at once{used}"
+            f"up to {show_duration(found.lag_max_s)} at once, and these claims bear {show_percent(100 * bears.share)}{used}"
         )
     return None
 

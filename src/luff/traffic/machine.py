@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import resource
 import time
 from pathlib import Path
@@ -23,6 +22,7 @@ from luff.scope import Scope
 from luff.traffic.capacity import SURE_HZ, Demand, Machine, share
 from luff.traffic.dial import Address
 from luff.traffic.driver import Driver
+from luff.traffic.sender import Work
 from luff.traffic.transport import Transport
 from luff.words import Arm, Phase
 
@@ -144,9 +144,7 @@ async def _trial(*, http2: bool) -> float | None:
     # A few at a time: so many connections as a real run has, each used many times.
     pairs = [[Arrival(0.0, arm, 0) for arm in Arm] for _ in range(TRIAL_PAIRS)]
     samples = Samples()
-    driver = Driver(
-        traffic, Scope("0" * 32, "1" * 32), samples, transport, timeout_s=TRIAL_WITHIN_S, rng=random.Random(0)
-    )
+    driver = Driver(Work(traffic, Scope("0" * 32, "1" * 32), TRIAL_WITHIN_S), samples, transport)
     try:
         begun_s = time.process_time()
         for at in range(0, len(pairs), 8):

@@ -47,14 +47,15 @@ class Work:
     This is what all requests of a run have in common.
 
     The secrets of *traffic* are revealed; a request may take *timeout_s* from
-    its due time on. *seed* decides what placeholders are filled with.
+    its due time on. *observe* makes the bits that are kept of an answer, and
+    *seed* decides what placeholders are filled with.
     """
 
     traffic: Traffic
     scope: Scope
     timeout_s: float
-    observe: Observe
-    seed: str
+    observe: Observe = sees_nothing
+    seed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
