@@ -905,6 +905,27 @@ def test_an_object_that_came_up_meanwhile_and_is_not_locked_is_not_patched() -> 
     assert len(setting.cluster.history[newer]) == 1
 
 
+@pytest.mark.parametrize("failure", [Failure.POOL, Failure.RESOLVE])
+def test_what_this_machine_cannot_send_is_no_sick_service(failure: Failure) -> None:
+    setting = Setting(warmup="0.5s")
+    asked = 0
+
+    def now_and_then(_: httpx.Request) -> httpx.Response:
+        nonlocal asked
+        asked += 1
+        if asked % 2:
+            raise TrafficError(failure, "no")
+        return httpx.Response(200)
+
+    setting.answer = now_and_then
+
+    outcome = setting.run()
+
+    assert (outcome.verdict, outcome.reason) == (Verdict.ERROR, "plan_refused:traffic_not_sent")
+    assert failure.words in outcome.explanation
+    assert outcome.restore is None
+
+
 @pytest.mark.parametrize("warmup", ["0s", "0.01s", "0.5s"])
 @pytest.mark.parametrize(
     ("failure", "words"),

@@ -93,7 +93,7 @@ def _experiment(*conditions: dict[str, Any]) -> Experiment:
 
 
 def _watched(
-    condition: dict[str, Any], answers: list[Said], monkeypatch: pytest.MonkeyPatch
+    condition: dict[str, Any], answers: list[Said], monkeypatch: pytest.MonkeyPatch, *, who: str = ""
 ) -> tuple[list[RunAborted], list[bytes], float]:
     """Return what stopped the run, what was asked, and when it was over."""
     stops: list[RunAborted] = []
@@ -102,7 +102,7 @@ def _watched(
     async def work() -> float:
         clock = Ticking()
         async with _serving(answers, asked) as port:
-            monkeypatch.setenv("LUFF_PROMETHEUS_URL", f"http://127.0.0.1:{port}/prom/")
+            monkeypatch.setenv("LUFF_PROMETHEUS_URL", f"http://{who}127.0.0.1:{port}/prom/")
             given = {
                 key: value.replace("PORT", str(port)) if key == "url" else value for key, value in condition.items()
             }
@@ -176,6 +176,14 @@ def test_it_takes_as_long_as_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> N
     assert _watched(QUERY, [_vector(1)], monkeypatch)[2] == 0.0
     assert _watched(HELD, [_vector(1)], monkeypatch)[2] == 10.0
     assert _watched(QUERY, [RUBBISH], monkeypatch)[2] == LOOK_EVERY_S * (MISSED_MOST - 1)
+
+
+def test_the_password_of_a_prometheus_is_in_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    stops, asked, _ = _watched(QUERY, [_said(b"", 401)], monkeypatch, who="ada:s3cret@")
+
+    assert b"authorization: basic" in asked[0].lower()
+    assert "Prometheus answers 401" in stops[0].message
+    assert "s3cret" not in stops[0].message
 
 
 def test_a_query_is_asked_as_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,12 +5,19 @@ from __future__ import annotations
 import math
 from typing import Any
 
-__all__ = ["highest", "query_url"]
+__all__ = ["highest", "query_url", "without_credentials"]
 
 
 def query_url(url: str) -> str:
     """Return where the Prometheus at *url* is asked; the query is the parameter ``query``."""
     return f"{url.rstrip('/')}/api/v1/query"
+
+
+def without_credentials(url: str) -> str:
+    """Return *url* as it may be shown: neither who asks, nor what may be a token in its query."""
+    # By hand: a password with a slash in it makes it no URL, and is one all the same.
+    before, scheme_end, rest = url.partition("?")[0].rpartition("://")
+    return f"{before}{scheme_end}{rest.rpartition('@')[2]}"
 
 
 def highest(answer: Any) -> float | None:

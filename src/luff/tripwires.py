@@ -91,7 +91,9 @@ async def _prometheus(tripwire: PrometheusTripwire, url: str, watch: _Watch) -> 
     async def look(client: httpx.AsyncClient) -> str | None:
         nonlocal above_since_s
         answer = await client.get(url, params={"query": tripwire.query})
-        answer.raise_for_status()
+        if not answer.is_success:
+            # Not by httpx, whose words have the whole URL, with the password that may be in it.
+            raise ValueError(f"Prometheus answers {answer.status_code}")
         value = highest(answer.json())
         if value is None or value <= tripwire.above:
             above_since_s = None

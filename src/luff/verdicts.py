@@ -425,9 +425,11 @@ def _explain(facts: _Facts, verdict: Verdict, reason: str | None, rule: str, see
         if _left_out(facts):
             where = ": no workload lost the scope, so the others did without that call (a breaker, a cache) or took another route"
         return f"{facts.exposed} of {facts.sent} requests reached the fault{where}"
-    if reason == "isolation_breach" and not facts.evidence.breaches and facts.met.elsewhere.hurt > facts.control_errors:
+    if reason == "isolation_breach" and facts.evidence.breaches:
+        return f"{rule}: {facts.evidence.breaches} seen in {facts.evidence.source}"
+    if reason == "isolation_breach" and facts.met.elsewhere.hurt > facts.control_errors:
         return f"bystanders were hurt: {facts.met.elsewhere.hurt} of {facts.met.elsewhere.total} requests that never reach the target failed"
-    if reason == "isolation_breach" and not facts.evidence.breaches:
+    if reason == "isolation_breach":
         return f"bystanders were hurt: {facts.control_errors} of {facts.control} requests of the control arm failed{_elsewhere(facts)}"
     if reason == "generator_saturated":
         return _explain_generator(facts, rule)

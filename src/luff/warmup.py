@@ -33,7 +33,7 @@ async def warm_up(run: Run, plan: Plan, driver: Driver) -> bool:
     """
     Drive both arms without a fault, and return whether all is well enough for one.
 
-    Raises `PlanRefused` when requests reach no service at all, or nobody is left to send them.
+    Raises `PlanRefused` when requests reach no service at all, or this machine cannot send them.
     """
     traffic, samples = run.experiment.spec.traffic, run.record.samples
     run.step("warm-up")
@@ -70,7 +70,8 @@ def check_health(samples: Samples, *, urls: list[str], errors_most: float) -> st
     Return why *samples* are too unhealthy for a fault, ``None`` when they are not; at most *errors_most* (0 to 1) may fail.
 
     One failure alone says nothing. Raises `PlanRefused` when all requests to
-    one of *urls* reached no service, and so nothing can be learnt about one.
+    one of *urls* reached no service, and so nothing can be learnt about one,
+    and when it is this machine's doing that so many failed.
     """
     numbers = [number for number in range(len(samples)) if Failure(samples.failure[number]) is not Failure.CUT]
     failed = [number for number in numbers if _failed(samples, number)]
@@ -82,6 +83,9 @@ def check_health(samples: Samples, *, urls: list[str], errors_most: float) -> st
             raise _nobody_there(url, samples, its[-1], count=len(its))
     if not numbers:
         return "not one request of the warm-up was over in time"
+    theirs = [number for number in failed if not Failure(samples.failure[number]).ours]
+    if len(theirs) <= max(1.0, errors_most * len(numbers)) < len(failed):
+        raise _not_sent(samples, failed, of=len(numbers))
     return f"{len(failed) / len(numbers):.0%} of the warm-up's requests failed before there was a fault ({_how(samples, failed[-1])})"
 
 
@@ -96,6 +100,15 @@ def _unreached(samples: Samples, number: int) -> bool:
 def _how(samples: Samples, number: int) -> str:
     failure = Failure(samples.failure[number])
     return f"status {samples.status[number]}" if failure is Failure.NONE else f"one {failure.words}"
+
+
+def _not_sent(samples: Samples, failed: list[int], *, of: int) -> PlanRefused:
+    ours = [failure for number in failed if (failure := Failure(samples.failure[number])).ours]
+    return PlanRefused(
+        "traffic_not_sent",
+        f"{len(ours)} of the warm-up's {of} requests failed on this machine before there was a fault: one {ours[-1].words}",
+        next_step="give luff more files (ulimit -n) and ports, see how this machine finds names, or lower the rate",
+    )
 
 
 def _nobody_there(url: str, samples: Samples, number: int, *, count: int) -> PlanRefused:

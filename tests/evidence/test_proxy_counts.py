@@ -343,6 +343,21 @@ def prometheus(answer: Callable[[httpx.Request], httpx.Response]) -> Prometheus:
     return Prometheus("http://prometheus:9090/", {"source_app": 'ca"rt'}, DESTINATIONS, "shop", client=client)
 
 
+@pytest.mark.parametrize("url", ["http://ada:s3cret@prometheus:9090/?token=s3cret", "http://ada:s3/cret@prometheus/"])
+def test_the_password_of_a_prometheus_is_in_no_message(url: str) -> None:
+    def refuse(_: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused")
+
+    client = httpx.AsyncClient(transport=httpx.MockTransport(refuse))
+    source = Prometheus(url, {"source_app": "cart"}, DESTINATIONS, "shop", client=client)
+
+    with pytest.raises(Unreadable) as caught:
+        asyncio.run(source.read())
+
+    assert "Prometheus at http://" in caught.value.why
+    assert "s3" not in caught.value.why
+
+
 def vector(*series: tuple[dict[str, str], str]) -> bytes:
     result: list[Any] = [
         {"metric": {"__name__": REQUESTS, **metric}, "value": [1.7e9, value]} for metric, value in series

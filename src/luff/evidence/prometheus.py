@@ -11,7 +11,7 @@ import httpx
 
 from luff.evidence.istio_metrics import REQUESTS, Labels, fired
 from luff.evidence.proxy_counts import Reading, Unreadable
-from luff.prometheus import query_url
+from luff.prometheus import query_url, without_credentials
 
 __all__ = ["Prometheus"]
 
@@ -45,7 +45,10 @@ class Prometheus:
     async def read(self) -> Reading:
         try:
             series = _vector(await self._ask())
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+        except httpx.InvalidURL as error:
+            # Its own words would quote parts of the URL, which may be a password's.
+            raise self._unreadable("cannot be asked: LUFF_PROMETHEUS_URL is no URL") from error
+        except httpx.HTTPError as error:
             raise self._unreadable(f"gave no answer ({type(error).__name__}: {error})") from error
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
             raise self._unreadable(f"did not answer as a Prometheus does ({type(error).__name__}: {error})") from error
@@ -79,7 +82,8 @@ class Prometheus:
 
     def _unreadable(self, why: str) -> Unreadable:
         return Unreadable(
-            f"Prometheus at {self.url} {why}", "correct LUFF_PROMETHEUS_URL, or use evidence.source: pod-metrics"
+            f"Prometheus at {without_credentials(self.url)} {why}",
+            "correct LUFF_PROMETHEUS_URL, or use evidence.source: pod-metrics",
         )
 
 
