@@ -16,8 +16,8 @@ def query_url(url: str) -> str:
 def without_credentials(url: str) -> str:
     """Return *url* as it may be shown: neither who asks, nor what may be a token in its query."""
     # By hand: a password with a slash in it makes it no URL, and is one all the same.
-    before, scheme_end, rest = url.partition("?")[0].rpartition("://")
-    return f"{before}{scheme_end}{rest.rpartition('@')[2]}"
+    scheme, _, rest = url.partition("?")[0].partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}" if rest else url.rpartition("@")[2]
 
 
 def highest(answer: Any) -> float | None:

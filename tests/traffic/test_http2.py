@@ -7,6 +7,7 @@ import contextlib
 import random
 import socket
 import struct
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -18,6 +19,7 @@ from luff.samples import Failure
 from luff.traffic import Address, TrafficError, Transport
 from luff.traffic.http1 import BODY_MOST_BYTES, HEAD_MOST_BYTES
 from luff.traffic.http2 import HEAD_DECODED_MOST_BYTES, STREAMS_MOST, TABLE_MOST_BYTES
+from luff.traffic.sharing import Shared
 from luff.traffic.transport import FRESH_S, REPEATED
 from tests.traffic.conftest import Run, Time
 from tests.traffic.http2_peers import Link, Peer, frame
@@ -258,6 +260,20 @@ def test_who_waits_for_the_dial_of_one_that_gave_up_dials_for_itself(run: Run) -
             assert (await second).content == b"ok"
             await asyncio.gather(first, return_exceptions=True)
             assert first.cancelled()
+
+    run(work())
+
+
+def test_a_dial_that_hangs_holds_up_its_own_request_alone(run: Run) -> None:
+    async def work() -> None:
+        shared, hanging = Shared(time.monotonic), asyncio.Event()
+        dialling = asyncio.create_task(shared.dial(hanging.wait))
+        await asyncio.sleep(0)
+        async with asyncio.timeout(10):
+            assert await shared.find(within_s=None) is None
+        assert not dialling.done()
+        hanging.set()
+        assert await dialling
 
     run(work())
 

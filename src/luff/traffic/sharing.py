@@ -2,9 +2,10 @@
 The HTTP/2 connections to one address, which requests share.
 
 No request waits for another's end: above what the connections take, one more
-is dialled. It waits for a dial that is under way already, which is over sooner
-than its own would be; should that one fail it dials for itself, so that one
-refused connection is one failure and not many.
+is dialled. It waits a little for a dial that is under way already, which is over
+sooner than its own would be. Should that one fail, or hang, it dials for itself,
+so that one refused connection is one failure, and one lost packet one slow
+request, and not many.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from typing import TypeVar
 
 from luff.traffic import http2
 
-__all__ = ["Shared"]
+__all__ = ["JOIN_WITHIN_S", "Shared"]
+
+JOIN_WITHIN_S = 0.25
+"""How long a request waits for the dial of another: well below the second after which a lost packet is sent again."""
 
 ConnectionT = TypeVar("ConnectionT")
 
@@ -53,11 +57,16 @@ class Shared:
         return not idle.is_stale() and (within_s is None or self._clock() - idle.idle_since_s <= within_s)
 
     async def _join(self) -> http2.Connection | None:
-        dial = next((each for each in self._dials if each.promised < self.streams_most), None)
+        # The newest: an older one may hang.
+        dial = next((each for each in reversed(self._dials) if each.promised < self.streams_most), None)
         if dial is None:
             return None
         dial.promised += 1
-        connection = await asyncio.shield(dial.connection)
+        done, _ = await asyncio.wait([dial.connection], timeout=JOIN_WITHIN_S)
+        if not done:
+            dial.promised -= 1
+            return None
+        connection = dial.connection.result()
         return connection if connection is not None and connection.has_room() else None
 
     async def dial(self, dial: Callable[[], Awaitable[ConnectionT]]) -> ConnectionT:
