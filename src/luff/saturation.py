@@ -55,11 +55,13 @@ REMEDIES: tuple[tuple[Callable[[Samples], bool], str], ...] = (
 
 def advice(generator: Generator | None, samples: Samples, *, late_most_s: float, traffic: Traffic) -> str:
     """
-    Return what to do about *generator*, which did not keep up with *traffic*.
+    Return what to do about *generator*, which did not keep up with *traffic*; nothing where it did.
 
     One outcome names one rate: where the generator knows what held it back,
     that counts; else it is read from how late its *samples* were sent.
     """
+    if generator is not None and generator.healthy:
+        return ""
     if generator is not None and generator.sustainable_hz is not None:
         return _keeps_up_with(generator.sustainable_hz, traffic)
     late_ms = None if generator is None else generator.late_p99_ms

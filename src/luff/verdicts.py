@@ -34,7 +34,6 @@ from luff.results import p_value, result_of
 from luff.samples import Evidence, Samples
 from luff.saturation import advice
 from luff.tallies import Judge, breaches
-from luff.units import show_duration
 from luff.words import Arm, Verdict
 
 __all__ = [
@@ -98,7 +97,6 @@ class _Facts:
     checks: tuple[CheckResult, ...]
     control: int = 0
     control_errors: int = 0
-    late_most_s: float = 0.0
     generator_advice: str = ""
 
     @property
@@ -294,11 +292,8 @@ def judge(
         tuple(p_value(check, final) if check.threshold < 1.0 else 1.0 for check in checks),
     )
     hurt = situation.isolation_breach or final.breached or breaches(elsewhere.hurt, elsewhere.total, most)
-    late_most_s = lateness_of(checks).most_s
-    kept_time = generator is not None and generator.healthy
-    do = "" if kept_time else advice(generator, samples, late_most_s=late_most_s, traffic=experiment.spec.traffic)
-    said = (*_control(samples), late_most_s, do)
-    facts = _Facts(experiment, situation, evidence, generator, met, hurt, results, *said)
+    do = advice(generator, samples, late_most_s=lateness_of(checks).most_s, traffic=experiment.spec.traffic)
+    facts = _Facts(experiment, situation, evidence, generator, met, hurt, results, *_control(samples), do)
     rule, verdict, reason = next((text, v, r) for text, holds, v, r in RULES if holds(facts))
     if reason == "of the check":
         reason = _first_reason(facts)
@@ -395,11 +390,7 @@ def _explain_counts(facts: _Facts) -> str:
 
 def _explain_generator(facts: _Facts, rule: str) -> str:
     """Say what was wrong with the generator, and that it leaves open whether bystanders were hurt, where it looked so."""
-    late_ms = None if facts.generator is None else facts.generator.late_p99_ms
     said = rule if facts.generator is None else facts.generator.trouble or rule
-    if late_ms is not None and late_ms > facts.late_most_s * 1000:
-        most = show_duration(facts.late_most_s)
-        said = f"{rule}: one request in a hundred left {show_duration(late_ms / 1000)} after its time or later, and these checks bear {most}"
     if not facts.hurt:
         return said
     return (
