@@ -218,6 +218,13 @@ def test_durations_are_shown(seconds: float, text: str) -> None:
     assert units.show_duration(seconds) == text
 
 
+@pytest.mark.parametrize(
+    ("rate_hz", "rounded_hz"), [(1234.0, 1200.0), (99.9, 99.0), (7.3, 7.0), (0.51, 0.5), (0.01, 0.0)]
+)
+def test_a_rate_is_rounded_down_to_what_people_write(rate_hz: float, rounded_hz: float) -> None:
+    assert units.round_rate_down_hz(rate_hz) == rounded_hz
+
+
 def test_other_numbers_are_shown() -> None:
     assert [units.show_percent(share) for share in (100.0, 99.8, 0.5, 33.3333)] == ["100 %", "99.8 %", "0.5 %", "33.33 %"]  # fmt: skip
     assert [units.show_rate(rate) for rate in (20.0, 0.5, 1.5)] == ["20/s", "30/m", "1.5/s"]

@@ -4,7 +4,6 @@ What to do about a generator that did not keep up: which rate this machine would
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,7 +11,7 @@ from luff import stats
 from luff.model import Traffic
 from luff.outcome import Generator
 from luff.samples import PHASES, Failure, Flag, Samples
-from luff.units import show_rate
+from luff.units import round_rate_down_hz, show_rate
 from luff.words import Phase
 
 __all__ = ["Saturation", "advice", "saturation_of"]
@@ -106,11 +105,6 @@ def saturation_of(samples: Samples, *, late_most_s: float) -> Saturation:
     arms = len(set(samples.arm)) or 1
     most_hz = max([*in_time.values(), HEADROOM * really_hz]) / arms
     seconds = sum(faulted for faulted, _ in windows)
-    return Saturation(seconds, sum(faulted for faulted, _ in in_time), _rounded_down(most_hz))
-
-
-def _rounded_down(rate_hz: float) -> float | None:
-    if rate_hz < 1:
-        return None
-    step = 10.0 ** max(0, math.floor(math.log10(rate_hz)) - 1)
-    return math.floor(rate_hz / step) * step
+    return Saturation(
+        seconds, sum(faulted for faulted, _ in in_time), round_rate_down_hz(most_hz) if most_hz >= 1 else None
+    )

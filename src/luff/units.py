@@ -13,6 +13,7 @@ Each parser raises `ValueError` with a sentence that says what would do. Laws:
 
 from __future__ import annotations
 
+import math
 import re
 from decimal import Decimal
 from fractions import Fraction
@@ -25,6 +26,7 @@ __all__ = [
     "parse_duration_s",
     "parse_percent",
     "parse_rate_hz",
+    "round_rate_down_hz",
     "show_count",
     "show_duration",
     "show_percent",
@@ -161,6 +163,14 @@ def show_percent(percent: float) -> str:
 def show_rate(rate_hz: float) -> str:
     """Return *rate_hz* as it would be written in an experiment: ``20/s``, or ``30/m`` below one a second."""
     return f"{round(rate_hz, 2):g}/s" if rate_hz >= 1 else f"{round(rate_hz * 60, 2):g}/m"
+
+
+def round_rate_down_hz(rate_hz: float) -> float:
+    """Return *rate_hz*, never more than it is, as people write one: two digits, whole from 1/s on, else whole per minute."""
+    if rate_hz < 1:
+        return math.floor(rate_hz * 60) / 60
+    step_hz = 10.0 ** max(0, math.floor(math.log10(rate_hz)) - 1)
+    return math.floor(rate_hz / step_hz) * step_hz
 
 
 def show_count(number: int) -> str:

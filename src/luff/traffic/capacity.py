@@ -15,7 +15,7 @@ import math
 from dataclasses import dataclass
 
 from luff.errors import PlanRefused
-from luff.units import show_count, show_duration, show_rate
+from luff.units import round_rate_down_hz, show_count, show_duration, show_rate
 
 __all__ = ["SURE_HZ", "Demand", "Machine", "share"]
 
@@ -97,8 +97,8 @@ def _by_cpu(demand: Demand, machine: Machine, most: int) -> int:
         raise PlanRefused(
             "rate_over_machine",
             f"{show_rate(demand.rate_hz)} on each of two arms is {show_rate(demand.both_hz)}, and {_cores(most)} of this machine "
-            f"can send {show_rate(_down(usable_hz * most))} in time",
-            next_step=f"lower traffic.rate to {show_rate(_down(usable_hz * most / 2))}, or use a {machines} machine",
+            f"can send {show_rate(round_rate_down_hz(usable_hz * most))} in time",
+            next_step=f"lower traffic.rate to {show_rate(round_rate_down_hz(usable_hz * most / 2))}, or use a {machines} machine",
         )
     return needed
 
@@ -115,13 +115,5 @@ def _in_flight(demand: Demand, most: int, what: str, otherwise: str) -> PlanRefu
         "in_flight_over_machine",
         f"{show_rate(demand.rate_hz)} for up to {show_duration(demand.timeout_s)} each is {show_count(math.ceil(demand.in_flight))} "
         f"requests at once, and this machine has {show_count(most)} {what}",
-        next_step=f"lower traffic.rate to {show_rate(_down(fits_hz))}{shorter}, or {otherwise}",
+        next_step=f"lower traffic.rate to {show_rate(round_rate_down_hz(fits_hz))}{shorter}, or {otherwise}",
     )
-
-
-def _down(rate_hz: float) -> float:
-    """Return *rate_hz* rounded down to what people write."""
-    if rate_hz < 1:
-        return math.floor(rate_hz * 60) / 60
-    digits = 10.0 ** max(0, math.floor(math.log10(rate_hz)) - 1)
-    return math.floor(rate_hz / digits) * digits

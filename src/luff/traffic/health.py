@@ -8,7 +8,6 @@ wrong is said here in one sentence, and a run with such a sentence judges nobody
 from __future__ import annotations
 
 import asyncio
-import math
 import struct
 import time
 from array import array
@@ -20,7 +19,7 @@ from luff.checks import USUAL_LATENESS, Lateness
 from luff.outcome import Generator
 from luff.samples import Failure, Flag, Samples
 from luff.stats import quantile
-from luff.units import show_duration, show_percent, show_rate
+from luff.units import round_rate_down_hz, show_duration, show_percent, show_rate
 
 __all__ = ["Health", "Pulse", "examine"]
 
@@ -225,13 +224,7 @@ def _sustainable_hz(samples: Samples, wall_s: float, found: Health, without_plac
     fits = [rate_hz * BUSY_MOST / used] if used > BUSY_MOST else []
     if without_place:
         fits.append(rate_hz * BUSY_MOST * (1.0 - without_place / len(samples)))
-    return _rounded_down(min(fits)) if fits and min(fits) > 0 else None
-
-
-def _rounded_down(rate_hz: float) -> float:
-    """Return *rate_hz* with two digits, never more than it is."""
-    digits = 10.0 ** (math.floor(math.log10(rate_hz)) - 1)
-    return math.floor(rate_hz / digits) * digits
+    return round_rate_down_hz(min(fits)) or None if fits else None
 
 
 def _ms(seconds: float | None) -> float | None:
