@@ -40,6 +40,16 @@ def test_a_load_is_shared_among_as_many_processes_as_it_needs(
     assert share(Demand(rate_hz, timeout_s), machine) == processes
 
 
+def test_one_arm_is_half_as_much_and_stages_are_named_where_there_is_no_rate() -> None:
+    alone = Demand(2_001, 10, arms=1, written="every rate in traffic.stages")
+
+    assert share(alone, USUAL) == 1
+    with pytest.raises(PlanRefused) as refused:
+        share(replace(alone, rate_hz=5_000, timeout_s=2), SMALL)
+    assert "5000/s on one arm is 5000/s" in refused.value.message
+    assert refused.value.next_step == "lower every rate in traffic.stages to 4000/s, or use a larger machine"
+
+
 @pytest.mark.parametrize(
     ("rate_hz", "timeout_s", "machine", "rule", "message", "next_step"),
     [
@@ -100,6 +110,6 @@ def test_what_is_let_through_fits_and_what_is_advised_is_let_through(
         assert processes <= max(1, cores - 1)
         assert demand.in_flight <= processes * (files - KEPT_FILES)
         assert demand.in_flight <= ports
-        assert demand.both_hz <= processes * max(SURE_HZ, core_hz)
+        assert demand.all_hz <= processes * max(SURE_HZ, core_hz)
         return
     pytest.fail("advice that does not help")

@@ -58,7 +58,7 @@ def test_a_rate_that_no_core_keeps_is_refused_before_anything_is_sent() -> None:
     assert refused.value.message.startswith(
         "50000/s on each of two arms is 100000/s, and one core of this machine can send "
     )
-    assert (refused.value.next_step or "").startswith("lower traffic.rate to ")
+    assert (refused.value.next_step or "").startswith("lower every rate in traffic.stages to ")
 
 
 @pytest.mark.parametrize("http2", [False, True])

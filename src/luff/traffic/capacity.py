@@ -49,20 +49,26 @@ class Machine:
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """This is what is asked: *rate_hz* per arm at its highest, and *timeout_s*, for which a faulted request may last."""
+    """
+    This is what is asked: *rate_hz* on each of *arms* at its highest, and *timeout_s*, for which a faulted request may last.
+
+    *written* is what there is to lower in the experiment.
+    """
 
     rate_hz: float
     timeout_s: float
+    arms: int = 2
+    written: str = "traffic.rate"
 
     @property
-    def both_hz(self) -> float:
-        """Return the requests a second of both arms."""
-        return 2.0 * self.rate_hz
+    def all_hz(self) -> float:
+        """Return the requests a second of all arms."""
+        return self.arms * self.rate_hz
 
     @property
     def seconds(self) -> float:
-        """Return the seconds that a pair of requests, one of each arm, is in flight together."""
-        return self.timeout_s + min(USUAL_S, self.timeout_s)
+        """Return the seconds that one request of each arm is in flight, added up."""
+        return self.timeout_s + (self.arms - 1) * min(USUAL_S, self.timeout_s)
 
     @property
     def in_flight(self) -> float:
@@ -88,19 +94,23 @@ def share(demand: Demand, machine: Machine) -> int:
 
 
 def _by_cpu(demand: Demand, machine: Machine, most: int) -> int:
-    if demand.both_hz <= SURE_HZ or machine.core_hz is None:
+    if demand.all_hz <= SURE_HZ or machine.core_hz is None:
         return 1
     usable_hz = max(SURE_HZ, machine.core_hz * USABLE_RATIO)
-    needed = math.ceil(demand.both_hz / usable_hz)
+    needed = math.ceil(demand.all_hz / usable_hz)
     if needed > most:
         machines = "larger" if most < PROCESSES_MOST else "faster"
         raise PlanRefused(
             "rate_over_machine",
-            f"{show_rate(demand.rate_hz)} on each of two arms is {show_rate(demand.both_hz)}, and {_cores(most)} of this machine "
+            f"{show_rate(demand.rate_hz)} on {_arms(demand.arms)} is {show_rate(demand.all_hz)}, and {_cores(most)} of this machine "
             f"can send {show_rate(round_rate_down_hz(usable_hz * most))} in time",
-            next_step=f"lower traffic.rate to {show_rate(round_rate_down_hz(usable_hz * most / 2))}, or use a {machines} machine",
+            next_step=f"lower {demand.written} to {show_rate(round_rate_down_hz(usable_hz * most / demand.arms))}, or use a {machines} machine",
         )
     return needed
+
+
+def _arms(count: int) -> str:
+    return "one arm" if count == 1 else "each of two arms"
 
 
 def _cores(count: int) -> str:
@@ -109,11 +119,11 @@ def _cores(count: int) -> str:
 
 def _in_flight(demand: Demand, most: int, what: str, otherwise: str) -> PlanRefused:
     fits_hz = most / demand.seconds
-    fits_s = most / demand.rate_hz - USUAL_S
+    fits_s = most / demand.rate_hz - (demand.arms - 1) * USUAL_S
     shorter = f", or traffic.timeout to {show_duration(math.floor(fits_s))}" if fits_s >= 1 else ""
     return PlanRefused(
         "in_flight_over_machine",
         f"{show_rate(demand.rate_hz)} for up to {show_duration(demand.timeout_s)} each is {show_count(math.ceil(demand.in_flight))} "
         f"requests at once, and this machine has {show_count(most)} {what}",
-        next_step=f"lower traffic.rate to {show_rate(round_rate_down_hz(fits_hz))}{shorter}, or {otherwise}",
+        next_step=f"lower {demand.written} to {show_rate(round_rate_down_hz(fits_hz))}{shorter}, or {otherwise}",
     )

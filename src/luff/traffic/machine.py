@@ -49,7 +49,8 @@ async def processes_for(traffic: Traffic, *, rate_hz: float, timeout_s: float) -
 
     Raises `PlanRefused`, with what would do, where this machine cannot.
     """
-    demand = Demand(load_of(traffic, rate_hz).most_hz, timeout_s)
+    written = "every rate in traffic.stages" if traffic.stages else "traffic.rate"
+    demand = Demand(load_of(traffic, rate_hz).most_hz, timeout_s, arms=len(traffic.arms), written=written)
     return share(demand, await look_at_machine(demand, http2=may_be_http2(traffic)))
 
 
@@ -61,7 +62,7 @@ def may_be_http2(traffic: Traffic) -> bool:
 
 async def look_at_machine(demand: Demand, *, http2: bool = False) -> Machine:
     """Return what this machine has for *demand*. The limit on open files is raised as far as it may be, if that is needed."""
-    trial = await _trial(http2=http2) if demand.both_hz > SURE_HZ else None
+    trial = await _trial(http2=http2) if demand.all_hz > SURE_HZ else None
     return Machine(files=_files(demand), ports=_ports(), cores=_cores(), core_hz=trial)
 
 
