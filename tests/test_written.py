@@ -63,7 +63,7 @@ def test_what_is_written_has_every_default_and_its_unit() -> None:
         "arrivals": "constant",
         "duration": "60s",
         "warmup": "3s",
-        "via": {"mode": "direct"},
+        "via": {"mode": "direct", "protocol": "auto"},
     }
     assert [each["id"] for each in document["spec"]["expect"]] == [
         "answers",
