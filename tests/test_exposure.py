@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luff.exposure import Exposure, calls_per_request, dose_percent, exposure
+from luff.exposure import Exposure, dose_percent, exposure
 from luff.model import Experiment
 from luff.samples import Evidence, Failure, Samples
 from luff.words import Arm, Phase
@@ -45,7 +45,7 @@ def calls(fired: int) -> Evidence:
 def test_a_hundred_calls_of_fifty_requests_are_not_a_hundred_requests() -> None:
     # Half of the callers lose the scope; the others try each call twice and answer like their fallback.
     half = samples([(5, 0)] * 50 + [(5, 1)] * 50)
-    assert exposure(half, calls(100), experiment()) == Exposure(sent=100, least=50, most=100, fired=100)
+    assert exposure(half, calls(100), experiment()) == Exposure(sent=100, least=50, most=100, fired=100, calls=100)
 
 
 def test_calls_of_requests_that_all_look_unlike_control_prove_all_of_them() -> None:
@@ -117,8 +117,8 @@ def test_the_mean_number_of_calls_is_over_all_that_were_sent() -> None:
     seen = Evidence("lab-log", "request")
     seen.attempts.extend([0, 3, 3, 4])
 
-    assert calls_per_request(made, calls(10), experiment()) == 2.5
-    assert calls_per_request(made, seen, experiment()) == 2.5
+    assert exposure(made, calls(10), experiment()).calls_per_request == 2.5
+    assert exposure(made, seen, experiment()).calls_per_request == 2.5
 
 
 def test_requests_that_never_reach_the_target_are_in_no_mean() -> None:
@@ -128,7 +128,7 @@ def test_requests_that_never_reach_the_target_are_in_no_mean() -> None:
     seen = Evidence("lab-log", "request")
     seen.attempts.extend([2] * 20 + [0] * 20)
 
-    assert calls_per_request(made, seen, experiment()) == 2.0
+    assert exposure(made, seen, experiment()).calls_per_request == 2.0
 
 
 @pytest.mark.parametrize(
@@ -140,8 +140,14 @@ def test_requests_that_never_reach_the_target_are_in_no_mean() -> None:
     ids=["those that a percentage drew", "no calls"],
 )
 def test_where_not_every_call_is_counted_there_is_no_mean(fault: dict[str, Any], evidence: Evidence) -> None:
-    assert calls_per_request(samples([(5, 0)] * 4), evidence, experiment(fault)) is None
+    assert exposure(samples([(5, 0)] * 4), evidence, experiment(fault)).calls_per_request is None
+
+
+def test_more_calls_than_requests_are_no_mistake_where_a_percentage_draws() -> None:
+    met = exposure(samples([(5, 0)] * 4), calls(10), experiment({"abort": {"http": 503, "percent": 50.0}}))
+
+    assert (met.sent, met.least, met.fired) == (4, 4, 10)
 
 
 def test_of_no_request_there_is_no_mean() -> None:
-    assert calls_per_request(samples([]), calls(0), experiment()) is None
+    assert exposure(samples([]), calls(0), experiment()).calls_per_request is None

@@ -668,7 +668,7 @@ def test_a_pass_without_control_requests_says_what_nobody_saw() -> None:
 
 
 def test_a_judgement_hands_on_how_many_met_the_fault_so_that_it_is_counted_once() -> None:
-    assert _good().judged().met == Exposure(sent=400, least=400, most=400, fired=400)
+    assert _good().judged().met == Exposure(sent=400, least=400, most=400, fired=400, calls=400)
 
 
 def test_a_generator_that_ran_late_says_what_would_have_worked() -> None:

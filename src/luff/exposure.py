@@ -27,7 +27,7 @@ from luff.model import Experiment
 from luff.samples import Evidence, Failure, Samples
 from luff.words import Arm
 
-__all__ = ["Exposure", "calls_per_request", "dose_percent", "exposure"]
+__all__ = ["Exposure", "dose_percent", "exposure"]
 
 SHIFT_LEAST = 0.8
 """The part of the injected delay that a request has to take longer than control usually does."""
@@ -42,6 +42,8 @@ class Exposure:
 
     *fired* is what was counted: calls, or requests where luff saw them itself.
     Where each request is seen, *sent* is without those that go *elsewhere*.
+    *calls* is how many calls on the broken hop they caused, ``None`` where
+    those are not counted, or only those that a percentage drew.
     """
 
     sent: int
@@ -49,24 +51,12 @@ class Exposure:
     most: int
     fired: int
     elsewhere: Bystanders = field(default_factory=Bystanders)
+    calls: int | None = None
 
-
-def calls_per_request(samples: Samples, evidence: Evidence, experiment: Experiment) -> float | None:
-    """
-    Return how many calls on the broken hop a request of the fault arm caused, on average over all that were sent.
-
-    It says nothing of a single one. ``None`` where calls are not counted, or only those that a percentage drew.
-    """
-    rows = samples.ended_rows(Arm.FAULT)
-    if evidence.per == "request":
-        attempts, elsewhere = evidence.attempts, bystanders_of(samples, evidence).sent
-        rows = [n for n in rows if samples.request[n] not in elsewhere]
-        caused = sum(map(attempts.__getitem__, rows[: bisect_left(rows, len(attempts))]))
-    elif evidence.source == "latency-shift" or dose_percent(experiment) < 100:
-        return None
-    else:
-        caused = evidence.fired_total
-    return caused / len(rows) if rows else None
+    @property
+    def calls_per_request(self) -> float | None:
+        """Return the mean over all that were sent. It says nothing of a single one."""
+        return None if self.calls is None or not self.sent else self.calls / self.sent
 
 
 def exposure(samples: Samples, evidence: Evidence, experiment: Experiment) -> Exposure:
@@ -77,22 +67,25 @@ def exposure(samples: Samples, evidence: Evidence, experiment: Experiment) -> Ex
         attempts, elsewhere = evidence.attempts, bystanders_of(samples, evidence)
         if elsewhere.sent:
             rows = [n for n in rows if samples.request[n] not in elsewhere.sent]
-        reached = sum(map(bool, map(attempts.__getitem__, rows[: bisect_left(rows, len(attempts))])))
-        return Exposure(len(rows), reached, reached, reached, elsewhere)
+        each = [attempts[n] for n in rows[: bisect_left(rows, len(attempts))]]
+        reached = sum(map(bool, each))
+        return Exposure(len(rows), reached, reached, reached, elsewhere, calls=sum(each))
     if evidence.source == "latency-shift":
         fired = _shifted(samples, rows, experiment)
         least = most = fired
     else:
         fired = evidence.fired_total
         most = min(sent, fired)
-        each = experiment.spec.evidence.calls_per_request
-        least = min(most, fired // each if each else 0)
+        declared = experiment.spec.evidence.calls_per_request
+        least = min(most, fired // declared if declared else 0)
         least = least if least == most else min(most, max(least, _differing(samples, rows)))
     percent = dose_percent(experiment)
     if percent >= 100 or not fired:
-        return Exposure(sent, least, most, fired)
+        counted = percent >= 100 and evidence.source != "latency-shift"
+        return Exposure(sent, least, most, fired, calls=fired if counted else None)
     # Only what fired can be seen: as many as the dose makes of everything that was sent stand for all of it.
-    if stats.within_dose(fired, sent, percent) or fired * 100 > sent * percent:
+    # Who tries again may be hit more often than it was asked.
+    if fired * 100 > sent * percent or stats.within_dose(fired, sent, percent):
         return Exposure(sent, sent, sent, fired)
     scaled = min(sent, int(fired * 100 / percent))
     return Exposure(sent, scaled, scaled, fired)

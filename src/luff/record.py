@@ -15,7 +15,7 @@ from typing import Any, Literal
 from luff import __version__
 from luff.builds import Build
 from luff.default_claims import expect_block
-from luff.exposure import Exposure, calls_per_request, exposure
+from luff.exposure import Exposure, exposure
 from luff.inject import Live
 from luff.lifecycle import Phase
 from luff.model import Arm, Experiment, Verdict
@@ -192,7 +192,7 @@ class Record:
         if self.evidence is None or not self._injected:
             return None
         met = met or exposure(self.samples, self.evidence, self.experiment)
-        mean = calls_per_request(self.samples, self.evidence, self.experiment)
+        mean = met.calls_per_request
         return EvidenceSummary(
             source=self.evidence.source,
             per=self.evidence.per,
