@@ -165,17 +165,24 @@ def test_the_service_that_calls_the_broken_hop_waits_as_well_as_the_judged_one()
     assert not said(planned(DELAY, rules[:1]))
 
 
-@pytest.mark.parametrize("split", [(to("v9"),), (to("v1", weight=90), to("v9", weight=10))], ids=["all", "a part"])
-def test_a_subset_that_no_rule_defines_is_refused(split: tuple[Object, ...]) -> None:
+def test_a_subset_that_no_rule_defines_is_refused_where_requests_go_nowhere_else() -> None:
     rules = [rule(subsets=[{"name": "v1"}]), rule("till", subsets=[{"name": "v9"}])]
 
     with pytest.raises(
         PlanRefused, match=r"subset v9 of stock.shop.svc.cluster.local, which no DestinationRule"
     ) as caught:
-        planned(ABORT, rules, routed=routes(*split))
+        planned(ABORT, rules, routed=routes(to("v9")))
 
     assert caught.value.rule == "unknown_subset"
     assert "define it" in str(caught.value.next_step)
+
+
+def test_a_subset_that_no_rule_defines_is_warned_of_where_only_a_part_of_the_requests_goes_there() -> None:
+    split = routes(to("v1", weight=90), to("v9", weight=10))
+
+    [warning] = said(planned(DELAY, [rule(subsets=[{"name": "v1"}])], routed=split))
+
+    assert "requests to the subset v9 of stock.shop.svc.cluster.local get 503" in warning
 
 
 def test_a_subset_without_a_share_of_the_traffic_is_not_looked_for() -> None:

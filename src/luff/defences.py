@@ -65,7 +65,7 @@ class _Limit(NamedTuple):
 
 
 def check_defences(experiment: Experiment, found: Found, strain: Strain) -> list[str]:
-    """Refuse a subset that nobody defines, and return warnings of what DestinationRules make of the fault."""
+    """Refuse a target of which nobody defines any subset, and return warnings of what DestinationRules make of the fault."""
     if found.view.destination_rules is None:
         return _unread(experiment)
     _check_subsets(found)
@@ -80,20 +80,23 @@ def _unread(experiment: Experiment) -> list[str]:
 
 
 def _check_subsets(found: Found) -> None:
-    view = found.view
-    if not view.every_rule:
+    """Refuse where no request in scope could reach anything. Where some can, a warning says which cannot."""
+    view, used = found.view, _used(found)
+    undefined = [
+        cluster
+        for cluster in used
+        if cluster.subset
+        and not any(defines(rule, cluster.host, cluster.subset) for rule in view.destination_rules or ())
+    ]
+    if not view.every_rule or not used or len(undefined) < len(used):
         return
-    for cluster in _used(found):
-        named = not cluster.subset or any(
-            defines(rule, cluster.host, cluster.subset) for rule in view.destination_rules or ()
-        )
-        if not named:
-            raise PlanRefused(
-                "unknown_subset",
-                f"VirtualService {'/'.join(key_of(found.leaf))} sends requests to the subset {cluster.subset} of {cluster.host}, "
-                "which no DestinationRule defines: the caller's proxy answers them with 503, with and without the fault",
-                next_step=f"define it in a DestinationRule for {cluster.host}, or correct the route",
-            )
+    cluster = undefined[0]
+    raise PlanRefused(
+        "unknown_subset",
+        f"VirtualService {'/'.join(key_of(found.leaf))} sends requests to the subset {cluster.subset} of {cluster.host}, "
+        "which no DestinationRule defines: the caller's proxy answers them with 503, with and without the fault",
+        next_step=f"define it in a DestinationRule for {cluster.host}, or correct the route",
+    )
 
 
 def _hidden(found: Found, strain: Strain) -> Iterator[str]:

@@ -75,7 +75,7 @@ KINDS = (
         drawn=every.how_pairs_are_drawn(),
     ),
 )
-DEEPER = "one to five troubles, a kill, a writer, a kill and troubles of another process"
+DEEPER = "three to six troubles, a kill, a writer, a kill and troubles of another process"
 
 
 @dataclass(slots=True)

@@ -22,6 +22,8 @@ TROUBLES = tuple(trouble for trouble in Trouble if trouble is not Trouble.NONE)
 LATE_S = (1.0, 5.0, 60.0, TTL_S - 20.0)
 MARGIN = 6
 """Trouble makes a run longer; so many more calls than without any are looked at."""
+LATE_OF = 3
+"""The latest of so many draws is where a deeper schedule kills."""
 DRAWN_WRITERS = 2
 """With so many writers at a boundary each pair of troubles is played, beside nobody."""
 PROXIES = ("unseen", "seen", "stale")
@@ -180,23 +182,26 @@ def deeper(*, seed: int) -> Iterator[Schedule]:
     """
     Schedules without end: several troubles, perhaps a kill, a writer, requests that are late by anything.
 
-    The other process dies, or meets trouble, as often as not.
+    The other process dies, or meets trouble, as often as not. Fewer troubles
+    are enumerated elsewhere, and a kill comes rather late: after an early one
+    there is nobody left to meet the troubles, so that many would be alike.
     """
     seen = reach()
     rng = random.Random(seed)
 
-    def some(most: int) -> tuple[tuple[int, Trouble], ...]:
-        numbers = sorted(rng.sample(range(seen.calls + MARGIN), rng.randint(1, most)))
+    def some(least: int, most: int) -> tuple[tuple[int, Trouble], ...]:
+        numbers = sorted(rng.sample(range(seen.calls + MARGIN), rng.randint(least, most)))
         return tuple((number, rng.choice(TROUBLES)) for number in numbers)
 
     while True:
+        late = max(rng.randrange(seen.points + MARGIN) for _ in range(LATE_OF))
         yield Schedule(
-            some(5),
-            rng.choice([None, rng.randrange(seen.points + MARGIN)]),
+            some(3, 6),
+            rng.choice([None, late]),
             rng.choice(WRITERS),
             rng.randrange(seen.calls + MARGIN),
             guard=rng.random() < 0.5,  # as often as not
             late_s=rng.choice(LATE_S),
-            other_troubles=rng.choice([(), some(2)]),
+            other_troubles=rng.choice([(), some(1, 2)]),
             other_kill_at=rng.choice([None, rng.randrange(seen.points)]),
         )
