@@ -139,6 +139,10 @@ class MisbehavingProxy:
             server.settimeout(None)
             with self._lock:
                 self._sockets |= {client, server}
+            if self._ended.is_set():
+                # It was stopped meanwhile, and may have looked at what is open before this was.
+                _reset(client, server)
+                return
             self._spawn(self._carry, self.connections, client, server)
 
     def _strikes(self, number: int, kind: Kind, way: Way | None = None) -> Toxic | None:
