@@ -19,7 +19,7 @@ from typing import Literal, Self, TypeAlias
 
 import yaml
 
-__all__ = ["MisbehavingProxy", "Toxic", "kubeconfig_through"]
+__all__ = ["THREADS", "MisbehavingProxy", "Toxic", "kubeconfig_through"]
 
 CHUNK = 64 * 1024
 CONNECT_WITHIN_S = 5.0
@@ -48,6 +48,10 @@ class Toxic:
     seconds: float = 0.0
     after_bytes: int = 0
     times: int | None = None
+
+
+THREADS = "misbehaving proxy"
+"""The name of every thread of one."""
 
 
 class MisbehavingProxy:
@@ -117,7 +121,7 @@ class MisbehavingProxy:
             thread.join(STOP_WITHIN_S)
 
     def _spawn(self, target: object, *arguments: object) -> None:
-        thread = threading.Thread(target=target, args=arguments, daemon=True)  # type: ignore[arg-type]  # any callable
+        thread = threading.Thread(target=target, args=arguments, daemon=True, name=THREADS)  # type: ignore[arg-type]  # any callable
         self._threads.append(thread)
         thread.start()
 

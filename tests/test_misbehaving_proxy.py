@@ -6,13 +6,14 @@ import contextlib
 import queue
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
-from tests.misbehaving_proxy import MisbehavingProxy, Toxic, kubeconfig_through
+from tests.misbehaving_proxy import THREADS, MisbehavingProxy, Toxic, kubeconfig_through
 
 WITHIN_S = 10.0
 LATE_S = 0.05
@@ -217,19 +218,20 @@ def test_an_upstream_that_is_not_there_is_a_reset(proxy: MisbehavingProxy) -> No
         _ask(connection, "one")
 
 
-def test_stopping_leaves_neither_threads_nor_connections(upper: Upper) -> None:
-    before = threading.active_count()
+@pytest.mark.parametrize("struck", [True, False], ids=["once it has struck", "at any moment"])
+def test_stopping_leaves_neither_threads_nor_connections(upper: Upper, *, struck: bool) -> None:
     with MisbehavingProxy() as proxy:
         connection = _connected(proxy.start(upper.listener.getsockname()))
         proxy.set(Toxic("black_hole"))
         connection.sendall(b"one\n")
+        end_s = time.monotonic() + WITHIN_S
+        while struck and not proxy.struck and time.monotonic() < end_s:
+            time.sleep(0.001)
 
     with connection, contextlib.suppress(ConnectionResetError):
         while connection.recv(100):
             pass
-    for thread in upper.threads:
-        thread.join(WITHIN_S)
-    assert threading.active_count() == before
+    assert [thread for thread in threading.enumerate() if thread.name == THREADS] == []
 
 
 def test_a_kubeconfig_leads_through_it(tmp_path: Path) -> None:
