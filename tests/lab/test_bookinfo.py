@@ -166,10 +166,10 @@ def test_the_shipped_lab(home: Home) -> None:
         assert client.get("/nowhere").status_code == 404
 
         client.get("/productpage", headers={"traceparent": TRACEPARENT, "baggage": "a=1", "x-luff-run": "abc.1"})
-        at_page = _logged(state, "productpage-v1", "traceparent", TRACEPARENT)
-        assert {line["baggage"] for line in at_page if line["direction"] == "inbound"} == {"a=1"}
-        assert {line["baggage"] for line in at_page if line["direction"] == "outbound"} == {None}
-        at_ratings = _logged(state, "ratings-v1", "traceparent", TRACEPARENT)
+        came, went = _logged(state, "productpage-v1", "inbound"), _logged(state, "productpage-v1", "outbound")
+        assert {line["baggage"] for line in came} == {"a=1"}
+        assert {line["baggage"] for line in went} == {None}
+        at_ratings = _logged(state, "ratings-v1", "inbound")
         assert {line["scope"]["x-luff-run"] for line in at_ratings} == {None}
 
         # With reviews down the page says so, at once.
@@ -184,13 +184,17 @@ def test_the_shipped_lab(home: Home) -> None:
     assert home.luff("lab", "down").code == 0
 
 
-def _logged(state: LabState, workload: str, key: str, value: str) -> list[dict[str, Any]]:
-    """Return the lines of a workload's access log with *value*, once there are some."""
+def _logged(state: LabState, workload: str, direction: str) -> list[dict[str, Any]]:
+    """Return the lines of a workload's access log for the trace in one *direction*, once there are some."""
     [one] = [each for each in state.workloads if each.name == workload]
 
     def found() -> list[dict[str, Any]]:
         lines = Path(one.access_log).read_text().splitlines()
-        return [line for line in map(json.loads, lines) if line[key] == value]
+        return [
+            line
+            for line in map(json.loads, lines)
+            if (line["traceparent"], line["direction"]) == (TRACEPARENT, direction)
+        ]
 
     lines: list[dict[str, Any]] = until(found, what="a line in the access log")
     return lines
