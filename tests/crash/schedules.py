@@ -23,7 +23,7 @@ LATE_S = (1.0, 5.0, 60.0, TTL_S - 20.0)
 MARGIN = 6
 """Trouble makes a run longer; so many more calls than without any are looked at."""
 LATE_OF = 3
-"""The latest of so many draws is where a deeper schedule kills."""
+"""The latest of so many draws is where a deeper schedule kills; for one whose troubles begin anywhere, so many begin late."""
 DRAWN_WRITERS = 2
 """With so many writers at a boundary each pair of troubles is played, beside nobody."""
 PROXIES = ("unseen", "seen", "stale")
@@ -142,9 +142,13 @@ def _without_putting_back(all_: list[tuple[str, int]], rng: random.Random) -> It
         yield from rng.sample(all_, len(all_))
 
 
+def _inject_call() -> int:
+    return play(Schedule()).verbs.index("patch")
+
+
 def pairs_with_the_inject() -> Iterator[Schedule]:
     """Every way in which the inject itself may go wrong, with each trouble at each later call."""
-    sent = play(Schedule()).verbs.index("patch")
+    sent = _inject_call()
     for at_inject, number, trouble in itertools.product(TROUBLES, range(sent + 1, reach().calls), TROUBLES):
         yield Schedule(((sent, at_inject), (number, trouble)))
 
@@ -182,21 +186,22 @@ def deeper(*, seed: int) -> Iterator[Schedule]:
     """
     Schedules without end: several troubles, perhaps a kill, a writer, requests that are late by anything.
 
-    The other process dies, or meets trouble, as often as not. Fewer troubles
-    are enumerated elsewhere, and a kill comes rather late: after an early one
-    there is nobody left to meet the troubles, so that many would be alike.
+    The other process dies, or meets trouble, as often as not. Fewer troubles,
+    and those before the inject, are enumerated elsewhere; here most begin with
+    the inject, and a kill comes rather late. Else many would be alike: what
+    fails before it ends the run, and the dead meet nothing.
     """
-    seen = reach()
+    seen, sent = reach(), _inject_call()
     rng = random.Random(seed)
 
-    def some(least: int, most: int) -> tuple[tuple[int, Trouble], ...]:
-        numbers = sorted(rng.sample(range(seen.calls + MARGIN), rng.randint(least, most)))
+    def some(least: int, most: int, *, first: int = 0) -> tuple[tuple[int, Trouble], ...]:
+        numbers = sorted(rng.sample(range(first, seen.calls), rng.randint(least, most)))
         return tuple((number, rng.choice(TROUBLES)) for number in numbers)
 
     while True:
         late = max(rng.randrange(seen.points + MARGIN) for _ in range(LATE_OF))
         yield Schedule(
-            some(3, 6),
+            some(3, 6, first=rng.choice([0, *[sent] * LATE_OF])),
             rng.choice([None, late]),
             rng.choice(WRITERS),
             rng.randrange(seen.calls + MARGIN),
