@@ -118,7 +118,7 @@ async def find_patiently(
                 where = Ref(Kind.VIRTUAL_SERVICE, namespaces[0] if namespaces else "NAMESPACE", "*")
                 raise RestoreNotVerified(
                     f"it cannot be seen whether a fault is live: {error.message}",
-                    next_step=f"run `{restore_command(mesh, where, None)}` with credentials that may list VirtualServices",
+                    next_step=f"run `{restore_command(mesh, where, None, by_others=True)}` with credentials that may list VirtualServices",
                 ) from error
         await clock.sleep(LOOK_EVERY_S)
 

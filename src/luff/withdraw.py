@@ -139,11 +139,11 @@ def _is_meant(route: object, run: str | None) -> bool:
     return run is None or (our_run(route) is None if run == NAMELESS else our_run(route) == run)
 
 
-def restore_command(mesh: Mesh, ref: Ref, run: str | None) -> str:
-    """Return the exact command that puts the routes of *ref* back by hand."""
+def restore_command(mesh: Mesh, ref: Ref, run: str | None, *, by_others: bool = False) -> str:
+    """Return the exact command that puts the routes of *ref* back by hand; *by_others*, with other credentials than ours."""
     where = ["--lab"]
     if mesh.kind == "cluster":
-        named = [] if mesh.kubeconfig is None else ["--kubeconfig", mesh.kubeconfig]
+        named = [] if mesh.kubeconfig is None or by_others else ["--kubeconfig", mesh.kubeconfig]
         where = ["--context", mesh.name, *named]
     which = "--all" if run is None or run == NAMELESS else run
     return shlex.join(["luff", "restore", which, "-n", ref.namespace, *where])

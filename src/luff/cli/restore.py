@@ -150,7 +150,7 @@ async def _restored(
         return 0
     failed = answer.became(chosen, await put_back(api, chosen, clock=clock, patience_s=PATIENCE_S))
     if failed:
-        commands = dict.fromkeys(f"`{restore_command(api, each.ref, each.run)}`" for each in failed)
+        commands = dict.fromkeys(f"`{restore_command(api, each.ref, each.run, by_others=True)}`" for each in failed)
         raise RestoreNotVerified(
             f"{len(failed)} of {len(chosen)} could not be verified; a fault may still be live",
             next_step=f"run {' and '.join(commands)} with credentials that may patch VirtualServices",
