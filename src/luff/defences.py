@@ -100,7 +100,7 @@ def _check_subsets(found: Found) -> None:
 
 
 def _hidden(found: Found, strain: Strain) -> Iterator[str]:
-    """Find the subsets that are defined, and not for these callers."""
+    """Find the subsets that these callers do not get, whoever defines them."""
     for cluster in _used(found) if found.view.every_rule else ():
         rule = _rule(cluster.host, found, strain.caller)
         if cluster.subset and cluster.subset not in rule.subsets:
@@ -142,8 +142,11 @@ def _only_port(host: str, found: Found) -> int | None:
 
 
 def _rule(host: str, found: Found, caller: str) -> Rule:
-    home = host.split(".")[1] if host.endswith(f".{DOMAIN}") else found.view.namespace
-    return rule_for(host, found.view.destination_rules or (), caller=caller, home=home)
+    return rule_for(host, found.view.destination_rules or (), caller=caller, home=_home(host, found))
+
+
+def _home(host: str, found: Found) -> str:
+    return host.split(".")[1] if host.endswith(f".{DOMAIN}") else found.view.namespace
 
 
 def _not_set_off(experiment: Experiment, found: Found, strain: Strain) -> Iterator[str]:
@@ -170,8 +173,7 @@ def _set_off(found: Found, strain: Strain) -> Iterator[str]:
     """Find what the services that wait for the broken hop set off at the proxies that call them."""
     for host in strain.waiting:
         # Who calls it is not known; in its own namespace is where its rule usually is.
-        home = host.split(".")[1] if host.endswith(f".{DOMAIN}") else found.view.namespace
-        rule, port, name = _rule(host, found, home), _only_port(host, found), host.split(".")[0]
+        rule, port, name = _rule(host, found, _home(host, found)), _only_port(host, found), host.split(".")[0]
         policies = [rule.policy(port, subset) for subset in ("", *rule.subsets)]
         errors = min(filter(None, map(_errors_in_a_row, policies)), default=0)
         if errors:

@@ -71,7 +71,7 @@ def approve(
     """
     from zoneinfo import ZoneInfo
 
-    from luff.gameday import approvals_until, check_approval
+    from luff.gameday import agreed, approvals_until, check_approval
 
     now = datetime.now(UTC)
     read = read_game_days(definitions, policy, now)
@@ -84,10 +84,9 @@ def approve(
         note = f"{scheduled_for.isoformat()} as {agreeing}"
         opened.access.audit("gameday.approve", name, actor=actor.name, note=note)
         occurrences.approve(name, scheduled_for, who=agreeing, now=now)
-        agreed = occurrences.approvals(name, scheduled_for)
+        counted = len(agreed(game_day, scheduled_for, occurrences.approvals(name, scheduled_for)))
     people = game_day.spec.people
     assert people is not None
-    counted = sum(each in people.approvers for each in agreed)
     more = (
         ""
         if counted >= people.approvals

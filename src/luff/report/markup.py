@@ -19,21 +19,26 @@ from markupsafe import Markup, escape
 from luff.report import words
 from luff.units import show_count, show_duration, show_percent
 
-__all__ = ["Style", "templates"]
+__all__ = ["Style", "environment_of", "templates"]
 
 _BEFORE_UNIT = re.compile(r"(?<=[0-9]) (?=(?:%|(?:ms|s|h|[0-9]{3})\b))|(?<=[≤≥=]) (?=[0-9])")
 
 
-def templates() -> Environment:
-    """Return the templates, with what they call; all that reaches a page is escaped by them."""
-    environment = Environment(
-        loader=PackageLoader("luff.report"),
+def environment_of(package: str) -> Environment:
+    """Return the templates of *package*; all that reaches a page is escaped by them."""
+    return Environment(
+        loader=PackageLoader(package),
         autoescape=select_autoescape(default=True, default_for_string=True),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         finalize=_shown,
     )
+
+
+def templates() -> Environment:
+    """Return the templates of reports, with what they call."""
+    environment = environment_of("luff.report")
     environment.filters.update(
         prose=_prose,
         tight=_tight,

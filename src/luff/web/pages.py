@@ -12,16 +12,16 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Form, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-from markupsafe import Markup
+from jinja2 import Environment, PackageLoader
 from starlette.concurrency import run_in_threadpool
 
 from luff import __version__
 from luff.model import Verdict
+from luff.report.markup import environment_of
 from luff.report.pages import ago, left
 from luff.report.resolved import latency_limits_ms
 from luff.report.trend import place_of
-from luff.report.words import MARKS, visible
+from luff.report.words import MARKS
 from luff.store import Role, RunFilter
 from luff.web import finding, reports
 from luff.web.access import COOKIE, SESSION_S, Person, check_csrf, check_role
@@ -41,20 +41,8 @@ RECENT = 5
 router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
 
 
-def _shown(value: Any) -> Any:
-    """Let every text that reaches a page pass here: control characters are shown, not sent to the browser."""
-    return value if isinstance(value, Markup) or not isinstance(value, str) else visible(value, keep_newlines=True)
-
-
 def _environment() -> Environment:
-    made = Environment(
-        loader=PackageLoader("luff.web"),
-        autoescape=select_autoescape(default=True, default_for_string=True),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_shown,
-    )
+    made = environment_of("luff.web")
     made.globals.update(version=__version__, mark=lambda verdict: MARKS[Verdict(verdict)])
     return made
 
