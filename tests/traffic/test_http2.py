@@ -21,6 +21,7 @@ from luff.traffic.http1 import BODY_MOST_BYTES, HEAD_MOST_BYTES
 from luff.traffic.http2 import HEAD_DECODED_MOST_BYTES, STREAMS_MOST, TABLE_MOST_BYTES
 from luff.traffic.sharing import Shared
 from luff.traffic.transport import FRESH_S, REPEATED
+from tests.traffic.asking import LOST, ask_and_lose, send
 from tests.traffic.conftest import Run, Time
 from tests.traffic.http2_peers import Link, Peer, frame
 
@@ -48,15 +49,9 @@ def _asked(peer: Callable[[], Peer], ask: Ask, **more: Any) -> Coroutine[Any, An
     return work()
 
 
-async def _send(transport: Transport, method: str = "GET", url: str = "http://shop/", **more: Any) -> httpx.Response:
-    response = await transport.handle_async_request(httpx.Request(method, url, **more))
-    await response.aread()
-    return response
-
-
 async def _failing(transport: Transport, method: str = "GET", url: str = "http://shop/", **more: Any) -> Failure:
     with pytest.raises(TrafficError) as caught:
-        await _send(transport, method, url, **more)
+        await send(transport, method, url, **more)
     assert str(caught.value)
     return caught.value.failure
 
@@ -82,7 +77,7 @@ async def _pinged(link: Link) -> None:
 def test_a_request_goes_out_as_it_was_made(run: Run) -> None:
     async def ask(transport: Transport, peer: Peer) -> None:
         headers = {"x-name": "Zoë".encode(), "Accept": " application/json ", "Connection": "keep-alive"}
-        response = await _send(
+        response = await send(
             transport, "POST", "http://shop.example:8080/cart/%C3%BC?q=a+b", headers=headers, content="Käse".encode()
         )
         assert (response.status_code, response.content, response.http_version) == (200, b"ok", "HTTP/2")
@@ -102,7 +97,7 @@ def test_a_request_goes_out_as_it_was_made(run: Run) -> None:
 
 def test_the_host_that_was_written_is_the_authority(run: Run) -> None:
     async def ask(transport: Transport, peer: Peer) -> None:
-        await _send(transport, headers={"Host": "other.example"})
+        await send(transport, headers={"Host": "other.example"})
         assert peer.links[0].requests[1][b":authority"] == b"other.example"
         assert b"host" not in peer.links[0].requests[1]
 
@@ -126,7 +121,7 @@ ANSWERS: list[tuple[str, str, list[tuple[str, str]], bytes, int]] = [
 def test_answers(run: Run, what: str, method: str, headers: list[tuple[str, str]], body: bytes, status: int) -> None:
     async def ask(transport: Transport, peer: Peer) -> None:
         for _ in range(3):
-            response = await _send(transport, method)
+            response = await send(transport, method)
             assert (response.status_code, response.content) == (status, body)
             assert [(name, response.headers[name]) for name, _ in headers[1:]] == headers[1:]
             assert ":status" not in response.headers
@@ -143,7 +138,7 @@ def test_interim_answers_and_trailers_are_not_the_head(run: Run) -> None:
         link.h2.send_headers(stream, [("x-late", "1")], end_stream=True)
 
     async def ask(transport: Transport, _: Peer) -> None:
-        response = await _send(transport)
+        response = await send(transport)
         assert (response.content, dict(response.headers)) == (b"ok", {"x-a": "1"})
 
     run(_asked(lambda: Peer(answer), ask))
@@ -162,7 +157,7 @@ def test_an_answer_may_come_in_any_pieces(run: Run, size: int) -> None:
     async def ask(transport: Transport, peer: Peer) -> None:
         tasks: list[asyncio.Task[None]] = []
         peer.answer = lambda link, _: tasks.append(asyncio.create_task(dripping(link)))
-        assert (await _send(transport)).content == b"abc"
+        assert (await send(transport)).content == b"abc"
         await tasks[0]
 
     run(_asked(Peer, ask))
@@ -189,7 +184,7 @@ def test_requests_share_a_connection_and_each_gets_its_own_answer(run: Run) -> N
 
     async def ask(transport: Transport, peer: Peer) -> None:
         paths = [f"/{number}" for number in range(60)]
-        answers = await asyncio.gather(*(_send(transport, url=f"http://shop{path}") for path in paths))
+        answers = await asyncio.gather(*(send(transport, url=f"http://shop{path}") for path in paths))
         assert [each.text for each in answers] == paths
         assert len(peer.links) == 1
 
@@ -205,7 +200,7 @@ def test_what_a_connection_does_not_take_goes_on_another_one_and_waits_for_nobod
     answer, here = _together(at_once + 1)
 
     async def ask(transport: Transport, peer: Peer) -> None:
-        first = asyncio.create_task(_send(transport))
+        first = asyncio.create_task(send(transport))
         await _until(lambda: bool(peer.links) and len(peer.links[0].heard) > 2)
         requests = [httpx.Request("GET", "http://shop/") for _ in range(at_once)]
         answers = await asyncio.gather(*(transport.handle_async_request(each) for each in requests))
@@ -253,8 +248,8 @@ def test_a_refused_connection_is_the_failure_of_each_that_needed_one(run: Run) -
 def test_who_waits_for_the_dial_of_one_that_gave_up_dials_for_itself(run: Run) -> None:
     async def work() -> None:
         async with Peer().up() as peer, _transport(peer.port) as transport:
-            first = asyncio.create_task(_send(transport))
-            second = asyncio.create_task(_send(transport))
+            first = asyncio.create_task(send(transport))
+            second = asyncio.create_task(send(transport))
             await asyncio.sleep(0)
             first.cancel()
             assert (await second).content == b"ok"
@@ -300,7 +295,7 @@ def test_room_is_made_for_what_came(run: Run) -> None:
 
     async def ask(transport: Transport, peer: Peer) -> None:
         peer.more_room = pump
-        answers = await asyncio.gather(*(_send(transport) for _ in range(24)))
+        answers = await asyncio.gather(*(send(transport) for _ in range(24)))
         assert {each.content == body for each in answers} == {True}
         # So wide that it slows nobody down, from the beginning and after each answer.
         assert peer.links[0].h2.outbound_flow_control_window > len(body)
@@ -316,8 +311,8 @@ def test_a_body_is_sent_as_there_is_room_for_it(run: Run) -> None:
         link.says(stream, str(link.bodies[stream] == body).encode())
 
     async def ask(transport: Transport, peer: Peer) -> None:
-        await _send(transport)
-        answers = await asyncio.gather(*(_send(transport, "POST", content=body) for _ in range(3)))
+        await send(transport)
+        answers = await asyncio.gather(*(send(transport, "POST", content=body) for _ in range(3)))
         assert [each.text for each in answers] == ["True"] * 3
         assert len(peer.links) == 1
 
@@ -326,13 +321,13 @@ def test_a_body_is_sent_as_there_is_room_for_it(run: Run) -> None:
 
 def test_a_peer_that_makes_no_room_holds_up_its_own_request_alone(run: Run) -> None:
     async def ask(transport: Transport, peer: Peer) -> None:
-        await _send(transport)
+        await send(transport)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
-                await asyncio.gather(_send(transport, "POST", content=bytes(100)), _send(transport))
+                await asyncio.gather(send(transport, "POST", content=bytes(100)), send(transport))
         await asyncio.wait_for(peer.given_up.wait(), 5)
         assert peer.links[0].bodies[3] == bytes(10)
-        assert (await _send(transport)).content == b"ok"
+        assert (await send(transport)).content == b"ok"
         assert len(peer.links) == 1
 
     def answer(link: Link, stream: int) -> None:
@@ -343,13 +338,13 @@ def test_a_peer_that_makes_no_room_holds_up_its_own_request_alone(run: Run) -> N
 
 def test_an_answer_before_the_whole_request_is_an_answer(run: Run) -> None:
     async def ask(transport: Transport, peer: Peer) -> None:
-        await _send(transport)
-        sending = asyncio.create_task(_send(transport, "POST", content=bytes(100)))
+        await send(transport)
+        sending = asyncio.create_task(send(transport, "POST", content=bytes(100)))
         await _until(lambda: peer.links[0].bodies.get(3) == bytes(10))
         peer.links[0].says(3, b"no more", [(":status", "413")])
         assert (await sending).status_code == 413
         await asyncio.wait_for(peer.given_up.wait(), 5)
-        assert (await _send(transport)).content == b"ok"
+        assert (await send(transport)).content == b"ok"
         assert len(peer.links) == 1
 
     run(_asked(lambda: Peer(window_bytes=10, takes_body=False), ask))
@@ -380,7 +375,7 @@ def test_a_stream_that_is_reset_fails_alone(run: Run, what: str, code: int, fail
         link.h2.reset_stream(stream, code)
 
     async def ask(transport: Transport, peer: Peer) -> None:
-        found = await asyncio.gather(_failing(transport), _send(transport, url="http://shop/ok"))
+        found = await asyncio.gather(_failing(transport), send(transport, url="http://shop/ok"))
         assert found[0] is failure
         assert found[1].content == b"ok"
         assert len(peer.links) == 1
@@ -424,14 +419,14 @@ def test_a_deadline_ends_its_stream_and_not_the_connection(run: Run) -> None:
     async def ask(transport: Transport, peer: Peer) -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
-                await asyncio.gather(_send(transport, url="http://shop/never"), _send(transport))
+                await asyncio.gather(send(transport, url="http://shop/never"), send(transport))
         await asyncio.wait_for(peer.given_up.wait(), 5)
         reset = next(each for each in peer.links[0].heard if isinstance(each, h2.events.StreamReset))
         assert (peer.links[0].path(reset.stream_id), reset.error_code) == (b"/never", 8)
         # What is still said on it hurts nobody.
         peer.links[0].transport.write(frame(1, 4, reset.stream_id, OK_BLOCK) + frame(0, 1, reset.stream_id, b"late"))
         await _pinged(peer.links[0])
-        assert (await _send(transport)).content == b"ok"
+        assert (await send(transport)).content == b"ok"
         assert len(peer.links) == 1
 
     run(_asked(lambda: Peer(answer), ask))
@@ -443,13 +438,13 @@ def test_a_connection_on_which_nothing_came_until_the_deadline_is_not_used_again
             link.says(stream)
 
     async def ask(transport: Transport, peer: Peer) -> None:
-        waiting = asyncio.create_task(_send(transport))
+        waiting = asyncio.create_task(send(transport))
         await _until(lambda: bool(peer.links) and bool(peer.links[0].requests))
         await _until(lambda: any(isinstance(each, h2.events.SettingsAcknowledged) for each in peer.links[0].heard))
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
-                await _send(transport)
-        assert (await _send(transport)).content == b"ok"
+                await send(transport)
+        assert (await send(transport)).content == b"ok"
         assert len(peer.links) == 2
         # What was under way on it may still be answered, and then it is over.
         peer.links[0].says(1)
@@ -481,7 +476,7 @@ def test_a_large_head_ends_its_stream_alone(run: Run) -> None:
 
     async def ask(transport: Transport, peer: Peer) -> None:
         for path in ("/one", "/many", "/trailer", "/interim"):
-            found = await asyncio.gather(_failing(transport, url=f"http://shop{path}"), _send(transport))
+            found = await asyncio.gather(_failing(transport, url=f"http://shop{path}"), send(transport))
             assert (found[0], found[1].content) == (Failure.TOO_LARGE, b"ok"), path
         assert len(peer.links) == 1
 
@@ -511,10 +506,10 @@ def test_the_largest_body_that_may_come_comes_and_a_larger_one_ends_its_stream_a
 
     async def ask(transport: Transport, peer: Peer) -> None:
         peer.more_room = pump
-        whole = await _send(transport, url=f"http://shop/{BODY_MOST_BYTES}")
+        whole = await send(transport, url=f"http://shop/{BODY_MOST_BYTES}")
         assert len(whole.content) == BODY_MOST_BYTES
         assert await _failing(transport, url=f"http://shop/{BODY_MOST_BYTES + 1}") is Failure.TOO_LARGE
-        assert (await _send(transport, url="http://shop/5")).content == bytes(5)
+        assert (await send(transport, url="http://shop/5")).content == bytes(5)
         assert len(peer.links) == 1
 
     run(_asked(lambda: Peer(answer), ask))
@@ -532,7 +527,7 @@ def test_a_status_that_is_none_ends_its_stream_alone(run: Run, status: str) -> N
             link.says(stream, b"", [(":status", status)] if status else [("x", "y")])
 
     async def ask(transport: Transport, peer: Peer) -> None:
-        found = await asyncio.gather(_failing(transport, url="http://shop/bad"), _send(transport))
+        found = await asyncio.gather(_failing(transport, url="http://shop/bad"), send(transport))
         assert (found[0], found[1].content) == (Failure.PROTOCOL, b"ok")
         assert len(peer.links) == 1
 
@@ -567,7 +562,7 @@ def test_what_a_peer_that_goes_away_has_not_seen_is_sent_again_and_it_answers_th
 def test_what_it_has_seen_and_does_not_answer_is_its_failure(run: Run, code: int) -> None:
     async def ask(transport: Transport, peer: Peer) -> None:
         peer.answer = lambda link, stream: link.says(stream) if link.number else None
-        sending = [asyncio.create_task(_send(transport)) for _ in range(3)]
+        sending = [asyncio.create_task(send(transport)) for _ in range(3)]
         await _until(lambda: bool(peer.links) and len(peer.links[0].requests) == 3)
         peer.links[0].goes_away(last=3, code=code)
         peer.links[0].transport.close()
@@ -587,7 +582,7 @@ def test_a_peer_that_goes_away_in_two_steps_is_understood(run: Run) -> None:
         peer.links[0].goes_away(last=2**31 - 1)
         await _pinged(peer.links[0])
         # Meanwhile nothing new goes there.
-        assert (await _send(transport)).content == b"ok"
+        assert (await send(transport)).content == b"ok"
         peer.links[0].goes_away(last=1)
         assert (await sending[1]).status_code == 200
         peer.links[0].says(1)
@@ -611,7 +606,7 @@ def test_a_peer_that_goes_away_at_once_has_seen_nothing(run: Run) -> None:
 def test_an_idle_connection_that_says_goodbye_is_not_used(run: Run) -> None:
     async def ask(transport: Transport, peer: Peer) -> None:
         for place in range(3):
-            assert (await _send(transport)).content == b"ok"
+            assert (await send(transport)).content == b"ok"
             peer.links[place].goes_away(last=1)
             await asyncio.wait_for(peer.links[place].over.wait(), 5)
         assert len(peer.links) == 3
@@ -646,15 +641,6 @@ def test_a_connection_that_ends_ends_every_request_on_it(run: Run, *, reset: boo
     run(_asked(lambda: Peer(answer), ask))
 
 
-LOST: list[tuple[str, float, float, str, bool]] = [
-    ("at once, after a long idle time", FRESH_S + 0.1, 0.001, "GET", True),
-    ("at once, after a long idle time", FRESH_S + 0.1, 0.001, "DELETE", True),
-    ("at once, but it was used a moment ago", FRESH_S - 0.1, 0.001, "GET", False),
-    ("later than an end takes that was under way", FRESH_S + 0.1, 0.02, "GET", False),
-    ("at once, but it must not be sent twice", FRESH_S - 0.1, 0.001, "POST", False),
-]
-
-
 @pytest.mark.parametrize(("what", "idle_s", "lost_after_s", "method", "repeated"), LOST)
 def test_only_a_loss_that_can_be_nothing_but_a_race_is_repeated(
     run: Run, what: str, idle_s: float, lost_after_s: float, method: str, *, repeated: bool
@@ -670,30 +656,21 @@ def test_only_a_loss_that_can_be_nothing_but_a_race_is_repeated(
             link.says(stream)
 
     async def ask(transport: Transport, peer: Peer) -> None:
-        await _send(transport, method)
-        clock.now_s += idle_s
-        request = httpx.Request(method, "http://shop/")
-        if repeated:
-            assert (await transport.handle_async_request(request)).status_code == 200
-        else:
-            with pytest.raises(TrafficError) as caught:
-                await transport.handle_async_request(request)
-            assert caught.value.failure is Failure.RESET
+        await ask_and_lose(transport, method, clock=clock, idle_s=idle_s, repeated=repeated)
         assert (len(peer.links), len(seen)) == ((2, 3) if repeated else (1, 2))
-        assert request.extensions.get(REPEATED, False) is repeated
 
     run(_asked(lambda: Peer(answer), ask, clock=clock))
 
 
 def test_a_peer_that_would_remember_much_is_not_given_it(run: Run) -> None:
     async def ask(transport: Transport, peer: Peer) -> None:
-        await _send(transport)
+        await send(transport)
         # It would keep a megabyte of header fields, and our end would look through as much for each request.
         peer.links[0].transport.write(frame(4, 0, 0, b"\0\1\0\x10\0\0"))
         await _pinged(peer.links[0])
         token = "t" * 2000
         for number in range(5):
-            await _send(transport, headers={"x-number": f"{number}", "authorization": token})
+            await send(transport, headers={"x-number": f"{number}", "authorization": token})
         link = peer.links[0]
         assert [each[b"x-number"] for each in list(link.requests.values())[1:]] == [b"0", b"1", b"2", b"3", b"4"]
         assert {each.get(b"authorization") for each in list(link.requests.values())[1:]} == {token.encode()}
@@ -715,13 +692,13 @@ def test_what_must_not_be_repeated_takes_no_connection_that_was_idle_for_long(ru
     clock = Time()
 
     async def ask(transport: Transport, peer: Peer) -> None:
-        await _send(transport, "POST")
-        await _send(transport, "POST")
+        await send(transport, "POST")
+        await send(transport, "POST")
         assert len(peer.links) == 1
         clock.now_s += FRESH_S + 0.05
-        await _send(transport, "POST")
+        await send(transport, "POST")
         assert len(peer.links) == 2
-        await _send(transport)
+        await send(transport)
         assert len(peer.links) == 2
 
     run(_asked(Peer, ask, clock=clock))
@@ -729,9 +706,9 @@ def test_what_must_not_be_repeated_takes_no_connection_that_was_idle_for_long(ru
 
 def test_a_ping_is_answered(run: Run) -> None:
     async def ask(transport: Transport, peer: Peer) -> None:
-        await _send(transport)
+        await send(transport)
         await _pinged(peer.links[0])
-        assert (await _send(transport)).content == b"ok"
+        assert (await send(transport)).content == b"ok"
         assert len(peer.links) == 1
 
     run(_asked(Peer, ask))
@@ -767,7 +744,7 @@ def test_broken_connections_have_a_class(run: Run, what: str, sent: bytes, first
     async def ask(transport: Transport, peer: Peer) -> None:
         found = await asyncio.gather(_failing(transport), _failing(transport))
         assert list(found) == [first, second]
-        assert (await _send(transport)).content == b"ok"
+        assert (await send(transport)).content == b"ok"
         assert len(peer.links) == 2
 
     run(_asked(lambda: Peer(answer), ask))
@@ -779,7 +756,7 @@ def test_what_was_complete_before_a_bad_frame_is_an_answer(run: Run) -> None:
             link.transport.write(frame(1, 4, 1, OK_BLOCK) + frame(0, 1, 1, b"whole") + frame(0, 0, 0, b"bad"))
 
     async def ask(transport: Transport, _: Peer) -> None:
-        whole, failure = await asyncio.gather(_send(transport), _failing(transport))
+        whole, failure = await asyncio.gather(send(transport), _failing(transport))
         assert (whole.content, failure) == (b"whole", Failure.PROTOCOL)
 
     run(_asked(lambda: Peer(answer), ask))
@@ -807,7 +784,7 @@ def test_whatever_comes_each_request_ends_and_nothing_is_left(run: Run, seed: in
 
     async def ask(transport: Transport, peer: Peer) -> None:
         while len(peer.links) < 12:
-            found = await asyncio.gather(*(_send(transport) for _ in range(3)), return_exceptions=True)
+            found = await asyncio.gather(*(send(transport) for _ in range(3)), return_exceptions=True)
             for each in found:
                 assert isinstance(each, httpx.Response) or (isinstance(each, TrafficError) and not each.failure.ours)
 
@@ -818,7 +795,7 @@ def test_closing_ends_every_connection(run: Run) -> None:
     async def work() -> None:
         async with Peer(lambda link, stream: None).up() as peer:
             transport = Transport(lambda _: Address("127.0.0.1", peer.port), protocol="http2")
-            waiting = [asyncio.create_task(_send(transport)) for _ in range(3)]
+            waiting = [asyncio.create_task(send(transport)) for _ in range(3)]
             await _until(lambda: bool(peer.links) and len(peer.links[0].requests) == 3)
             await transport.aclose()
             found = await asyncio.gather(*waiting, return_exceptions=True)

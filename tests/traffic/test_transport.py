@@ -20,6 +20,7 @@ from luff.samples import Failure
 from luff.traffic import Address, TrafficError, Transport
 from luff.traffic.http1 import BODY_MOST_BYTES, HEAD_MOST_BYTES
 from luff.traffic.transport import FRESH_S, REPEATED
+from tests.traffic.asking import LOST, ask_and_lose, send
 from tests.traffic.conftest import Run, Time
 
 Reader: TypeAlias = asyncio.StreamReader
@@ -106,12 +107,6 @@ async def _transport(port: int, **more: Any) -> AsyncIterator[Transport]:
         await transport.aclose()
 
 
-async def _send(transport: Transport, method: str = "GET", url: str = "http://shop/", **more: Any) -> httpx.Response:
-    response = await transport.handle_async_request(httpx.Request(method, url, **more))
-    await response.aread()
-    return response
-
-
 def _asked(
     handler: Handler, body: Callable[[Transport, Server], Awaitable[None]], **more: Any
 ) -> Coroutine[Any, Any, None]:
@@ -145,7 +140,7 @@ ANSWERS: list[tuple[str, bytes, int, bytes, bool]] = [
 def test_answers(run: Run, what: str, answer: bytes, status: int, body: bytes, *, reused: bool) -> None:
     async def ask(transport: Transport, server: Server) -> None:
         for _ in range(3):
-            response = await _send(transport)
+            response = await send(transport)
             assert (response.status_code, response.content) == (status, body)
             assert "link" not in response.headers
             assert "x-late" not in response.headers
@@ -158,7 +153,7 @@ def test_answers(run: Run, what: str, answer: bytes, status: int, body: bytes, *
 def test_a_head_has_no_body_whatever_it_announces(run: Run) -> None:
     async def ask(transport: Transport, server: Server) -> None:
         for _ in range(3):
-            response = await _send(transport, "HEAD")
+            response = await send(transport, "HEAD")
             assert (response.status_code, response.headers["content-length"], response.content) == (200, "9", b"")
         assert server.connections == 1
 
@@ -181,15 +176,15 @@ def test_a_body_may_last_until_the_connection_ends_but_not_until_it_breaks(run: 
         if reset:
             assert await _failing(transport) is Failure.RESET
         else:
-            assert (await _send(transport)).content == b"all of it"
-            assert (await _send(transport)).content == b"all of it"
+            assert (await send(transport)).content == b"all of it"
+            assert (await send(transport)).content == b"all of it"
 
     run(_asked(handler, ask))
 
 
 async def _failing(transport: Transport, method: str = "GET", url: str = "http://shop/", **more: Any) -> Failure:
     with pytest.raises(TrafficError) as caught:
-        await _send(transport, method, url, **more)
+        await send(transport, method, url, **more)
     assert str(caught.value)
     return caught.value.failure
 
@@ -243,7 +238,7 @@ def test_the_largest_body_that_may_come_comes_with_its_head(run: Run) -> None:
         await reader.read()
 
     async def ask(transport: Transport, _: Server) -> None:
-        response = await _send(transport)
+        response = await send(transport)
         assert len(response.content) == BODY_MOST_BYTES
 
     run(_asked(handler, ask))
@@ -281,7 +276,7 @@ def test_a_deadline_ends_waiting_and_the_connection(run: Run, answer: bytes) -> 
     async def ask(transport: Transport, server: Server) -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
-                await _send(transport)
+                await send(transport)
         await asyncio.wait_for(server.ended.wait(), 5)
 
     run(_asked(handler, ask))
@@ -299,7 +294,7 @@ def test_an_answer_that_drips_meets_the_deadline_too(run: Run) -> None:
     async def ask(transport: Transport, _: Server) -> None:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.1):
-                await _send(transport)
+                await send(transport)
 
     run(_asked(handler, ask))
 
@@ -310,7 +305,7 @@ def test_a_cancelled_request_takes_its_connection_with_it(run: Run) -> None:
         assert await reader.read() == b""
 
     async def ask(transport: Transport, server: Server) -> None:
-        sending = asyncio.create_task(_send(transport))
+        sending = asyncio.create_task(send(transport))
         await asyncio.wait_for(server.begun.wait(), 5)
         sending.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -318,16 +313,6 @@ def test_a_cancelled_request_takes_its_connection_with_it(run: Run) -> None:
         await asyncio.wait_for(server.ended.wait(), 5)
 
     run(_asked(handler, ask))
-
-
-LOST: list[tuple[str, float, float, str, bool]] = [
-    ("at once, after a long idle time", FRESH_S + 0.1, 0.001, "GET", True),
-    ("at once, after a long idle time", FRESH_S + 0.1, 0.001, "PUT", True),
-    ("at once, after a long idle time", FRESH_S + 0.1, 0.001, "DELETE", True),
-    ("at once, but it was used a moment ago", FRESH_S - 0.1, 0.001, "GET", False),
-    ("later than an end takes that was under way", FRESH_S + 0.1, 0.02, "GET", False),
-    ("at once, but it must not be sent twice", FRESH_S - 0.1, 0.001, "POST", False),
-]
 
 
 @pytest.mark.parametrize("reset", [False, True])
@@ -350,17 +335,8 @@ def test_only_a_loss_that_can_be_nothing_but_a_race_is_repeated(
         await reader.read()
 
     async def ask(transport: Transport, server: Server) -> None:
-        await _send(transport, method)
-        clock.now_s += idle_s
-        request = httpx.Request(method, "http://shop/")
-        if repeated:
-            assert (await transport.handle_async_request(request)).status_code == 200
-        else:
-            with pytest.raises(TrafficError) as caught:
-                await transport.handle_async_request(request)
-            assert caught.value.failure is Failure.RESET
+        await ask_and_lose(transport, method, clock=clock, idle_s=idle_s, repeated=repeated)
         assert (server.connections, len(heads)) == ((2, 3) if repeated else (1, 2))
-        assert request.extensions.get(REPEATED, False) is repeated
 
     run(_asked(handler, ask, clock=clock))
 
@@ -371,7 +347,7 @@ def test_a_connection_whose_end_is_here_already_is_not_used_and_nothing_is_sent_
         loop = asyncio.get_running_loop()
         with socket.create_server(("127.0.0.1", 0)) as listener:
             async with _transport(listener.getsockname()[1]) as transport:
-                sending = asyncio.create_task(_send(transport, method))
+                sending = asyncio.create_task(send(transport, method))
                 peer, _ = await loop.run_in_executor(None, listener.accept)
                 await loop.run_in_executor(None, peer.recv, 65536)
                 peer.sendall(OK)
@@ -410,7 +386,7 @@ def test_a_service_that_dies_of_a_tenth_of_its_requests_is_seen_to(run: Run) -> 
         async def one() -> bool:
             async with at_once:
                 try:
-                    await _send(transport)
+                    await send(transport)
                 except TrafficError as error:
                     return error.failure is Failure.RESET
                 return False
@@ -433,7 +409,7 @@ def test_what_must_not_be_repeated_is_never_sent_twice(run: Run, method: str) ->
         heads.append(await _head(reader))
 
     async def ask(transport: Transport, server: Server) -> None:
-        await _send(transport, method)
+        await send(transport, method)
         assert await _failing(transport, method) is Failure.RESET
         assert (server.connections, len(heads)) == (1, 2)
 
@@ -444,13 +420,13 @@ def test_what_must_not_be_repeated_takes_no_connection_that_was_idle_for_long(ru
     clock = Time()
 
     async def ask(transport: Transport, server: Server) -> None:
-        await _send(transport, "POST")
-        await _send(transport, "POST")
+        await send(transport, "POST")
+        await send(transport, "POST")
         assert server.connections == 1
         clock.now_s += FRESH_S + 0.05
-        await _send(transport, "POST")
+        await send(transport, "POST")
         assert server.connections == 2
-        await _send(transport)
+        await send(transport)
         assert server.connections == 2
 
     run(_asked(_always(OK), ask, clock=clock))
@@ -472,7 +448,7 @@ def test_a_service_that_resets_every_request_is_blamed(run: Run) -> None:
 def test_an_idle_connection_that_was_closed_is_not_used(run: Run) -> None:
     async def ask(transport: Transport, server: Server) -> None:
         for place in range(1, 4):
-            assert (await _send(transport)).content == b"ok"
+            assert (await send(transport)).content == b"ok"
             await asyncio.wait_for(server.ended.wait(), 5)
             await asyncio.sleep(0.01)
             assert server.connections == place
@@ -490,9 +466,9 @@ def test_bytes_that_nobody_asked_for_end_an_idle_connection(run: Run) -> None:
         await reader.read()
 
     async def ask(transport: Transport, server: Server) -> None:
-        await _send(transport)
+        await send(transport)
         await asyncio.wait_for(server.ended.wait(), 5)
-        assert (await _send(transport)).status_code == 200
+        assert (await send(transport)).status_code == 200
         assert server.connections == 2
 
     run(_asked(handler, ask))
@@ -511,7 +487,7 @@ def test_requests_wait_in_no_queue(run: Run) -> None:
             await reader.read()
 
         async with Server(handler).up() as server, _transport(server.port) as transport:
-            answers = await asyncio.gather(*(_send(transport) for _ in range(60)))
+            answers = await asyncio.gather(*(send(transport) for _ in range(60)))
             assert {answer.content for answer in answers} == {b"ok"}
 
     run(work())
@@ -529,7 +505,7 @@ def test_a_request_goes_out_as_it_was_made(run: Run) -> None:
     async def ask(transport: Transport, _: Server) -> None:
         headers = {"x-name": "Zoë".encode(), "Accept": "application/json"}
         url = "http://shop.example:8080/cart/%C3%BC?q=a+b&q=%2F"
-        await _send(transport, "POST", url, headers=headers, content="Käse".encode())
+        await send(transport, "POST", url, headers=headers, content="Käse".encode())
         assert seen[0].split(b"\r\n") == [
             b"POST /cart/%C3%BC?q=a+b&q=%2F HTTP/1.1",
             b"Host: shop.example:8080",
@@ -549,7 +525,7 @@ def test_headers_in_any_letters_are_read(run: Run) -> None:
     async def ask(transport: Transport, _: Server) -> None:
         for encoding in ("utf-8", "latin-1"):
             texts.append(answer.encode(encoding))
-            response = await _send(transport)
+            response = await send(transport)
             assert response.headers["x-name"] == "Zoë"
             assert response.headers["x-twice"] == "1, 2"
 
@@ -568,7 +544,7 @@ def test_the_environment_is_never_read(run: Run, monkeypatch: pytest.MonkeyPatch
         monkeypatch.setenv(name, "http://127.0.0.1:9")
 
     async def ask(transport: Transport, _: Server) -> None:
-        assert (await _send(transport)).content == b"ok"
+        assert (await send(transport)).content == b"ok"
 
     run(_asked(_always(OK), ask))
 
@@ -582,9 +558,9 @@ def test_closing_ends_every_connection(run: Run) -> None:
 
         async with Server(handler).up() as server:
             transport = Transport(lambda _: Address("127.0.0.1", server.port))
-            await _send(transport)
-            waiting = asyncio.create_task(_send(transport, url="http://shop/slow"))
-            await _send(transport)
+            await send(transport)
+            waiting = asyncio.create_task(send(transport, url="http://shop/slow"))
+            await send(transport)
             await asyncio.sleep(0.02)
             await transport.aclose()
             with pytest.raises(TrafficError):
@@ -621,7 +597,7 @@ def test_tls_peers_are_checked(
                 assert await _failing(transport, url=url) is failure
                 return
             for _ in range(2):
-                assert (await _send(transport, url=url)).content == b"ok"
+                assert (await send(transport, url=url)).content == b"ok"
             assert server.connections == 1
 
     run(work())
