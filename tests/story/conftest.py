@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -178,7 +179,7 @@ def shell(home: dict[str, str], tmp_path: Path, record_property: Callable[[str, 
 def _check_clean(shell: Shell) -> None:
     """Hold that nothing is injected and no lever is on; puts back what is left, so that the next test is not blamed."""
     found = shell.kubectl("get", "virtualservices,configmaps", "-A", "-o", "json")
-    if found.code == 0 and not any(mark in found.out for mark in ('"luff.1.', f'"{LEVER}"')):
+    if found.code == 0 and not re.search(rf'"(luff\.(?!dev/)|{LEVER}")', found.out):
         return
     left = shell.luff("status", "--lab")
     if left.code:
