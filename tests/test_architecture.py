@@ -15,7 +15,7 @@ PURE = [
     "pacing", "stats", "checks", "jsonpath", "parse", "schema", "plan", "report", "exit_codes", "names", "patches",
     "decide", "claims", "delegates", "mechanism", "selection", "targeting", "twins", "verdicts", "others", "selftest", "crd", "reachability", "clusters", "mesh_state", "gameday", "blackouts", "results", "tallies", "suite", "gate", "explain", "predicates", "refusals", "default_claims", "run_bounds", "sample_sizes", "sentences",
     "short_forms", "yaml_nodes", "regex", "destination_rules", "destination_policies", "defences", "envoy_routes", "header_values", "spelling",
-    "traffic/capacity", "traffic/frames", "exposure", "proof", "prometheus", "builds", "written",
+    "traffic/capacity", "traffic/frames", "exposure", "proof", "prometheus", "builds", "written", "endings",
 ]  # fmt: skip
 IMPURE_MODULES = {
     "asyncio", "anyio", "time", "socket", "subprocess", "os", "threading", "httpx", "kubernetes", "sqlalchemy",

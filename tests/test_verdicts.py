@@ -13,6 +13,7 @@ from scipy.stats import binom
 
 from luff import stats
 from luff.checks import plan_checks
+from luff.endings import ERRORS, ended_early
 from luff.errors import (
     Conflict,
     InternalError,
@@ -36,13 +37,11 @@ from luff.results import CHECK_RULES, p_value, result_of
 from luff.samples import Call, Evidence, Failure, Flag, Samples
 from luff.tallies import Judge
 from luff.verdicts import (
-    ERRORS,
     NEXT,
     RULES,
     Judgement,
     Situation,
     control_errors_most,
-    ended_early,
     judge,
     second_try,
     worth_another_try,

@@ -9,27 +9,15 @@ From a run's facts to its verdict, by a table of rules: the first that holds dec
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from luff import stats
 from luff.checks import PlannedCheck, lateness_of
-from luff.errors import (
-    Conflict,
-    InternalError,
-    LockHeld,
-    LuffError,
-    NoGuard,
-    NotFound,
-    PlanRefused,
-    RestoreNotVerified,
-    RunAborted,
-    StoreError,
-)
 from luff.explain import GiveUp, give_up
 from luff.exposure import Exposure, dose_percent, exposure
 from luff.lifecycle import Phase
 from luff.model import ControlTripwire, Experiment
-from luff.outcome import CheckResult, FirstTry, Generator, Next, Outcome, Who
+from luff.outcome import CheckResult, FirstTry, Generator, Next, Outcome
 from luff.results import p_value, result_of
 from luff.samples import Evidence, Samples
 from luff.saturation import advice
@@ -43,7 +31,6 @@ __all__ = [
     "Judgement",
     "Situation",
     "control_errors_most",
-    "ended_early",
     "judge",
     "second_try",
     "worth_another_try",
@@ -440,63 +427,3 @@ def _explain_pass(facts: _Facts) -> str:
     if Arm.CONTROL in facts.experiment.spec.traffic.arms:
         return said
     return f"{said}; without control requests nobody saw whether bystanders were hurt"
-
-
-def ended_early(
-    error: LuffError | None, situation: Situation, *, unrestored: RestoreNotVerified | None = None
-) -> Judgement:
-    """
-    Return the judgement of a run that ended before there was anything to judge.
-
-    *unrestored* says that a fault may still be live. Whatever ended the run,
-    what has to be done about that comes first.
-    """
-    if unrestored is None:
-        return _ended_early(error, situation)
-    ended = _ended_early(error or unrestored, situation)
-    explanation = ended.explanation if error is None else f"{ended.explanation}; and {unrestored.message}"
-    next_ = Next(who="runner", retryable=False, do=unrestored.next_step or "run `luff restore --all`")
-    return replace(ended, explanation=explanation, next=next_)
-
-
-def _ended_early(error: LuffError | None, situation: Situation) -> Judgement:
-    if error is None:
-        rule, reason = _early(situation)
-        return Judgement(Verdict.INCONCLUSIVE, reason, rule, NEXT[reason])
-    if isinstance(error, RunAborted):
-        next_ = Next(who="runner", retryable=True, do=error.next_step or _AFTER_ABORT[error.reason])
-        return Judgement(Verdict.ABORTED, error.reason, error.message, next_)
-    reason, who, retryable = next((r, w, again) for kind, r, w, again in ERRORS if isinstance(error, kind))
-    if isinstance(error, PlanRefused):
-        reason += error.rule
-    next_ = Next(who=who, retryable=retryable, do=error.next_step or "see the message")
-    return Judgement(Verdict.ERROR, reason, error.message, next_)
-
-
-ERRORS: tuple[tuple[type[LuffError], str, Who, bool], ...] = (
-    (PlanRefused, "plan_refused:", "experiment", False),
-    (LockHeld, "plan_refused:locked", "runner", True),
-    (NoGuard, "plan_refused:no_guard", "runner", True),
-    (NotFound, "target_not_found", "experiment", False),
-    (Conflict, "plan_refused:overtaken", "mesh", True),
-    (StoreError, "store_unreachable", "runner", True),
-    (InternalError, "internal", "runner", False),
-    (RestoreNotVerified, "restore_not_verified", "runner", False),
-    (LuffError, "mesh_unreachable", "mesh", True),
-)
-"""What an error means for who runs luff: the reason, who can act, whether trying again may help."""
-
-_AFTER_ABORT = {
-    "operator": "run it again when it suits; the routes are back",
-    "lever": "see `luff lever status` for who pulled it and why",
-    "tripwire": "look at what tripped before running it again",
-    "bound": "remove what ran into the bound, then run it again",
-}
-
-
-def _early(situation: Situation) -> tuple[str, str]:
-    if situation.control_unhealthy is not None:
-        return situation.control_unhealthy, "control_unhealthy"
-    if situation.route_not_live:
-        return "the twins never reached the proxies", "route_not_live"
-    return "nothing was sent", "not_enough_samples"

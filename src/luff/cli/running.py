@@ -36,6 +36,7 @@ from luff.cli.progress import PlainProgress, SilentProgress, progress_for
 from luff.cli.restore import who_am_i
 from luff.cli.signals import heeded
 from luff.cli.world import context_from_environment, open_world, trace_id_of
+from luff.endings import ended_early
 from luff.errors import InternalError, LuffError, MeshError, PlanRefused, RunAborted, StoreError, UsageError
 from luff.exit_codes import standing
 from luff.lifecycle import Phase
@@ -53,7 +54,7 @@ from luff.suite import next_up
 from luff.tidings import RunTidings
 from luff.traffic import loop
 from luff.units import show_duration
-from luff.verdicts import Situation, ended_early, second_try, worth_another_try
+from luff.verdicts import Situation, second_try, worth_another_try
 
 __all__ = ["Crew", "Done", "RunSettings", "may_have_lost_the_race", "run_all"]
 
