@@ -29,15 +29,18 @@ from pathlib import Path
 import httpx
 import uvloop
 
-from luff.model import Arm, HttpVersion, Phase, Request, Traffic
+from luff.model import Arm, HttpVersion, Phase, Request, Traffic, Via
 from luff.pacing import Arrival, arrivals
 from luff.samples import Failure, Samples
 from luff.scope import Scope
 from luff.stats import quantile
-from luff.traffic import Address, Driver, Transport, Work
+from luff.traffic import Address, Driver, Spread, Transport, Work
+from luff.traffic.way import Way
 
 SECONDS = float(os.environ.get("LUFF_BENCH_SECONDS", "5"))
 AT_ONCE = 64
+SHARED_HZ = 2_000
+"""Asked of one process, of one other and of two: what two cores can still keep beside Envoy."""
 ROUNDS = 2
 HERE = Path(__file__).parent
 LOCUST = HERE.parent / ".venv-bench" / "bin" / "locust"
@@ -252,13 +255,15 @@ def bench_peers(port: int) -> None:
 
 
 async def driven(
-    port: int, path: str, due: list[Arrival] | Iterator[Arrival], *, timeout_s: float = 40.0
+    port: int, path: str, due: list[Arrival] | Iterator[Arrival], *, timeout_s: float = 40.0, processes: int = 0
 ) -> tuple[Samples, Driver]:
-    """Drive *due* to *path* with the real driver, and return what became of it."""
+    """Drive *due* to *path* with the real driver, from here or from *processes* others, and return what became of it."""
     transport = Transport(lambda _: Address("127.0.0.1", port))
     samples = Samples()
     traffic = Traffic(requests=(Request(url=f"http://127.0.0.1:{port}{path}"),))
-    driver = Driver(Work(traffic, Scope("a" * 32, "b" * 32), timeout_s), samples, transport)
+    work = Work(traffic, Scope("a" * 32, "b" * 32), timeout_s)
+    spread = Spread(processes, Way(Via(), sidecar=f"127.0.0.1:{port}")) if processes else None
+    driver = Driver(work, samples, transport, spread=spread)
     await driver.drive(due, phase=Phase.FAULT)
     await driver.drain(within_s=timeout_s)
     await driver.stop()
@@ -296,6 +301,24 @@ def bench_open_loop(port: int, log: Path) -> None:
             f"  sent → done p{share * 100:.0f}, ours and Envoy's",
             f"{mine:.2f} / {said:.2f} ms ({mine / said - 1:+.1%})",
         )
+
+
+def bench_processes(port: int) -> None:
+    """Print what a request costs that two processes share, beside one that sends them all: told by this one, and this one itself."""
+    spent: dict[int, list[float]] = {0: [], 1: [], 2: []}
+    for order in ((0, 1, 2), (2, 1, 0)):
+        for processes in order:
+            samples, driver = uvloop.run(driven(port, "/fast", _due(SHARED_HZ, SECONDS), processes=processes))
+            health = driver.health()
+            assert all(status == 200 for status in samples.status), "not every request was answered"
+            spent[processes].append((health.cpu_ratio or 0) / SHARED_HZ * 1e6)
+    here, one, two = (statistics.median(spent[processes]) for processes in (0, 1, 2))
+    line(
+        f"CPU of a request at {SHARED_HZ}/s: from here, one other process, two",
+        f"{here:.0f} / {one:.0f} / {two:.0f} µs",
+    )
+    line("  two beside one", f"{two / one:.2f}")
+    line("  two beside none", f"{two / here:.2f}")
 
 
 async def _stalling(stall_s: float) -> tuple[asyncio.Server, int, Callable[[], None]]:
@@ -363,6 +386,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 16_384)), hard))
     with tempfile.TemporaryDirectory() as folder, envoy(Path(folder)) as (port, log):
         bench_open_loop(port, log)
+        bench_processes(port)
         uvloop.run(bench_stall())
         bench_peers(port)
         bench_in_flight(port)
