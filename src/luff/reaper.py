@@ -202,10 +202,10 @@ class Reaper:
             if ours(route):
                 by_run.setdefault(our_run(route), []).append(route)
         async with looks:
-            if not by_run:
-                await sweep.over(self._tidy(object_, ref), ref.namespace)
             for run, routes in by_run.items():
                 await sweep.over(self._act(object_, run, routes, server_s, sweep), ref.namespace)
+            # Beside a run that lives as well: who is fencing for another takes a fence that is gone for a conflict.
+            await sweep.over(self._tidy(object_, ref), ref.namespace)
         return {(ref, run) for run in by_run}
 
     async def _sight(self, object_: Object, run: str | None, routes: Sequence[Object], server_s: float) -> Sighted:

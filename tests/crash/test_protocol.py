@@ -67,6 +67,20 @@ def test_a_patch_that_arrives_after_the_restore_meets_the_fence(late_s: float) -
         assert played.phases[-1:] in ((Phase.CLEAN,), ()), played
 
 
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        Schedule(((5, Trouble.BUSY), (7, Trouble.LOST_AFTER)), writer="second luff", write_at=7, guard=False, late_s=5.0, other_kill_at=10),
+        Schedule(((5, Trouble.ERROR), (7, Trouble.NOT_FOUND)), writer="second luff", write_at=9, guard=False, late_s=60.0, other_kill_at=16),
+        Schedule(((5, Trouble.AGAIN), (9, Trouble.BUSY)), writer="flagger reverts", write_at=6, late_s=580.0, other_kill_at=3),
+    ],
+)  # fmt: skip
+def test_a_fence_beside_another_runs_twins_does_not_stay(schedule: Schedule) -> None:
+    """Who fenced died between its two writes, and what a second luff or a restored copy put in is there at the last look."""
+    for kill_at in range(60):
+        play(replace(schedule, kill_at=kill_at))
+
+
 def test_work_without_an_end_is_a_violation_after_the_same_work_on_any_machine() -> None:
     loop = Bounded(World(Schedule()))
 
