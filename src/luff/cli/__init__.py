@@ -7,17 +7,15 @@ codes of the contract and never in a traceback.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import os
 import sys
 import traceback
-from typing import IO
 
 import click
 
 from luff import __version__
 from luff.cli.options import with_common_flags
+from luff.cli.streams import OutputLost, flush, make_usable, mute, tell
 from luff.errors import InvalidFile, LuffError
 
 __all__ = ["COMMANDS", "cli", "main", "mute", "tell"]
@@ -80,58 +78,39 @@ def cli() -> None:
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    sys.exit(_run(sys.argv[1:]))
+    make_usable()
+    code = _run(sys.argv[1:])
+    flush()
+    sys.exit(code)
 
 
 def _run(arguments: list[str]) -> int:
     try:
         code = cli.main(args=arguments, prog_name="luff", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        return 2
     except click.ClickException as error:
         error.show()
         return 2
     except (click.Abort, KeyboardInterrupt):
-        click.echo("luff: interrupted", err=True)
+        tell("luff: interrupted", err=True)
         return 130
     except LuffError as error:
         _say(error)
         return error.exit_code
     except BrokenPipeError:
         # The reader of our output has left, as `head` does. What a run would have said is lost, so this is no 0.
-        mute(sys.stdout, sys.stderr)
+        mute(sys.stdout)
         return 141
+    except OutputLost as error:
+        tell(f"luff: not all could be written to stdout: {error}", err=True)
+        return LuffError.exit_code
     except Exception as error:  # the outermost edge: a person must get a sentence, not a traceback
         from luff.cli.places import keep_traceback
 
         where = keep_traceback(traceback.format_exc())
-        click.echo(f"luff: internal error: {type(error).__name__}: {error}", err=True)
-        click.echo(f"next: report it with {where}; `luff status` shows whether anything is injected", err=True)
+        tell(f"luff: internal error: {type(error).__name__}: {error}", err=True)
+        tell(f"next: report it with {where}; `luff status` shows whether anything is injected", err=True)
         return 5
-    try:
-        sys.stdout.flush()
-    except (OSError, ValueError):
-        # As above, but the command has ended and its code stands.
-        mute(sys.stdout)
     return code if isinstance(code, int) else 0
-
-
-def tell(text: str, *, err: bool = False) -> None:
-    """Print *text* to stdout, or to stderr; a reader who has left ends nothing and changes no exit code."""
-    try:
-        click.echo(text, err=err)
-    except BrokenPipeError:
-        mute(sys.stderr if err else sys.stdout)
-
-
-def mute(*streams: IO[str]) -> None:
-    """Let what is still written to *streams* go nowhere: their reader has left, and an exit code must not change for it."""
-    for stream in streams:
-        with contextlib.suppress(OSError, ValueError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream.fileno())
-            os.close(nowhere)
 
 
 def _say(error: LuffError) -> None:

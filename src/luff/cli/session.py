@@ -22,6 +22,7 @@ from luff.cli.results import ReportFiles, write_reports, write_to_github
 from luff.cli.run import RunFlags
 from luff.cli.running import Done, RunSettings
 from luff.cli.selecting import Choice, choose
+from luff.cli.streams import may_be_lost
 from luff.errors import LuffError, NothingSelected
 from luff.exit_codes import SEVERITY, parse_fail_on
 from luff.gate import Baseline, Decision, Waiver, decide
@@ -68,8 +69,9 @@ class Session:
         return decide([outcome], today=_today(), baseline=self.baseline, waivers=self.waivers).go
 
     def show(self, outcome: Outcome) -> None:
-        """Print the block of *outcome*."""
-        print_outcomes([outcome], voice=self.flags.voice)
+        """Print the block of *outcome*, if anybody can have it: the decision is told by the exit code as well."""
+        with may_be_lost():
+            print_outcomes([outcome], voice=self.flags.voice)
 
     def decide(self, done: Done, *, missing: Mapping[str, str] | None = None) -> Decision:
         """Return go or stop."""
