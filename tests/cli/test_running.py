@@ -180,6 +180,31 @@ print(len(_ran("one", "two", each=each)), file=sys.stderr)
     assert done.stderr == "2\n"
 
 
+def test_a_mistake_in_telling_an_outcome_takes_none_of_the_others_away(
+    state: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def each(_: Outcome) -> None:
+        raise AttributeError("encoding")
+
+    outcomes = _ran("one", "two", each=each)
+
+    assert [outcome.experiment for outcome in outcomes] == ["one", "two"]
+    assert "the outcome of two could not be told: luff made a mistake: AttributeError" in capsys.readouterr().err
+    assert "Traceback" in (state / "last-internal-error.txt").read_text()
+
+
+@pytest.mark.parametrize("parallel", [1, 2])
+def test_a_mistake_between_the_runs_leaves_no_experiment_without_an_outcome(parallel: int) -> None:
+    def passes(_: Outcome) -> bool:
+        raise KeyError("bug")
+
+    settings = replace(SETTINGS, fail_fast=True, passes=passes, parallel=parallel)
+    outcomes = _ran("one", "two", "three", settings=settings)
+
+    assert sorted(outcome.experiment for outcome in outcomes) == ["one", "three", "two"]
+    assert [outcome.reason for outcome in outcomes if outcome.experiment == "three"] == ["internal"]
+
+
 def test_printing_to_a_closed_pipe_changes_no_exit_code() -> None:
     code = """
 import sys

@@ -18,16 +18,14 @@ import contextlib
 import os
 import secrets
 import signal
-import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import click
 
-from luff.cli import mute
 from luff.cli.mesh_choice import Chosen, chosen_mesh
 from luff.cli.options import MeshOptions, Voice
 from luff.cli.paint import console_for
@@ -35,6 +33,7 @@ from luff.cli.places import keep_traceback, needs_reaper
 from luff.cli.progress import PlainProgress, SilentProgress, progress_for
 from luff.cli.restore import who_am_i
 from luff.cli.signals import heeded
+from luff.cli.streams import may_be_lost
 from luff.cli.world import context_from_environment, open_world, trace_id_of
 from luff.endings import ended_early
 from luff.errors import InternalError, LuffError, MeshError, PlanRefused, RunAborted, StoreError, UsageError
@@ -231,7 +230,13 @@ class Crew:
                     break
                 finished, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 for task in finished:
-                    self._ended(self._came_of(task, running.pop(task)[0]))
+                    outcome = self._came_of(task, running.pop(task)[0])
+                    self._ended(outcome)
+                    self._see_whether_to_go_on(outcome)
+        except Exception as error:
+            if not running and not self.done.outcomes:
+                raise
+            await self._finish_after(error, running, waiting)
         finally:
             # Only who cancels us leaves some running here; cancelling restores them.
             for task in running:
@@ -259,8 +264,27 @@ class Crew:
             raise error
         if isinstance(error, LuffError):
             return self._without_a_run(experiment, error)
+        return self._without_a_run(experiment, self._mistake(error))
+
+    @staticmethod
+    def _mistake(error: Exception) -> InternalError:
         next_step = "report it with the traceback; `luff status` shows whether anything is injected"
-        return self._without_a_run(experiment, InternalError(_kept(error), next_step=next_step))
+        return InternalError(_kept(error), next_step=next_step)
+
+    async def _finish_after(
+        self,
+        error: Exception,
+        running: Mapping[asyncio.Task[Outcome], tuple[Experiment, Ref | None]],
+        waiting: Sequence[Experiment],
+    ) -> None:
+        """After a mistake of ours between the runs: those under way come to their own end, the others are not begun."""
+        await asyncio.gather(*running, return_exceptions=True)
+        for task, (experiment, _) in running.items():
+            self._ended(self._came_of(task, experiment))
+        if not self._over:
+            why = self._mistake(error)
+            for experiment in waiting:
+                self._ended(self._without_a_run(experiment, why))
 
     @property
     def _over(self) -> bool:
@@ -270,15 +294,18 @@ class Crew:
         if outcome is None:
             return
         self.done.outcomes.append(outcome)
-        if self.tidings is not None and outcome.run in self.done.samples:
-            # The others never ran: nothing was learnt of them.
-            self.tidings.ended(outcome)
         try:
-            self.each(outcome)
-        except (OSError, ValueError):
-            # Who read it has left, as `head` does. The runs go on, and the exit code is theirs.
-            mute(sys.stdout)
-        if self.settings.fail_fast and not self.settings.passes(outcome):
+            if self.tidings is not None and outcome.run in self.done.samples:
+                # The others never ran: nothing was learnt of them.
+                self.tidings.ended(outcome)
+            # Who read it may have left, as `head` does. The runs go on, and the exit code is theirs.
+            with may_be_lost():
+                self.each(outcome)
+        except Exception as error:  # whatever telling an outcome does, the others are still to be run
+            _talk(f"luff: the outcome of {outcome.experiment} could not be told: {_kept(error)}")
+
+    def _see_whether_to_go_on(self, outcome: Outcome | None) -> None:
+        if outcome is not None and self.settings.fail_fast and not self.settings.passes(outcome):
             self.enough = True
 
     async def _target(self, experiment: Experiment) -> Ref | None:
