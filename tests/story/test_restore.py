@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -339,6 +340,43 @@ def lever_off(shell: Shell) -> Iterator[None]:
     yield
     for namespace in ("luff-system", "bookinfo"):
         shell.kubectl("delete", "configmap", "luff-lever", "-n", namespace, "--ignore-not-found")
+
+
+def _heeds(process: subprocess.Popen[str], number: signal.Signals) -> bool:
+    """Return whether *process* does something of its own about a signal."""
+    [caught] = re.findall(r"^SigCgt:\s*(\w+)$", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE)
+    return bool(int(caught, 16) >> (number - 1) & 1)
+
+
+@pytest.mark.usefixtures("lever_off")
+@pytest.mark.parametrize(
+    ("command", "number", "code"),
+    [
+        (("restore",), signal.SIGINT, 130),
+        (("stop", RUN), signal.SIGTERM, 143),
+        (("lever", "on", "--why", "a test"), signal.SIGINT, 130),
+    ],
+)
+def test_a_signal_does_not_keep_a_command_from_putting_routes_back(
+    shell: Shell,
+    routes: Callable[..., None],
+    misbehave: Callable[..., None],
+    command: tuple[str, ...],
+    number: signal.Signals,
+    code: int,
+) -> None:
+    routes(_twin(_expired()))
+    misbehave(action="status", code=503, verb="list", times=3)
+
+    process = shell.start(*command, "--lab")
+    until(lambda: _heeds(process, signal.SIGTERM))
+    process.send_signal(number)
+    process.send_signal(number)
+    done = shell.finish(process)
+
+    assert done.code == code, done
+    assert f"{number.name}: finishing what is under way" in done.err
+    assert not _names(shell)
 
 
 @pytest.mark.usefixtures("lever_off")

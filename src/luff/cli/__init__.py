@@ -18,7 +18,7 @@ from luff.cli.options import with_common_flags
 from luff.cli.streams import OutputLost, flush, make_usable, mute, tell
 from luff.errors import InvalidFile, LuffError
 
-__all__ = ["COMMANDS", "cli", "main", "mute", "tell"]
+__all__ = ["COMMANDS", "cli", "main", "mute", "tell", "tell_error"]
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("luff.cli.demo:demo", "Take the tour: a local mesh, the shipped experiments, a report."),
@@ -94,7 +94,7 @@ def _run(arguments: list[str]) -> int:
         tell("luff: interrupted", err=True)
         return 130
     except LuffError as error:
-        _say(error)
+        tell_error(error)
         return error.exit_code
     except BrokenPipeError:
         # The reader of our output has left, as `head` does. What a run would have said is lost, so this is no 0.
@@ -113,7 +113,8 @@ def _run(arguments: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
-def _say(error: LuffError) -> None:
+def tell_error(error: LuffError) -> None:
+    """Say on stderr what *error* is, and what to do about it."""
     if isinstance(error, InvalidFile):
         tell(str(error), err=True)
         count = len(error.problems)

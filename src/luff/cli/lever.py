@@ -113,11 +113,12 @@ def on(why: str | None, output: str, store: str | None, mesh: MeshOptions, voice
     reason = (why or "").strip()
     if not reason:
         raise UsageError("a lever needs a reason", next_step="add --why 'what happened'")
+    from luff.cli.signals import to_the_end
     from luff.lever import PULL_WITHIN_S
     from luff.withdraw import PATIENCE_S
 
     patience = {"patience_s": PULL_WITHIN_S, "restoring_s": PULL_WITHIN_S + PATIENCE_S}
-    return _with_mesh(_Asked(mesh, store, output, voice), lambda hand: _on(hand, reason), **patience)
+    return _with_mesh(_Asked(mesh, store, output, voice), lambda hand: to_the_end(_on(hand, reason)), **patience)
 
 
 @lever.command()

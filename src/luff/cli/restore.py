@@ -56,6 +56,7 @@ def restore(
     those of a newer luff, need their id or --all, and are listed first.
     """
     from luff.cli.mesh_choice import ambient_mesh
+    from luff.cli.signals import to_the_end
     from luff.cli.silence import tell_silence
     from luff.mesh.kubernetes import KubernetesMesh  # the client costs half a second
     from luff.withdraw import PATIENCE_S
@@ -68,8 +69,9 @@ def restore(
     namespaces = None if mesh.namespace is None else [mesh.namespace]
     wanted = _Wanted(run, expired=expired, everything=everything)
     answer = _Answer(as_json=output == "json", quiet=voice.level < 0)
+    work = _restored(api, namespaces, wanted, answer, dry_run=dry_run)
     try:
-        return asyncio.run(_restored(api, namespaces, wanted, answer, dry_run=dry_run))
+        return asyncio.run(work if dry_run else to_the_end(work))
     finally:
         api.close()
 

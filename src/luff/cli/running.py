@@ -32,7 +32,7 @@ from luff.cli.paint import console_for
 from luff.cli.places import keep_traceback, needs_reaper
 from luff.cli.progress import PlainProgress, SilentProgress, progress_for
 from luff.cli.restore import who_am_i
-from luff.cli.signals import heeded
+from luff.cli.signals import NOT_SKIPPED, heeded
 from luff.cli.streams import may_be_lost
 from luff.cli.world import context_from_environment, open_world, trace_id_of
 from luff.endings import ended_early
@@ -198,7 +198,7 @@ class Crew:
         self.done.signal = self.done.signal or number
         self._end(RunAborted("operator", f"stopped by {signal.Signals(number).name}"))
         if again:
-            _talk("luff: restoring; this is not skipped")
+            _talk(NOT_SKIPPED)
 
     def on_bound(self) -> None:
         most = show_duration(self.settings.max_duration_s or 0.0)

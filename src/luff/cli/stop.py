@@ -39,6 +39,7 @@ LOOKS_MOST = 20
 def stop(run: str | None, everything: bool, output: str, mesh: MeshOptions, voice: Voice) -> int:
     """Stop RUN, wherever it runs, and see that its routes are restored."""
     from luff.cli.mesh_choice import ambient_mesh
+    from luff.cli.signals import to_the_end
     from luff.cli.silence import tell_silence
     from luff.mesh.kubernetes import KubernetesMesh  # the client costs half a second
     from luff.withdraw import PATIENCE_S
@@ -49,7 +50,7 @@ def stop(run: str | None, everything: bool, output: str, mesh: MeshOptions, voic
     connection = ambient_mesh(mesh).connection
     api = KubernetesMesh.connect(connection, on_silence=tell_silence(connection, patience_s=PATIENCE_S))
     try:
-        return asyncio.run(_stop(api, run, namespace=mesh.namespace, output=output, voice=voice))
+        return asyncio.run(to_the_end(_stop(api, run, namespace=mesh.namespace, output=output, voice=voice)))
     finally:
         api.close()
 
