@@ -286,6 +286,15 @@ def test_what_was_never_run_is_as_inconclusive_as_can_be() -> None:
     assert decided([passed()], missing={"cart": "never run"}, soft_fail=True).exit_code == 0
 
 
+@pytest.mark.parametrize("flags", [{"soft_fail": True}, {"fail_on": {"fail", "error"}}])
+def test_what_was_selected_and_never_run_is_not_nothing_selected(flags: dict[str, Any]) -> None:
+    made = decided([], missing={"cart": "never run"}, **flags)
+
+    assert (made.exit_code, made.said) == (0, ("cart: never run",))
+    assert decided([], missing={"cart": "never run"}, signal=2, **flags).exit_code == 130
+    assert decided([], missing={}, **flags).exit_code == 6
+
+
 # --- what code hosts are told
 
 

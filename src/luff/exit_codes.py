@@ -21,7 +21,16 @@ from luff.lifecycle import Phase
 from luff.outcome import Outcome
 from luff.words import Verdict
 
-__all__ = ["FAIL_ON", "SEVERITY", "Standing", "exit_code", "is_unrestored", "parse_fail_on", "standing"]
+__all__ = [
+    "FAIL_ON",
+    "NOTHING_SELECTED",
+    "SEVERITY",
+    "Standing",
+    "exit_code",
+    "is_unrestored",
+    "parse_fail_on",
+    "standing",
+]
 
 RESTORE_NOT_VERIFIED = 7
 NOTHING_SELECTED = 6

@@ -21,7 +21,7 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 from luff.errors import InvalidFile
-from luff.exit_codes import FAIL_ON, SEVERITY, Standing, exit_code, is_unrestored, standing
+from luff.exit_codes import FAIL_ON, NOTHING_SELECTED, SEVERITY, Standing, exit_code, is_unrestored, standing
 from luff.model import Experiment, Verdict
 from luff.outcome import MeshIdentity, Outcome
 from luff.report.words import restore_words, who_words
@@ -142,6 +142,9 @@ def decide(
         elif judged.excuse is None and judged.counts_as is not Verdict.PASSED:
             said.append(f"{outcome.experiment} is {judged.counts_as}, which does not count here")
     codes = {exit_code(counted, today=today, fail_on=fail_on, soft_fail=soft_fail, signal=signal)}
+    if missing:
+        # They were selected, whether or not it counts that there is nothing about them.
+        codes = codes - {NOTHING_SELECTED} or {0}
     for experiment, why in (missing or {}).items():
         said.append(f"{experiment}: {why}")
         if not soft_fail and "inconclusive" in fail_on:
