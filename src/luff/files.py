@@ -16,7 +16,7 @@ from pathlib import Path
 
 from luff.errors import LuffError, UsageError
 
-__all__ = ["check_writable", "write_atomically"]
+__all__ = ["check_writable", "is_file", "is_folder", "write_atomically"]
 
 _OPEN_ELSEWHERE = ("/dev", "/proc")
 _NEW_FILE_MODE = 0o666
@@ -26,13 +26,13 @@ _NEW_FILE_MODE = 0o666
 def check_writable(path: str | Path) -> None:
     """Raise `UsageError` when *path* could not be written: to be asked before a run, not after it."""
     place = _place(Path(path))
-    if os.path.isdir(place):  # noqa: PTH112  # Path.is_dir raises for a name that is too long
+    if is_folder(place):
         raise UsageError(f"{path} is a folder", next_step=f"name a file in it, such as {Path(path) / 'report'}")
     if _is_special(place):
         if not place.exists() or not os.access(place, os.W_OK):
             raise UsageError(f"{path} cannot be written to", next_step="choose another file")
         return
-    if not place.parent.is_dir():
+    if not is_folder(place.parent):
         raise UsageError(f"the folder of {path} does not exist", next_step=f"run `mkdir -p {Path(path).parent}` first")
     try:
         with contextlib.suppress(FileNotFoundError):
@@ -41,6 +41,16 @@ def check_writable(path: str | Path) -> None:
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror}", next_step="choose another folder") from error
     temporary.unlink()
+
+
+def is_file(path: str | Path) -> bool:
+    """Return whether *path* is a file, as far as one can see: `Path.is_file` raises for a name that is too long, or below a locked folder."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
+def is_folder(path: str | Path) -> bool:
+    """Return whether *path* is a folder, as far as one can see."""
+    return os.path.isdir(path)  # noqa: PTH112
 
 
 def write_atomically(path: str | Path, content: str | bytes) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from luff.blackouts import Blackout, parse_ics
 from luff.errors import InvalidFile, LuffError, Problem
+from luff.files import is_folder
 from luff.gameday import Firing, Known, Planned, Reason, check_game_days, firings, planned, ruled_out, suites_under
 from luff.model import Experiment, GameDay, Schedule, Suite
 from luff.parse import Documents
@@ -261,7 +262,7 @@ def _names(game_day: GameDay, documents: Documents) -> Collection[str]:
 
 def _watched(paths: Iterable[Path]) -> Iterator[Path]:
     for path in paths:
-        if path.is_dir():
+        if is_folder(path):
             yield from (inside for inside in path.rglob("*") if inside.suffix in ENDINGS)
         else:
             yield path

@@ -220,6 +220,28 @@ def test_a_file_that_cannot_be_read_is_refused_before_anything_is_done(luff: Luf
     assert luff("runs", "show", on_day(7).run).code == 5
 
 
+def test_a_name_that_no_file_can_have_is_said(luff: Luff) -> None:
+    name = "a" * 300
+
+    assert luff("report", name).code == 5
+    assert luff("runs", "diff", name, name).code == 5
+    for command in (("report",), ("runs", "import"), ("run",), ("gate",), ("plan",)):
+        done = luff(*command, f"{name}.json")
+        assert (done.code, "cannot be read: File name too long" in done.said) == (2, True), done
+    done = luff("runs", "list", store=f"sqlite:///{name}")
+    assert (done.code, "cannot be opened" in done.said) == (5, True), done
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is locked for root")
+def test_what_lies_in_a_locked_folder_is_said(luff: Luff, tmp_path: Path) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0)
+
+    for command in (("report",), ("runs", "import"), ("run",), ("gate",), ("plan",)):
+        done = luff(*command, str(locked / "inside.json"))
+        assert (done.code, "cannot be read: Permission denied" in done.said) == (2, True), done
+
+
 @pytest.mark.parametrize("named", ["0000000000", "zz", "missing.json", "folder/run"])
 def test_what_is_not_there_is_said(luff: Luff, named: str) -> None:
     done = luff("runs", "diff", on_day(1).run, named)

@@ -35,6 +35,16 @@ def test_a_broken_keyword_expression_is_a_usage_error(expression: str) -> None:
         matches_keyword("reviews", expression)
 
 
+@pytest.mark.parametrize("expression", ["(" * 3000 + "slow" + ")" * 3000, "not " * 3000 + "slow"])
+def test_a_keyword_expression_that_is_nested_too_deep_is_a_usage_error(expression: str) -> None:
+    with pytest.raises(UsageError, match="nested more than 100 deep"):
+        matches_keyword("slow", expression)
+
+
+def test_a_long_keyword_expression_may_be_flat() -> None:
+    assert matches_keyword("slow", " and ".join(["(not fast)"] * 1000))
+
+
 @pytest.mark.parametrize(
     ("selector", "holds"),
     [

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from luff.errors import InvalidFile, Problem, UsageError
+from luff.files import is_file, is_folder
 from luff.model import Experiment, PolicySpec, Suite
 from luff.parse import Documents, parse_documents
 from luff.suite import expand
@@ -30,6 +31,8 @@ def read_documents(paths: Sequence[Path], *, overrides: Mapping[str, str] | None
             sources.append((str(path), path.read_text(encoding="utf-8-sig")))
         except UnicodeDecodeError as error:
             problems.append(Problem(str(path), 1, 1, f"the file is not UTF-8 text (byte {error.start})"))
+        except FileNotFoundError:
+            problems.append(Problem(str(path), 1, 1, "there is no such file"))
         except OSError as error:
             problems.append(Problem(str(path), 1, 1, f"the file cannot be read: {error.strerror}"))
     if problems:
@@ -80,17 +83,16 @@ def read_text(path: Path, what: str, *, next_step: str) -> str:
 
 
 def _files(paths: Iterable[Path], problems: list[Problem]) -> list[Path]:
+    """Return *paths* with what is in their folders in place of those; whether a file can be had is seen when it is read."""
     found: list[Path] = []
     for path in paths:
-        if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix in ENDINGS and p.is_file())
+        if is_folder(path):
+            inside = sorted(p for p in path.rglob("*") if p.suffix in ENDINGS and is_file(p))
             if not inside:
                 problems.append(Problem(str(path), 1, 1, "there is no YAML file in this folder"))
             found += inside
-        elif path.exists():
-            found.append(path)
         else:
-            problems.append(Problem(str(path), 1, 1, "there is no such file"))
+            found.append(path)
     return list(dict.fromkeys(found))
 
 

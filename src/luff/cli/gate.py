@@ -99,6 +99,7 @@ def _baseline(asked: str | None, session: Session) -> Baseline | None:
     from luff.cli.files import read_text
     from luff.cli.session import newest_outcomes
     from luff.errors import StoreError, UsageError
+    from luff.files import is_file
     from luff.gate import Baseline, newest_each
     from luff.model import Verdict
     from luff.report.document import read_outcomes
@@ -111,7 +112,7 @@ def _baseline(asked: str | None, session: Session) -> Baseline | None:
             passed = newest_outcomes(store, session.experiments, session.flags, verdict=Verdict.PASSED)
         return Baseline("history", passed)
     path = Path(asked)
-    if path.is_file() or "/" in asked or path.suffix == ".json":
+    if is_file(path) or "/" in asked or path.suffix == ".json":
         step = "name a file that `luff run --json` wrote, the id of a run, or last-pass"
         outcomes = read_outcomes(read_text(path, "the baseline", next_step=step), str(path))
         return Baseline(asked, newest_each(outcomes))

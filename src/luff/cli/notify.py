@@ -33,11 +33,12 @@ def channels_of(path: Path, beside: Sequence[Path]) -> Any:
     who writes experiments says not who is told.
     """
     from luff.errors import UsageError
+    from luff.files import is_folder
     from luff.notify import read_channels
 
     own = path.resolve()
     for given in beside:
-        folder = given if given.is_dir() else given.parent
+        folder = given if is_folder(given) else given.parent
         if own.is_relative_to(folder.resolve()):
             raise UsageError(
                 f"--notify {path} lies in {folder}, among the experiments: who writes those would say who is told",

@@ -91,12 +91,12 @@ if TYPE_CHECKING:
 
 
 def _outcomes(what: tuple[str, ...], store: str | None) -> tuple[list[Outcome], dict[str, Samples]]:
-    from luff.cli.runs import is_file, read_file
+    from luff.cli.runs import means_file, read_file
     from luff.store import Store
 
     outcomes: list[Outcome] = []
     samples: dict[str, Samples] = {}
-    stored = [name for name in what if not is_file(name)]
+    stored = [name for name in what if not means_file(name)]
     for name in what:
         if name not in stored:
             outcomes += read_file(name)

@@ -15,6 +15,7 @@ import click
 from luff.cli.coverage import coverage
 from luff.cli.options import Voice, option, store_option, voice_options
 from luff.errors import LuffError, UsageError
+from luff.files import is_file
 
 if TYPE_CHECKING:
     from luff.outcome import Outcome
@@ -338,7 +339,7 @@ def named_outcomes(names: Sequence[str], store: str | None, *, one_each: bool = 
     """Return the outcomes that *names* stand for: files, or ids of stored runs; with *one_each* exactly one for each."""
     from luff.store import Store
 
-    in_files = {name: read_file(name) for name in names if is_file(name)}
+    in_files = {name: read_file(name) for name in names if means_file(name)}
     stored: dict[str, list[Outcome]] = {}
     ids = [name for name in dict.fromkeys(names) if name not in in_files]
     if ids:
@@ -355,9 +356,9 @@ def named_outcomes(names: Sequence[str], store: str | None, *, one_each: bool = 
     return [outcome for outcomes in found for outcome in outcomes]
 
 
-def is_file(name: str) -> bool:
+def means_file(name: str) -> bool:
     """Return whether *name* means a file rather than the id of a run."""
-    return "/" in name or name.endswith(".json") or Path(name).is_file()
+    return "/" in name or name.endswith(".json") or is_file(name)
 
 
 def read_file(name: str) -> list[Outcome]:
@@ -365,10 +366,7 @@ def read_file(name: str) -> list[Outcome]:
     from luff.cli.files import read_text
     from luff.report.document import read_outcomes
 
-    path = Path(name)
-    if not path.exists():
-        raise UsageError(f"there is no file {name}", next_step=f"{STEP}, or the id of a run")
-    return read_outcomes(read_text(path, "the file", next_step=STEP), name)
+    return read_outcomes(read_text(Path(name), "the file", next_step=f"{STEP}, or the id of a run"), name)
 
 
 def _count(number: int) -> str:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Choice", "choose", "matches_keyword", "matches_labels", "selected"]
 
+NESTED_MOST = 100
+"""How deep brackets and ``not`` may be nested in ``-k``."""
 _WORD = re.compile(r"\(|\)|[^\s()]+")
 
 
@@ -80,37 +82,39 @@ def selected(experiments: Sequence[Experiment], *, keyword: str | None, labels: 
 def matches_keyword(name: str, expression: str) -> bool:
     """Return whether *name* satisfies *expression*: substrings joined by ``and``, ``or``, ``not`` and brackets."""
     words = _WORD.findall(expression)
-    value, rest = _either(words, name)
+    value, rest = _either(words, name, 0)
     if rest:
         raise UsageError(f"-k {expression!r} cannot be read at {rest[0]!r}")
     return value
 
 
-def _either(words: list[str], name: str) -> tuple[bool, list[str]]:
-    value, words = _both(words, name)
+def _either(words: list[str], name: str, depth: int) -> tuple[bool, list[str]]:
+    value, words = _both(words, name, depth)
     while words and words[0] == "or":
-        other, words = _both(words[1:], name)
+        other, words = _both(words[1:], name, depth)
         value = value or other
     return value, words
 
 
-def _both(words: list[str], name: str) -> tuple[bool, list[str]]:
-    value, words = _one(words, name)
+def _both(words: list[str], name: str, depth: int) -> tuple[bool, list[str]]:
+    value, words = _one(words, name, depth)
     while words and words[0] == "and":
-        other, words = _one(words[1:], name)
+        other, words = _one(words[1:], name, depth)
         value = value and other
     return value, words
 
 
-def _one(words: list[str], name: str) -> tuple[bool, list[str]]:
+def _one(words: list[str], name: str, depth: int) -> tuple[bool, list[str]]:
+    if depth > NESTED_MOST:
+        raise UsageError(f"-k is nested more than {NESTED_MOST} deep", next_step="select with -l, or name the files")
     if not words or words[0] in ("and", "or", ")"):
         raise UsageError("-k ends where a word should follow")
     first, *rest = words
     if first == "not":
-        value, rest = _one(rest, name)
+        value, rest = _one(rest, name, depth + 1)
         return not value, rest
     if first == "(":
-        value, rest = _either(rest, name)
+        value, rest = _either(rest, name, depth + 1)
         if not rest or rest[0] != ")":
             raise UsageError("-k has a bracket that is not closed")
         return value, rest[1:]

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from sqlalchemy import URL, Connection, inspect, text
 
 from luff.errors import StoreError
+from luff.files import is_file, is_folder
 from luff.shipped import shipped
 from luff.store.engine import Database, connect, migration_engine, parse_url, sqlite_file, translated
 from luff.store.tables import HEAD
@@ -90,9 +91,9 @@ def _check_folder(url: URL, *, create: bool) -> None:
     path = sqlite_file(url)
     if path is None:
         return
-    if path.is_dir():
+    if is_folder(path):
         raise StoreError(f"the store {path} is a folder", next_step=f"name a file in it: sqlite:///{path / 'luff.db'}")
-    if path.parent.is_dir():
+    if is_folder(path.parent):
         return
     if not create:
         raise StoreError(
@@ -110,7 +111,7 @@ def _check_folder(url: URL, *, create: bool) -> None:
 def _read(database: Database, *, create: bool = False) -> Revision:
     """Look where *database* stands. With *create* a SQLite file that is not there comes into being, empty."""
     path = sqlite_file(database.url)
-    opened = database.write if create and path is not None and not path.exists() else database.read
+    opened = database.write if create and path is not None and not is_file(path) else database.read
     with opened() as connection:
         return Revision(_checked(connection, database.url))
 
