@@ -24,6 +24,7 @@ from luff.words import Verdict
 __all__ = [
     "FAIL_ON",
     "NOTHING_SELECTED",
+    "RESTORE_NOT_VERIFIED",
     "SEVERITY",
     "Standing",
     "exit_code",

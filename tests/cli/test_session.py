@@ -10,9 +10,11 @@ import click
 import pytest
 
 from luff.cli import cli
+from luff.cli.results import all_written
 from luff.cli.run import run_options
 from luff.cli.running import Done
 from luff.cli.session import prepare
+from luff.errors import LuffError
 from luff.gate import INCONCLUSIVE, spec_sha256
 from luff.outcome import MeshIdentity
 from luff.parse import parse_documents
@@ -53,6 +55,21 @@ def test_what_no_expectation_is_to_blame_for_is_annotated_where_the_experiment_i
     command.main([str(file), "--github", "-q"], standalone_mode=False)
 
     assert "late.yaml,line=7,title=late: aborted" in capsys.readouterr().out.replace("%3A", ":")
+
+
+@pytest.mark.parametrize("code", [7, 130, 143, 1, 4, 5, 3, 6, 0])
+def test_a_report_that_cannot_be_written_is_the_end_of_what_is_less_severe_alone(
+    code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write() -> None:
+        raise LuffError("report.html could not be written: No space left on device")
+
+    if code in (3, 6, 0):
+        with pytest.raises(LuffError, match="could not be written"):
+            all_written(write, code=code)
+    else:
+        assert not all_written(write, code=code)
+        assert capsys.readouterr().err == "luff: report.html could not be written: No space left on device\n"
 
 
 def test_a_gate_from_history_goes_by_the_named_cluster_alone(tmp_path: Path, kubeconfig: str) -> None:

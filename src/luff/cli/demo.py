@@ -36,9 +36,9 @@ def demo(report_dir: Path, keep_lab: bool, store: str | None, voice: Voice) -> i
     from luff.cli.files import read_documents
     from luff.cli.mesh_choice import bookinfo
     from luff.cli.paint import print_outcomes
-    from luff.cli.results import ReportFiles, write_reports
+    from luff.cli.results import ReportFiles, all_written, write_reports
     from luff.cli.running import RunSettings, run_all
-    from luff.exit_codes import exit_code
+    from luff.exit_codes import RESTORE_NOT_VERIFIED, exit_code
     from luff.shipped import shipped
 
     page = report_dir / REPORT
@@ -56,14 +56,14 @@ def demo(report_dir: Path, keep_lab: bool, store: str | None, voice: Voice) -> i
     settings = RunSettings(mesh=mesh, store=store, seed=None, fail_fast=False, voice=voice)
     done = run_all(documents.experiments, documents, settings, each=lambda o: print_outcomes([o], voice=voice))
     code = exit_code(done.outcomes, today=datetime.now(UTC).date(), signal=done.signal)
-    write_reports(done.outcomes, files, code=code, samples=done.samples)
     surprises = _surprises(done.outcomes)
-    _conclude(done.outcomes, surprises, page)
+    if done.signal is None and code != RESTORE_NOT_VERIFIED:
+        code = 1 if surprises or len(done.outcomes) < len(documents.experiments) else 0
+    written = all_written(lambda: write_reports(done.outcomes, files, code=code, samples=done.samples), code=code)
+    _conclude(done.outcomes, surprises, page if written else None)
     if kept is not None:
         click.echo('the lab is still up: eval "$(luff lab env)"; end it with `luff lab down`', err=True)
-    if done.signal is not None or code == 7:
-        return code
-    return 1 if surprises or len(done.outcomes) < len(documents.experiments) else 0
+    return code
 
 
 def _as_seen_from_here(path: Path) -> Path:
@@ -82,7 +82,7 @@ def _surprises(outcomes: Sequence[Outcome]) -> list[str]:
     return found
 
 
-def _conclude(outcomes: Sequence[Outcome], surprises: Sequence[str], page: Path) -> None:
+def _conclude(outcomes: Sequence[Outcome], surprises: Sequence[str], page: Path | None) -> None:
     back = sum(outcome.restore is not None and outcome.restore.api == "verified" for outcome in outcomes)
     injected = sum(outcome.restore is not None for outcome in outcomes)
     tell("")
@@ -92,4 +92,5 @@ def _conclude(outcomes: Sequence[Outcome], surprises: Sequence[str], page: Path)
         tell(
             f"{len(outcomes)} of {len(outcomes)} experiments ended as expected, {back} of {injected} restores verified."
         )
-    tell(f"report: {page.resolve()}")
+    if page is not None:
+        tell(f"report: {page.resolve()}")

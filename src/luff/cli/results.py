@@ -10,8 +10,9 @@ from pathlib import Path
 
 import click
 
-from luff.errors import UsageError
-from luff.exit_codes import FAIL_ON
+from luff.cli import tell
+from luff.errors import LuffError, UsageError
+from luff.exit_codes import FAIL_ON, SEVERITY
 from luff.files import check_writable, write_atomically
 from luff.gate import Decision
 from luff.outcome import Outcome
@@ -24,7 +25,7 @@ from luff.report.junit import junit
 from luff.report.markdown import BYTES_MOST, markdown
 from luff.samples import Samples
 
-__all__ = ["ReportFiles", "write_reports", "write_to_github"]
+__all__ = ["ReportFiles", "all_written", "write_reports", "write_to_github"]
 
 SUMMARY_BYTES_MOST = 1000 * 1024
 """GitHub drops the whole summary of a step above 1 MiB; what stands in it already counts."""
@@ -65,6 +66,26 @@ class ReportFiles:
                 ) from error
         for path in self.written:
             check_writable(path)
+
+
+def all_written(write: Callable[[], None], *, code: int) -> bool:
+    """
+    Do *write*, and return whether all was written, after runs that end with *code*.
+
+    A report that could not be written hides neither a fault that may be live,
+    nor a signal or a failure: beside those it is only said.
+    """
+    try:
+        write()
+    except BrokenPipeError:
+        # Who read what goes to stdout has left.
+        return False
+    except Exception as error:
+        if SEVERITY.index(code) > SEVERITY.index(LuffError.exit_code):
+            raise
+        tell(f"luff: {error.message if isinstance(error, LuffError) else f'a report is missing: {error!r}'}", err=True)
+        return False
+    return True
 
 
 def write_reports(

@@ -6,25 +6,23 @@ Everything that can be wrong with the command line is found before anything is t
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
 import click
 
-from luff.cli import mute
 from luff.cli.files import expanded, overrides_of, read_documents
 from luff.cli.mesh_choice import ambient_identity
 from luff.cli.notify import channels_of
 from luff.cli.paint import print_outcomes
-from luff.cli.results import ReportFiles, write_reports, write_to_github
+from luff.cli.results import ReportFiles, all_written, write_reports, write_to_github
 from luff.cli.run import RunFlags
 from luff.cli.running import Done, RunSettings
 from luff.cli.selecting import Choice, choose
 from luff.cli.streams import may_be_lost
-from luff.errors import LuffError, NothingSelected
-from luff.exit_codes import SEVERITY, parse_fail_on
+from luff.errors import NothingSelected
+from luff.exit_codes import parse_fail_on
 from luff.gate import Baseline, Decision, Waiver, decide
 from luff.model import Experiment, Verdict
 from luff.notify import Channels
@@ -88,16 +86,7 @@ class Session:
 
     def finish(self, decision: Decision, done: Done) -> int:
         """Write every report that was asked for, and return the exit code."""
-        try:
-            self._write(decision, done)
-        except BrokenPipeError:
-            # Who read what `--github` prints has left.
-            mute(sys.stdout)
-        except Exception as error:  # a report that could not be written hides neither a fault that may be live, nor a signal or a failure
-            if SEVERITY.index(decision.exit_code) > SEVERITY.index(LuffError.exit_code):
-                raise
-            said = error.message if isinstance(error, LuffError) else f"a report is missing: {error!r}"
-            click.echo(f"luff: {said}", err=True)
+        all_written(lambda: self._write(decision, done), code=decision.exit_code)
         return decision.exit_code
 
     def _write(self, decision: Decision, done: Done) -> None:
