@@ -87,6 +87,34 @@ def test_that_a_fault_may_be_live_is_an_exit_code_even_where_it_cannot_be_said(
 
 
 @needs_full
+def test_what_is_told_to_a_full_disk_ends_nothing() -> None:
+    code = """
+import sys
+from luff.cli import tell
+
+for _ in range(2):
+    tell("one", err=True)
+    tell("two")
+sys.exit(7)
+"""
+    with Path(FULL).open("w", encoding="utf-8") as full:
+        assert subprocess.run([sys.executable, "-c", code], stdout=full, stderr=full, check=False).returncode == 7
+
+
+def test_a_child_has_all_three_streams_where_its_parent_had_none() -> None:
+    code = """
+import subprocess, sys
+from luff.cli.streams import make_usable
+
+make_usable()
+sys.exit(subprocess.run(["/bin/sh", "-c", "cat && echo out && echo err >&2"]).returncode)
+"""
+    closed = ["/bin/sh", "-c", 'exec "$0" -c "$1" <&- >&- 2>&-', sys.executable, code]
+
+    assert subprocess.run(closed, check=False).returncode == 0
+
+
+@needs_full
 @pytest.mark.parametrize("arguments", ["version", "schema experiment", "--help"])
 def test_data_that_could_not_be_written_is_said_and_is_no_success(arguments: str, tmp_path: Path) -> None:
     code, _, err = _luff(arguments, "> /dev/full", tmp_path)

@@ -17,7 +17,7 @@ import httpx
 import pytest
 import yaml
 
-from tests.story.conftest import KUBECTL, Shell, until
+from tests.story.conftest import KUBECTL, LUFF, Shell, until
 
 RUN = "0123456789abcdef"
 SECRET = "a" * 32
@@ -120,6 +120,19 @@ def test_a_live_run_is_left_alone_by_the_reaper(shell: Shell, endless: Path) -> 
     assert done.code == 0, done
     assert "is live" in done.err
     assert len(still) == 1
+
+
+@pytest.mark.usefixtures("lever_off")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("command", ["restore", f"stop {RUN}", "lever on --why full"])
+def test_a_leftover_is_removed_by_who_can_say_nothing(shell: Shell, routes: Callable[..., None], command: str) -> None:
+    theirs = _twin("luff.frontend", match=[{"uri": {"prefix": "/frontend"}}])
+    routes(theirs, _twin(_expired()))
+
+    done = shell.program("/bin/sh", "-c", f'exec "$0" {command} --lab > /dev/full 2> /dev/full', LUFF)
+
+    assert done.code == 0, done
+    assert _names(shell) == [theirs["name"]]
 
 
 def test_what_only_looks_like_ours_is_reported_and_never_removed(shell: Shell, routes: Callable[..., None]) -> None:

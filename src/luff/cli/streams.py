@@ -57,7 +57,10 @@ def make_usable() -> None:
 
 
 def _nowhere(mode: str) -> IO[str]:
-    return open(os.devnull, mode, encoding="utf-8", errors="backslashreplace")  # noqa: PTH123  # for the life of the process
+    stream = open(os.devnull, mode, encoding="utf-8", errors="backslashreplace")  # noqa: PTH123, SIM115  # for the life of the process
+    # Children get it as well, as they get any other of the three.
+    os.set_inheritable(stream.fileno(), True)
+    return stream
 
 
 def _over(kind: type[io.FileIO], stream: IO[str]) -> IO[str]:
