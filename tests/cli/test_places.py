@@ -11,17 +11,44 @@ from luff.cli.places import guard_dies_with_us, guard_log, needs_reaper
 
 
 @pytest.mark.parametrize(
-    ("process", "parent", "first", "dies"),
+    ("first", "dies"),
     [
-        (1, 0, "luff", True),
-        (7, 1, "tini", True),
-        (7, 1, "sh", True),
-        (7, 1, "systemd", False),
-        (4321, 4000, "bash", False),
+        ("luff", True),
+        ("tini", True),
+        ("sh", True),
+        ("entrypoint.sh", True),
+        ("argoexec", True),
+        ("entrypoint", True),
+        ("s6-svscan", True),
+        ("supervisord", True),
+        ("sleep", True),
+        ("systemd", False),
+        ("init", False),
+        ("init(Ubuntu)", False),
+        ("launchd", False),
     ],
 )
-def test_a_containers_first_process_takes_its_guard_along(process: int, parent: int, first: str, dies: bool) -> None:
-    assert guard_dies_with_us(process=process, parent=parent, first=first) is dies
+def test_a_container_takes_its_guard_along_wherever_in_it_luff_runs(
+    monkeypatch: pytest.MonkeyPatch, first: str, dies: bool
+) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+
+    assert guard_dies_with_us(first=first) is dies
+
+
+def test_a_pod_that_sees_the_processes_of_its_machine_is_a_container_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
+
+    assert guard_dies_with_us(first="systemd")
+
+
+def test_what_this_machine_says_of_itself_is_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    said = Path("/proc/1/comm")
+
+    assert guard_dies_with_us() is (said.exists() and guard_dies_with_us(first=said.read_text().strip()))
 
 
 @pytest.mark.parametrize(

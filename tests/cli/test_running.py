@@ -48,6 +48,7 @@ SETTINGS = RunSettings(
     seed=1,
     fail_fast=False,
     voice=Voice(level=-1, color=None),
+    accept_inert_leftover=True,  # whether the machine of this test is a container is no part of it
 )
 
 

@@ -11,8 +11,10 @@ import platformdirs
 
 __all__ = ["guard_dies_with_us", "guard_log", "keep_traceback", "needs_reaper", "state_folder"]
 
-_SHIMS = frozenset({"tini", "dumb-init", "docker-init", "catatonit", "sh", "bash"})
-"""What stands before a container's own program and ends with it."""
+_MACHINE_INITS = frozenset({"systemd", "init", "launchd"})
+"""What the first process of a machine is called; a container has any other: its program, a script, a shim, a supervisor."""
+_IN_A_POD = "KUBERNETES_SERVICE_HOST"
+"""Every pod has this variable, also one that sees the processes of its machine."""
 
 
 def state_folder() -> Path:
@@ -53,20 +55,23 @@ def keep_traceback(trace: str) -> str:
     return str(path)
 
 
-def guard_dies_with_us(*, process: int | None = None, parent: int | None = None, first: str | None = None) -> bool:
+def guard_dies_with_us(*, first: str | None = None) -> bool:
     """
-    Return whether a child of this process ends when it does: it is a container's first process, or behind a shim that is.
+    Return whether whatever ends this process may end its children with it: this is a container, and no machine.
 
-    *process*, *parent* and *first* (the name of process 1) are this process's unless given.
+    How far below the first process we are says nothing: the guard outlives us,
+    and the container ends it. *first* is the name of process 1, found out unless
+    given; where it cannot be read this counts as a machine.
     """
-    process = os.getpid() if process is None else process
-    parent = os.getppid() if parent is None else parent
+    if os.environ.get(_IN_A_POD):
+        return True
     if first is None:
         try:
             first = Path("/proc/1/comm").read_text(encoding="utf-8").strip()
-        except OSError:
-            first = ""
-    return process == 1 or (parent == 1 and first in _SHIMS)
+        except (OSError, ValueError):
+            return False
+    # WSL adds the distribution: init(Ubuntu).
+    return first.partition("(")[0] not in _MACHINE_INITS
 
 
 def needs_reaper(kind: Literal["lab", "cluster"], *, accepted: bool, dies_with_us: bool | None = None) -> bool:
