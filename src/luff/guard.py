@@ -58,8 +58,9 @@ SWEEP_MARKS = frozenset(
 class Guard:
     """This is the parent's side. Use `Guard.start`, then `watch` before and `release` after each injection."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, *, log: Path | None = None) -> None:
         self._process = process
+        self._log = log
         self._turn = asyncio.Lock()
 
     @classmethod
@@ -78,6 +79,8 @@ class Guard:
                     stderr = files.enter_context(log.open("ab"))
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
+                # Else a queue.py or a calendar.py in the folder where luff is run would take the place of Python's own.
+                "-P",
                 "-m",
                 "luff.guard",
                 json.dumps(asdict(connection)),
@@ -88,8 +91,12 @@ class Guard:
                 env={name: value for name, value in os.environ.items() if name not in SWEEP_MARKS},
                 pass_fds=tuple(keep_open),
             )
-        guard = cls(process)
-        await guard._expect("ready", True, within_s=READY_WITHIN_S)
+        guard = cls(process, log=log)
+        try:
+            await guard._expect("ready", True, within_s=READY_WITHIN_S)
+        except NoGuard:
+            await guard.close()
+            raise
         return guard
 
     @property
@@ -149,7 +156,8 @@ class Guard:
                         raise NoGuard(f"the guard could not start: {answer['error']}")
         except (TimeoutError, ValueError, AttributeError) as error:
             raise NoGuard(f"the guard did not answer {word!r} within {within_s:.0f} s") from error
-        raise NoGuard("the guard could not start: it ended without a word")
+        read = None if self._log is None else f"read the end of {self._log}"
+        raise NoGuard("the guard could not start: it ended without a word", next_step=read)
 
 
 @dataclass(frozen=True, slots=True)

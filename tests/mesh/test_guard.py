@@ -139,6 +139,35 @@ def _twins(server: ApiServer, name: str) -> int:
     return sum(str(route.get("name")).startswith("luff.1.") for route in object_["spec"]["http"])
 
 
+def test_what_lies_in_the_folder_of_a_run_is_none_of_its_guards_modules(
+    server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = _connection(server, tmp_path)
+    for name in ("calendar", "queue", "kubernetes"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
+
+    async def story() -> None:
+        guard = await Guard.start(connection)
+        await guard.close()
+
+    asyncio.run(story())
+
+
+def test_a_guard_that_ends_before_it_has_spoken_has_its_log_named(
+    server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "luff").mkdir()
+    (tmp_path / "luff" / "__init__.py").write_text("raise ImportError('not this one')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    log = tmp_path / "guard.log"
+
+    with pytest.raises(NoGuard, match=f"ended without a word; read the end of {log}"):
+        asyncio.run(Guard.start(_connection(server, tmp_path), log=log))
+
+    assert "not this one" in log.read_text()
+
+
 def test_from_the_end_of_its_parent_to_clean_a_guard_needs_two_calls_and_waits_for_nothing() -> None:
     cluster, written_s = Cluster(), []
     cluster.add(clone(BASE))
