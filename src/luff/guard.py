@@ -22,12 +22,13 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from luff.clock import SystemClock
+from luff.clock import Clock, SystemClock
 from luff.errors import LuffError, NoGuard
 from luff.lock import release
 from luff.mesh import Kind, Mesh, Ref
@@ -169,12 +170,12 @@ class _Watched:
 
 
 class _Child:
-    """This is the child's side."""
+    """This is the child's side. *anew* comes back with a client that has read its credentials anew, or raises anything."""
 
-    def __init__(self, mesh: Mesh, connection: Connection) -> None:
+    def __init__(self, mesh: Mesh, anew: Callable[[], Awaitable[Mesh]], clock: Clock) -> None:
         self._mesh = mesh
-        self._connection = connection
-        self._clock = SystemClock()
+        self._anew = anew
+        self._clock = clock
         self._watched: dict[str, _Watched] = {}
         self._expiring: dict[str, asyncio.Task[None]] = {}
 
@@ -236,13 +237,10 @@ class _Child:
                 # RestoreNotVerified, or a defect of ours: either way the next round may do it, and others go on.
                 _log(f"run {watched.run}: {type(error).__name__}: {error}")
                 await self._clock.sleep(ROUND_PAUSE_S)
-            if self._connection.kind == "lab" and self._clock.monotonic_s() - began_s >= LAB_PATIENCE_S:
+            if self._mesh.kind == "lab" and self._clock.monotonic_s() - began_s >= LAB_PATIENCE_S:
                 return False
             if mesh is self._mesh:
-                # The old one is left to the others that may be using it.
-                with contextlib.suppress(LuffError):
-                    # In a thread: a credential plugin takes its time, and other runs must not wait for it.
-                    self._mesh = await asyncio.to_thread(KubernetesMesh.connect, self._connection)
+                await self._renew()
         # The lock of a dead run would keep the next one out until it expires.
         await release(self._mesh, watched.ref, run=watched.run)
         owned = None if done.object_ is None else await give_back(self._mesh, watched.ref, done.object_)
@@ -271,8 +269,18 @@ async def _main(connection: Connection) -> int:
     except LuffError as error:
         _answer({"error": str(error)})
         return 1
-    await _Child(mesh, connection).live()
+    # In a thread: a credential plugin takes its time, and other runs must not wait for it.
+    await _Child(mesh, partial(asyncio.to_thread, mesh.anew), SystemClock()).live()
     return 0
+
+    async def _renew(self) -> None:
+        """Go on with a new client, or with the old one where there is none to be had."""
+        try:
+            # The old one is left to the others that may be using it.
+            self._mesh = await self._anew()
+        except Exception as error:
+            # Half a kubeconfig, one for another cluster, or no thread: a guard does not end over it.
+            _log(f"goes on with the credentials that it has: {type(error).__name__}: {error}")
 
 
 def main() -> None:

@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from luff.errors import NoGuard
-from luff.guard import SWEEP_MARKS, Guard, _Child
+from luff.guard import ROUND_S, SWEEP_MARKS, Guard, _Child
 from luff.lab.api import ApiServer
 from luff.lab.misbehaviour import Rule
-from luff.mesh import Kind, Ref
+from luff.mesh import Kind, Mesh, Ref
 from luff.mesh.kubernetes import Connection, KubernetesMesh
 from luff.patches import clone
 from luff.routes import Injection
-from luff.testing import ANSWER_S, Cluster, SimMesh, virtual_time
+from luff.testing import ANSWER_S, Cluster, SimClock, SimMesh, Trouble, virtual_time
 from luff.words import Object
 from tests.crash.world import BASE, REF, planner
 from tests.factories import injection
@@ -28,6 +29,7 @@ from tests.mesh.conftest import NAMESPACE
 RUN = "0123456789abcdef"
 OTHER_RUN = "fedcba9876543210"
 PATIENTLY_S = 30.0
+LIFE_S = 600
 
 
 def _injection(object_: Object, run: str, *, life_s: int = 600) -> Injection:
@@ -139,6 +141,63 @@ def _twins(server: ApiServer, name: str) -> int:
     return sum(str(route.get("name")).startswith("luff.1.") for route in object_["spec"]["http"])
 
 
+WATCH = {"watch": RUN, "namespace": REF.namespace, "name": REF.name, "pinned": "1", "life_s": LIFE_S}
+
+
+async def _no_other() -> Mesh:
+    # What a machine without memory says to whoever wants a thread.
+    raise RuntimeError("can't start new thread")
+
+
+async def _put_in(cluster: Cluster) -> None:
+    cluster.add(clone(BASE))
+    cluster.change(REF, (await planner(SimMesh(cluster), RUN)()).operations)
+
+
+def test_a_guard_that_gets_no_thread_for_new_credentials_goes_on_with_those_that_it_has() -> None:
+    cluster = Cluster()
+    mesh = SimMesh(cluster)
+
+    async def story() -> None:
+        await _put_in(cluster)
+        loop = asyncio.get_running_loop()
+        mesh.trouble = lambda *_: Trouble.ERROR if loop.time() < 3 * ROUND_S else Trouble.NONE
+        child = _Child(mesh, _no_other, SimClock())
+        child._hear(WATCH)
+        await child._take_out(tuple(child._watched.values()), why="its parent is gone")
+
+    with virtual_time() as run:
+        run(story())
+
+    assert cluster.objects[REF]["spec"] == BASE["spec"]
+
+
+def test_a_guard_whose_kubeconfig_means_another_cluster_by_now_stays_with_the_one_that_has_the_twins(
+    server: ApiServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    connection = _connection(server, tmp_path)
+    path = Path(str(connection.kubeconfig))
+    mesh = KubernetesMesh.connect(connection)
+
+    async def anew() -> Mesh:
+        return mesh.anew()
+
+    child = _Child(mesh, anew, SimClock())
+    try:
+        asyncio.run(child._renew())
+        renewed = child._mesh
+        document = yaml.safe_load(path.read_text())
+        document["clusters"][0]["cluster"]["server"] = "http://127.0.0.1:9"
+        path.write_text(yaml.safe_dump(document))
+        asyncio.run(child._renew())
+    finally:
+        mesh.close()
+
+    assert renewed is not mesh
+    assert child._mesh is renewed
+    assert f"means http://127.0.0.1:9 by now, and not {server.url}" in capfd.readouterr().err
+
+
 def test_what_lies_in_the_folder_of_a_run_is_none_of_its_guards_modules(
     server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,8 +239,8 @@ def test_from_the_end_of_its_parent_to_clean_a_guard_needs_two_calls_and_waits_f
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         cluster.on_write.append(lambda ref, _: written_s.append((ref, loop.time() - began_s)))
-        child = _Child(mesh, Connection(None, None))
-        child._hear({"watch": RUN, "namespace": REF.namespace, "name": REF.name, "pinned": "1", "life_s": 600})
+        child = _Child(mesh, _no_other, SimClock())
+        child._hear(WATCH)
         await child._take_out(tuple(child._watched.values()), why="its parent is gone")
 
     with virtual_time() as run:

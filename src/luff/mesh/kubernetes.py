@@ -117,6 +117,16 @@ class KubernetesMesh:
         name = connection.context or current_context(connection.kubeconfig) or "unnamed"
         return cls(api, connection, name=name, on_silence=on_silence, limits=limits)
 
+    def anew(self) -> KubernetesMesh:
+        """
+        Return another client for the same server, with what the kubeconfig says now.
+
+        Raises `MeshError` when that is unusable, or means another server by now.
+        """
+        return type(self)(
+            self._api_now(), self._connection, name=self.name, on_silence=self._on_silence, limits=self._limits
+        )
+
     def close(self) -> None:
         """Let go of threads and connections. A call that is still under way is not waited for."""
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -248,6 +258,14 @@ class KubernetesMesh:
                 raise
         return self._ask(renewed, ref, method, path, query, body, content_type)
 
+    def _api_now(self) -> client.ApiClient:
+        now = _bounded_client(self._connection, self._limits, renewing=True)
+        meant, named = self._api.configuration.host, now.configuration.host
+        if named != meant:
+            # Whoever changed the kubeconfig means another server; what we do belongs to this one.
+            raise MeshError(f"the kubeconfig of {self.name} means {named} by now, and not {meant}")
+        return now
+
     def _renewed(self, refused: client.ApiClient) -> client.ApiClient | None:
         """Return a client with the credentials as they are now in place of the one *refused*, ``None`` if there is none."""
         with self._renewing:
@@ -257,17 +275,13 @@ class KubernetesMesh:
                 return None
             self._renewed_s = time.monotonic()
             try:
-                client_now = _bounded_client(self._connection, self._limits, renewing=True)
+                now = self._api_now()
             except MeshError:
                 # It is being written right now, perhaps; the next call looks again.
                 return None
-            now = client_now.configuration
-            if now.host != refused.configuration.host:
-                # Whoever changed the kubeconfig means another server; what we do belongs to this one.
+            if now.configuration.api_key == refused.configuration.api_key and not has_certificate(now):
                 return None
-            if now.api_key == refused.configuration.api_key and not has_certificate(client_now):
-                return None
-            self._api = client_now
+            self._api = now
             refused.rest_client.close()
             return self._api
 
