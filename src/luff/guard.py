@@ -9,8 +9,8 @@ polite signals, and imports nothing but the way back.
 
 The lines on the pipe, each a JSON object:
 ``{"watch": run, "namespace": …, "name": …, "pinned": …, "life_s": …}`` and
-``{"release": run}`` from the parent; ``{"ready": true}``, ``{"watching": run}``
-and ``{"error": …}`` from the guard.
+``{"release": run}`` or ``{"stranded": run}`` from the parent; ``{"ready": true}``,
+``{"watching": run}`` and ``{"error": …}`` from the guard.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -123,6 +123,11 @@ class Guard:
         with contextlib.suppress(NoGuard):
             await self._say({"release": run})
 
+    async def take_over(self, run: str) -> None:
+        """Tell the guard that *run* is not proven clean: it takes it out at once, and goes on where this process gave up."""
+        with contextlib.suppress(NoGuard):
+            await self._say({"stranded": run})
+
     async def died(self) -> int:
         """Come back when the child has ended, with its exit code."""
         return await self._process.wait()
@@ -167,6 +172,7 @@ class _Watched:
     run: str
     pinned: str
     until_s: float
+    why: str = "its time is over"
 
 
 class _Child:
@@ -199,22 +205,34 @@ class _Child:
             until_s = self._clock.monotonic_s() + float(said["life_s"])
             self._watched[said["watch"]] = _Watched(ref, said["watch"], said["pinned"], until_s)
             _answer({"watching": said["watch"]})
+        elif "stranded" in said:
+            self._give_up_waiting(said["stranded"])
         else:
             self._watched.pop(said.get("release", ""), None)
+
+    def _give_up_waiting(self, run: str) -> None:
+        """Let the time of *run* be over now: its own process could not take it out."""
+        watched, now_s = self._watched.get(run), self._clock.monotonic_s()
+        if watched is not None and now_s < watched.until_s:
+            self._watched[run] = replace(watched, until_s=now_s, why="its run gave up")
+            self._begin_what_is_over()
 
     async def _expire(self) -> None:
         """Take out what outlived its time: its parent may be stopped, or stuck."""
         while True:
             await self._clock.sleep(1.0)
-            now_s = self._clock.monotonic_s()
-            for watched in tuple(self._watched.values()):
-                if now_s >= watched.until_s and watched.run not in self._expiring:
-                    # One that takes long must not keep the others waiting.
-                    self._expiring[watched.run] = asyncio.create_task(self._expire_one(watched))
+            self._begin_what_is_over()
+
+    def _begin_what_is_over(self) -> None:
+        now_s = self._clock.monotonic_s()
+        for watched in self._watched.values():
+            if now_s >= watched.until_s and watched.run not in self._expiring:
+                # One that takes long must not keep the others waiting.
+                self._expiring[watched.run] = asyncio.create_task(self._expire_one(watched))
 
     async def _expire_one(self, watched: _Watched) -> None:
         try:
-            if await self._take_one_out(watched, why="its time is over") and self._watched.get(watched.run) is watched:
+            if await self._take_one_out(watched, why=watched.why) and self._watched.get(watched.run) is watched:
                 del self._watched[watched.run]
         finally:
             # Where that failed it is tried again.
@@ -250,6 +268,15 @@ class _Child:
         )
         return True
 
+    async def _renew(self) -> None:
+        """Go on with a new client, or with the old one where there is none to be had."""
+        try:
+            # The old one is left to the others that may be using it.
+            self._mesh = await self._anew()
+        except Exception as error:
+            # Half a kubeconfig, one for another cluster, or no thread: a guard does not end over it.
+            _log(f"goes on with the credentials that it has: {type(error).__name__}: {error}")
+
 
 def _answer(line: dict[str, Any]) -> None:
     # Nobody may be left to read it; what is watched by then must be taken out all the same.
@@ -272,15 +299,6 @@ async def _main(connection: Connection) -> int:
     # In a thread: a credential plugin takes its time, and other runs must not wait for it.
     await _Child(mesh, partial(asyncio.to_thread, mesh.anew), SystemClock()).live()
     return 0
-
-    async def _renew(self) -> None:
-        """Go on with a new client, or with the old one where there is none to be had."""
-        try:
-            # The old one is left to the others that may be using it.
-            self._mesh = await self._anew()
-        except Exception as error:
-            # Half a kubeconfig, one for another cluster, or no thread: a guard does not end over it.
-            _log(f"goes on with the credentials that it has: {type(error).__name__}: {error}")
 
 
 def main() -> None:

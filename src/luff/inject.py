@@ -44,6 +44,9 @@ class Watcher(Protocol):
     async def release(self, run: str) -> None:
         """Tell the watcher that *run* is clean. Never raises: a watcher that is gone has nothing to do either."""
 
+    async def take_over(self, run: str) -> None:
+        """Tell the watcher to take *run* out now, since we could not. Never raises, for the same reason."""
+
 
 @dataclass(slots=True)
 class Live:
@@ -162,6 +165,8 @@ async def _take_out(live: Live, hands: Hands, *, patience_s: float) -> None:
             patience_s=patience_s,
         )
     except Exception as error:  # whatever it is, nothing was proven, and that must never be taken for clean
+        # First, for the routes matter more than the record of them.
+        await hands.watcher.take_over(injection.run)
         await _strand(live, hands, error)
         return
     if live.object_ is not None and (lost := injection.missing_in(live.object_)):
@@ -182,7 +187,7 @@ def _renamed(ref: Ref, lost: list[str]) -> RestoreNotVerified:
 
 
 async def _strand(live: Live, hands: Hands, error: Exception) -> None:
-    """Take down that the routes are not proven back. The watcher is not released: it goes on where we stop."""
+    """Take down that the routes are not proven back. The watcher is not released."""
     assert live.ref is not None
     assert live.injection is not None
     if not isinstance(error, RestoreNotVerified):

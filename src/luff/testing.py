@@ -414,12 +414,16 @@ class NoWatcher:
     """This is a watcher that only remembers what it was told."""
 
     watched: dict[str, tuple[Ref, Injection]] = field(default_factory=dict)
+    taken_over: list[str] = field(default_factory=list)
 
     async def watch(self, ref: Ref, injection: Injection) -> None:
         self.watched[injection.run] = (ref, injection)
 
     async def release(self, run: str) -> None:
         self.watched.pop(run, None)
+
+    async def take_over(self, run: str) -> None:
+        self.taken_over.append(run)
 
 
 class _NoSelector(selectors.BaseSelector):

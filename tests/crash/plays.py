@@ -85,7 +85,8 @@ async def _story(world: World) -> tuple[Phase, ...]:
     cluster.on_write.append(lambda _ref, _after: world.check_armed(journal))
     with contextlib.suppress(LuffError, Killed):
         await (whole_run if schedule.whole else _protocol)(world, journal, watcher)
-    if run.mesh.dead and schedule.guard:
+    if schedule.guard and (run.mesh.dead or watcher.taken_over):
+        world.guarded = True
         await _guard(world, journal, watcher)
     phases = tuple(journal.phases.get(RUN, ()))
     await asyncio.sleep(OVER_S / 2)
@@ -168,7 +169,7 @@ def _happened(world: World) -> Schedule:
         kill_at=schedule.kill_at if run.was_killed else None,
         writer=schedule.writer if world.wrote else "nobody",
         write_at=schedule.write_at if world.wrote and schedule.writer != "nobody" else 0,
-        guard=schedule.guard and run.was_killed,
+        guard=world.guarded,
         late_s=schedule.late_s if any(trouble in late for _, trouble in met) else 5.0,
         other_troubles=() if other is None else tuple(other.met),
         other_kill_at=schedule.other_kill_at if other is not None and other.was_killed else None,

@@ -166,7 +166,7 @@ def wholes(*, seed: int = 0) -> Iterator[Schedule]:
     Whole runs, with traffic, verdict and exit code.
 
     Each trouble at each call; a stop at each call; the object denied from each
-    call on, with and without a stop at a later one; a kill at each await; each
+    call on, with and without a guard that takes over, or with a stop at a later one; a kill at each await; each
     writer at each boundary: each of them with proxies drawn by *seed*.
     """
     seen = reach(Schedule(whole=True))
@@ -174,7 +174,7 @@ def wholes(*, seed: int = 0) -> Iterator[Schedule]:
     calls = range(seen.calls)
     plain = [Schedule(((number, trouble),)) for number, trouble in itertools.product(calls, TROUBLES)]
     plain += [Schedule(stop_at=at) for at in calls]
-    plain += [Schedule(denied_at=at) for at in calls]
+    plain += [Schedule(denied_at=at, guard=guard) for at in calls for guard in (False, True)]
     plain += [Schedule(denied_at=at, stop_at=stop) for at in calls for stop in calls if at - MARGIN <= stop]
     plain += [Schedule(kill_at=at, guard=guard) for at in range(seen.points) for guard in (False, True)]
     plain += [Schedule(writer=writer, write_at=at) for writer, at in _boundaries(seen.calls)]

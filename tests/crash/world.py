@@ -66,7 +66,8 @@ class Schedule:
 
     *troubles* by number of the run's call; *kill_at* the number of the await
     at which the run's process ends; a *writer* at the call *write_at*; *guard*
-    whether somebody watches over the process; *late_s* how long after its
+    whether somebody watches over the process, and takes over from it when it is
+    killed or stranded; *late_s* how long after its
     timeout a late request arrives. *other_troubles* and *other_kill_at* are
     about the next process of luff that acts: the writer where it is one, else
     the guard, else a reaper before the last.
@@ -151,6 +152,8 @@ class World:
     tampered: bool = False
     before: Object | None = None
     wrote: bool = False
+    guarded: bool = False
+    """The guard had something to do."""
     stop: Callable[[RunAborted], None] | None = None
     stopped: bool = False
     outcome: Outcome | None = None

@@ -7,13 +7,13 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import yaml
 
 from luff.errors import NoGuard
-from luff.guard import ROUND_S, SWEEP_MARKS, Guard, _Child
+from luff.guard import LAB_PATIENCE_S, ROUND_PAUSE_S, ROUND_S, SWEEP_MARKS, Guard, _Child
 from luff.lab.api import ApiServer
 from luff.lab.misbehaviour import Rule
 from luff.mesh import Kind, Mesh, Ref
@@ -152,6 +152,58 @@ async def _no_other() -> Mesh:
 async def _put_in(cluster: Cluster) -> None:
     cluster.add(clone(BASE))
     cluster.change(REF, (await planner(SimMesh(cluster), RUN)()).operations)
+
+
+@pytest.mark.parametrize("kind", ["cluster", "lab"])
+def test_what_its_parent_could_not_take_out_a_guard_takes_out_at_once_and_not_when_its_time_is_over(
+    kind: Literal["cluster", "lab"],
+) -> None:
+    cluster = Cluster()
+    away_s = 2 * LAB_PATIENCE_S
+    mesh = SimMesh(cluster, kind=kind)
+
+    async def story() -> tuple[float, float]:
+        await _put_in(cluster)
+        loop = asyncio.get_running_loop()
+        child = _Child(mesh, _no_other, SimClock())
+        child._hear(WATCH)
+        expiry = asyncio.create_task(child._expire())
+        began_s = loop.time()
+        mesh.trouble = lambda *_: Trouble.ERROR if loop.time() - began_s < away_s else Trouble.NONE
+
+        child._hear({"stranded": OTHER_RUN})
+        child._hear({"stranded": RUN})
+        await asyncio.sleep(0.01)
+        first_s = loop.time() if mesh.calls else LIFE_S
+        while child._watched:  # noqa: ASYNC110  # time is simulated
+            await asyncio.sleep(0.1)
+        expiry.cancel()
+        return first_s - began_s, loop.time() - began_s
+
+    with virtual_time() as run:
+        first_s, last_s = run(story())
+
+    assert first_s < 1.0
+    assert last_s < away_s + ROUND_PAUSE_S + 10.0, "it goes on until it is done"
+    assert cluster.objects[REF]["spec"] == BASE["spec"]
+
+
+def test_a_real_guard_takes_over_while_its_parent_lives_on(
+    server: ApiServer, adapter: KubernetesMesh, virtual_service: Object, tmp_path: Path
+) -> None:
+    connection = _connection(server, tmp_path)
+    injection = _injection(_stored(server, virtual_service, "stranded"), RUN)
+    ref = Ref(Kind.VIRTUAL_SERVICE, NAMESPACE, injection.virtual_service)
+
+    async def story() -> None:
+        guard = await Guard.start(connection)
+        await guard.watch(ref, injection)
+        await adapter.patch(ref, injection.operations)
+        await guard.take_over(RUN)
+        await _until(lambda: not _twins(server, "stranded"))
+        await guard.close()
+
+    asyncio.run(story())
 
 
 def test_a_guard_that_gets_no_thread_for_new_credentials_goes_on_with_those_that_it_has() -> None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
-from luff.errors import MeshBusy, MeshDenied, MeshError, MeshUnreachable, NotFound, Rejected
+from luff.errors import MeshBusy, MeshDenied, MeshError, MeshUnreachable, NotFound, Rejected, RestoreNotVerified
 from luff.inject import Hands, Live, injected
 from luff.lifecycle import Phase
 from luff.mesh import Operation, Ref
 from luff.names import http_routes
 from luff.patches import clone
-from luff.testing import Cluster, MemoryJournal, NoWatcher, SimClock, SimMesh, virtual_time
+from luff.testing import Cluster, MemoryJournal, NoWatcher, SimClock, SimMesh, Trouble, virtual_time
 from luff.words import Object
 from tests.crash.world import BASE, REF, RUN, planner
 
@@ -65,6 +65,39 @@ def test_what_may_have_been_applied_is_fenced_so_that_it_comes_too_late(error: M
     assert live.withdrawal.fenced
     assert names == ["canary", "default"]
     assert phases[-1] is Phase.CLEAN
+
+
+def _stranded(trouble: Callable[[str, Ref], Trouble], answer: Callable[[Object], None]) -> tuple[Live, NoWatcher]:
+    """Play a run whose first patch gets *answer* changed, and whose calls meet *trouble* from then on."""
+    cluster, watcher, live = Cluster(), NoWatcher(), Live()
+    cluster.add(clone(BASE))
+    mesh = SimMesh(cluster)
+
+    async def story() -> None:
+        hands = Hands(mesh, MemoryJournal(), watcher, SimClock())
+        async with injected(planner(mesh, RUN), hands, live=live, patience_s=30):
+            assert live.object_ is not None
+            answer(live.object_)
+            mesh.trouble = trouble
+
+    with virtual_time() as run, pytest.raises(RestoreNotVerified):
+        run(story())
+    return live, watcher
+
+
+def test_what_a_run_cannot_take_out_its_watcher_is_told_to() -> None:
+    live, watcher = _stranded(lambda *_: Trouble.DENIED, lambda _: None)
+
+    assert live.stranded is not None
+    assert watcher.taken_over == [RUN]
+    assert list(watcher.watched) == [RUN], "and it is not released"
+
+
+def test_what_has_lost_its_name_is_nothing_that_a_watcher_could_take_out() -> None:
+    live, watcher = _stranded(lambda *_: Trouble.NONE, lambda answer: answer["spec"].update(http=[]))
+
+    assert live.stranded is not None
+    assert watcher.taken_over == []
 
 
 @pytest.mark.parametrize("error", [Rejected("no"), MeshDenied("no"), NotFound("no")], ids=repr)
