@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 from luff.announce import FAULT_REMOVED, Announcement, announce, reaper_says
 from luff.clock import Clock
-from luff.errors import LuffError, MeshError, NotFound
+from luff.errors import Conflict, LuffError, MeshDenied, MeshError, NotFound, Rejected
 from luff.heartbeat import beat
 from luff.lock import RUN_ANNOTATION, lease_ref
 from luff.mesh import Kind, Mesh, Ref
@@ -41,6 +41,8 @@ AT_ONCE = 16
 """How many objects are restored at the same time."""
 PROVE_EVERY_S = 15.0
 """How long it counts as shown that a route could be removed in a namespace: half as long as its heartbeat is fresh."""
+PROVE_ON_MOST = 3
+"""So many objects are tried in a namespace before it counts as one where nothing can be removed: one may be locked, or broken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,8 @@ class Sweep:
     This is one look at everything.
 
     *removed* has (object, run, reason); *kept* what is live; *errors* in
-    sentences; *failed* the namespaces that they are about.
+    sentences; *failed* the namespaces that they are about. *saw_everything*
+    says that every list was answered, whatever came of what is in them.
     """
 
     removed: list[tuple[Ref, str | None, str]] = field(default_factory=list)
@@ -94,6 +97,7 @@ class Sweep:
     suspects: list[tuple[Ref, str]] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     failed: set[str] = field(default_factory=set)
+    saw_everything: bool = False
 
     def fail(self, error: Exception, namespace: str | None = None) -> None:
         """Take note of *error*, in *namespace* if it is about one."""
@@ -147,18 +151,21 @@ class Reaper:
         seen: set[tuple[Ref, str | None]] = set()
         proven: dict[str, float] = {}
         everywhere: list[str | None] = [None]
+        answered = True
         for namespace in self.namespaces or everywhere:
             try:
                 objects = await self.mesh.list(Kind.VIRTUAL_SERVICE, namespace)
             except Exception as error:
                 sweep.fail(error)
+                answered = False
                 continue
             looks = asyncio.Semaphore(AT_ONCE)
             for keys in await asyncio.gather(*(self._look(each, server_s, sweep, looks) for each in objects)):
                 seen |= keys
             proven |= await self._prove(objects, server_s, sweep)
         self._proven = {name: at_s for name, at_s in proven.items() if name not in sweep.failed}
-        if not sweep.errors:
+        sweep.saw_everything = answered
+        if answered:
             # Only a whole look tells what is no longer there.
             self._first_seen = {key: at for key, at in self._first_seen.items() if key in seen}
             self._leases = {key: record for key, record in self._leases.items() if key in seen}
@@ -171,26 +178,43 @@ class Reaper:
     async def _prove(self, objects: Iterable[Object], server_s: float, sweep: Sweep) -> dict[str, float]:
         """Return when it was shown of each namespace that we may remove a route there; asked anew when that is a while ago."""
         proven: dict[str, float] = {}
-        one_each = {Ref.of(each).namespace: Ref.of(each) for each in objects}
+        by_namespace: dict[str, list[Ref]] = {}
+        for each in objects:
+            ref = Ref.of(each)
+            by_namespace.setdefault(ref.namespace, []).append(ref)
         asks = asyncio.Semaphore(AT_ONCE)
 
-        async def ask(ref: Ref) -> None:
-            at_s = self._proven.get(ref.namespace)
+        async def ask(namespace: str, refs: Sequence[Ref]) -> None:
+            at_s = self._proven.get(namespace)
             if at_s is not None and server_s - at_s < PROVE_EVERY_S:
-                proven[ref.namespace] = at_s
+                proven[namespace] = at_s
                 return
             try:
                 async with asks:
-                    await try_it(self.mesh, ref)
-            except NotFound:
-                return
+                    if await self._may_remove_one_of(refs[:PROVE_ON_MOST]):
+                        proven[namespace] = server_s
             except MeshError as error:
-                sweep.errors.append(f"nothing can be removed in {ref.namespace}: {error}")
-                return
-            proven[ref.namespace] = server_s
+                sweep.errors.append(f"nothing can be removed in {namespace}: {error}")
 
-        await asyncio.gather(*(ask(ref) for ref in one_each.values()))
+        await asyncio.gather(*(ask(namespace, refs) for namespace, refs in by_namespace.items()))
         return proven
+
+    async def _may_remove_one_of(self, refs: Sequence[Ref]) -> bool:
+        """Return whether we may change one of *refs*, ``False`` when all are gone; raises the `MeshError` of the last that is not."""
+        refused: MeshError | None = None
+        for ref in refs:
+            try:
+                await try_it(self.mesh, ref)
+            except NotFound:
+                continue
+            except (MeshDenied, Rejected, Conflict) as error:
+                # That may be about this object. A server that cannot answer would say so of each, and take its time.
+                refused = error
+            else:
+                return True
+        if refused is not None:
+            raise refused
+        return False
 
     async def _look(
         self, object_: Object, server_s: float, sweep: Sweep, looks: asyncio.Semaphore

@@ -16,7 +16,7 @@ from luff.lab.misbehaviour import Rule
 from luff.lever import SYSTEM_NAMESPACE
 from luff.mesh import Kind, Ref
 from luff.mesh.kubernetes import KubernetesMesh
-from luff.reaper import PROVE_EVERY_S, Reaper, Sweep
+from luff.reaper import PROVE_EVERY_S, PROVE_ON_MOST, Reaper, Sweep
 from luff.testing import Cluster, SimClock, SimMesh, Trouble, virtual_time
 from luff.words import Object
 
@@ -125,6 +125,86 @@ def test_a_reaper_that_may_look_and_not_patch_covers_nothing(
             await check_heartbeat(SimMesh(cluster), "shop")
 
     play(story())
+
+
+@pytest.mark.parametrize(
+    ("verb", "trouble", "sees"),
+    [
+        ("dry-run", Trouble.DENIED, True),
+        ("dry-run", Trouble.ERROR, True),
+        ("replace", Trouble.DENIED, True),
+        ("list", Trouble.ERROR, False),
+        ("time", Trouble.ERROR, False),
+    ],
+)
+def test_a_reaper_sees_everything_when_the_lists_are_answered_whatever_it_may_do(
+    cluster: Cluster, play: Callable[[Awaitable[Any]], Any], verb: str, trouble: Trouble, *, sees: bool
+) -> None:
+    async def story() -> Sweep:
+        await sweep(cluster)
+        return await sweep(cluster, trouble=lambda asked, _: trouble if asked == verb else Trouble.NONE)
+
+    found = play(story())
+
+    assert found.errors
+    assert found.saw_everything is sees
+
+
+def test_one_of_several_lists_without_an_answer_is_not_everything(
+    cluster: Cluster, play: Callable[[Awaitable[Any]], Any]
+) -> None:
+    def trouble(verb: str, ref: Ref) -> Trouble:
+        return Trouble.ERROR if (verb, ref.namespace) == ("list", "books") else Trouble.NONE
+
+    async def story() -> Sweep:
+        return await sweep(cluster, ["books", "shop"], trouble=trouble)
+
+    assert not play(story()).saw_everything
+
+
+def _refusing(names: set[str], answer: Trouble, tried: list[str]) -> Callable[[str, Ref], Trouble]:
+    def trouble(verb: str, ref: Ref) -> Trouble:
+        if verb != "dry-run" or ref.namespace != "shop":
+            return Trouble.NONE
+        tried.append(ref.name)
+        return answer if ref.name in names else Trouble.NONE
+
+    return trouble
+
+
+def test_one_object_that_is_locked_does_not_uncover_its_namespace(
+    cluster: Cluster, play: Callable[[Awaitable[Any]], Any]
+) -> None:
+    for name in ("a", "b"):
+        cluster.add(virtual_service("shop", name))
+    tried: list[str] = []
+
+    async def story() -> Sweep:
+        found = await sweep(cluster, trouble=_refusing({"a", "b"}, Trouble.REJECTED, tried))
+        await check_heartbeat(SimMesh(cluster), "shop")
+        return found
+
+    assert play(story()).errors == []
+    assert tried == ["a", "b", "stock"]
+
+
+@pytest.mark.parametrize(("answer", "asked"), [(Trouble.REJECTED, PROVE_ON_MOST), (Trouble.ERROR, 1)])
+def test_a_namespace_where_nothing_may_be_changed_is_asked_a_few_times_and_uncovered(
+    cluster: Cluster, play: Callable[[Awaitable[Any]], Any], answer: Trouble, asked: int
+) -> None:
+    names = {"a", "b", "c", "d", "stock"}
+    for name in names - {"stock"}:
+        cluster.add(virtual_service("shop", name))
+    tried: list[str] = []
+
+    async def story() -> Sweep:
+        found = await sweep(cluster, trouble=_refusing(names, answer, tried))
+        with pytest.raises(NoGuard, match="in shop"):
+            await check_heartbeat(SimMesh(cluster), "shop")
+        return found
+
+    assert [error.partition(":")[0] for error in play(story()).errors] == ["nothing can be removed in shop"]
+    assert len(tried) == asked
 
 
 def test_what_a_reaper_has_shown_holds_for_a_while_and_is_shown_again(

@@ -574,6 +574,18 @@ def test_what_is_to_be_deployed_is_in_order(shell: Shell) -> None:
     assert {verb for rule in _rules("runs.yaml", "virtualservices") for verb in rule["verbs"]} == verbs
 
 
+def test_the_file_for_the_probes_is_written_after_a_look_that_can_remove_nothing(
+    shell: Shell, misbehave: Callable[..., None]
+) -> None:
+    misbehave(action="status", code=503, verb="patch", times=1000)
+
+    done = shell.luff("reaper", "--lab", "--once", "--beat-file", "able")
+
+    assert done.code == 7, done
+    assert "nothing can be removed in bookinfo" in done.err
+    assert (shell.folder / "able").exists()
+
+
 def test_the_file_for_the_probes_is_written_after_a_whole_look_only(
     shell: Shell, misbehave: Callable[..., None]
 ) -> None:

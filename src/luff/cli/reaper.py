@@ -34,7 +34,7 @@ EVERY_S = 5.0
 @option(
     "--beat-file",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="A file to write after each look that saw everything, for probes.",
+    help="A file to write after each look that saw everything, whatever could not be removed; for probes.",
 )
 @mesh_options
 @voice_options
@@ -79,7 +79,8 @@ async def _work(worker: Reaper, every_s: float | None, beat_file: Path | None, v
 
 
 def _beat(sweep: Sweep, file: Path | None, *, now_s: float) -> None:
-    if file is not None and not sweep.errors:
+    # What cannot be removed is no better for a restart: a reaper that sees it goes on.
+    if file is not None and sweep.saw_everything:
         file.write_text(f"{now_s:.0f}\n", encoding="ascii")
 
 
