@@ -20,8 +20,8 @@ from luff.lab.misbehaviour import Rule
 from luff.lab.pods import METRICS_PATH, ProxyPage, pod_object
 from luff.lab.ports import Ports
 from luff.lab.workloads import lay_out
-from luff.mesh import Kind
-from luff.mesh.kubernetes import Connection, KubernetesMesh
+from luff.mesh import Kind, Ref
+from luff.mesh.kubernetes import THREADS, Connection, KubernetesMesh, Limits
 from luff.model import LabWorkload
 
 REVIEWS = {
@@ -208,6 +208,27 @@ def test_a_pod_that_is_gone_silent_or_forbidden_is_told_apart(server: ApiServer,
         asyncio.run(mesh.pod_page("bookinfo", "reviews-v2-0", 15090, METRICS_PATH))
     with pytest.raises(MeshUnreachable):
         asyncio.run(mesh.pod_page("bookinfo", "reviews-v2-0", 15090, METRICS_PATH))
+
+
+def test_pods_that_do_not_answer_keep_no_write_waiting(server: ApiServer, mesh: KubernetesMesh) -> None:
+    server.misbehaviour.add([Rule("hang", plural="pods/proxy", times=1_000)])
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "reviews", "namespace": "bookinfo"}}
+    ref = Ref.of(server.store.put({**service, "spec": {"ports": [{"port": 80}]}}))
+
+    async def story() -> None:
+        pages = [
+            asyncio.create_task(mesh.pod_page("bookinfo", "reviews-v2-0", 15090, METRICS_PATH))
+            for _ in range(2 * THREADS)
+        ]
+        await asyncio.sleep(0)
+        async with asyncio.timeout(Limits().answer_s / 2):
+            await mesh.patch(ref, [{"op": "add", "path": "/spec/kept", "value": 1}])
+        assert not any(page.done() for page in pages)
+        for page in pages:
+            page.cancel()
+        await asyncio.gather(*pages, return_exceptions=True)
+
+    asyncio.run(story())
 
 
 def test_a_pod_that_is_asked_through_a_bad_network_was_asked_all_the_same(

@@ -39,6 +39,8 @@ __all__ = ["Connection", "KubernetesMesh", "Limits", "current_context", "kubectl
 
 THREADS = 16
 """Calls at once; more wait their turn."""
+PAGE_THREADS = 8
+"""The same for pages of pods, which have threads of their own: a pod that is silent keeps no restore waiting."""
 PAGE_SIZE = 500
 RENEW_LEAST_S = 1.0
 """Credentials are not read more often than this."""
@@ -97,6 +99,7 @@ class KubernetesMesh:
         self._on_silence = on_silence
         self._silence_is_known = False
         self._threads = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="luff-mesh")
+        self._page_threads = ThreadPoolExecutor(max_workers=PAGE_THREADS, thread_name_prefix="luff-pages")
 
     @classmethod
     def connect(
@@ -129,7 +132,8 @@ class KubernetesMesh:
 
     def close(self) -> None:
         """Let go of threads and connections. A call that is still under way is not waited for."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._threads, self._page_threads):
+            threads.shutdown(wait=False, cancel_futures=True)
         self._api.rest_client.close()
 
     async def read(self, ref: Ref) -> Object:
@@ -191,8 +195,8 @@ class KubernetesMesh:
         ref = Ref(Kind.POD, namespace, pod)
         where = f"/api/v1/namespaces/{namespace}/pods/{pod}:{port}/proxy{path}"
         loop = asyncio.get_running_loop()
-        call = loop.run_in_executor(self._threads, self._call_now, ref, "GET", where, [], None, "")
-        text, _ = await asyncio.shield(call)
+        # Not shielded: a page that nobody waits for any more is not asked for.
+        text, _ = await loop.run_in_executor(self._page_threads, self._call_now, ref, "GET", where, [], None, "")
         return text
 
     async def server_time_s(self) -> float:
@@ -317,7 +321,7 @@ class KubernetesMesh:
 
 
 def _bounded_client(connection: Connection, limits: Limits, *, renewing: bool = False) -> client.ApiClient:
-    api = client_of(connection, connections=THREADS, renewing=renewing)
+    api = client_of(connection, connections=THREADS + PAGE_THREADS, renewing=renewing)
     bind(api.rest_client.pool_manager, within_s=limits.whole_s, most_bytes=limits.most_bytes)
     return api
 
