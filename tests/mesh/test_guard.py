@@ -265,18 +265,27 @@ def test_what_lies_in_the_folder_of_a_run_is_none_of_its_guards_modules(
     asyncio.run(story())
 
 
-def test_a_guard_that_ends_before_it_has_spoken_has_its_log_named(
+SPEECHLESS = """
+import os, sys
+os.close(1)
+sys.stdin.read()
+print("it was let go", file=sys.stderr, flush=True)
+os._exit(1)
+"""
+
+
+def test_a_guard_that_has_nothing_to_say_is_let_go_and_its_log_named(
     server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "luff").mkdir()
-    (tmp_path / "luff" / "__init__.py").write_text("raise ImportError('not this one')")
+    (tmp_path / "luff" / "__init__.py").write_text(SPEECHLESS)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     log = tmp_path / "guard.log"
 
     with pytest.raises(NoGuard, match=f"ended without a word; read the end of {log}"):
         asyncio.run(Guard.start(_connection(server, tmp_path), log=log))
 
-    assert "not this one" in log.read_text()
+    assert log.read_text() == "it was let go\n"
 
 
 def test_from_the_end_of_its_parent_to_clean_a_guard_needs_two_calls_and_waits_for_nothing() -> None:

@@ -187,10 +187,11 @@ def test_a_kubeconfig_that_names_another_server_by_now_is_not_followed(
     server: ApiServer, adapter: KubernetesMesh, tmp_path: Path
 ) -> None:
     path = tmp_path / "kubeconfig"
+    server.rotate("n3w")
+    server.write_kubeconfig(path)
     document = yaml.safe_load(path.read_text())
     document["clusters"][0]["cluster"]["server"] = "http://127.0.0.1:9"
     path.write_text(yaml.safe_dump(document))
-    server.rotate("n3w")
 
     try:
         with pytest.raises(MeshDenied, match="401"):
