@@ -168,11 +168,13 @@ class Guard:
 
 @dataclass(frozen=True, slots=True)
 class _Watched:
+    """This is one run's routes in *ref*, until when they may be there, and whether the run is alive and has *given_up*."""
+
     ref: Ref
     run: str
     pinned: str
     until_s: float
-    why: str = "its time is over"
+    given_up: bool = False
 
 
 class _Child:
@@ -214,7 +216,7 @@ class _Child:
         """Let the time of *run* be over now: its own process could not take it out."""
         watched, now_s = self._watched.get(run), self._clock.monotonic_s()
         if watched is not None and now_s < watched.until_s:
-            self._watched[run] = replace(watched, until_s=now_s, why="its run gave up")
+            self._watched[run] = replace(watched, until_s=now_s, given_up=True)
             self._begin_what_is_over()
 
     async def _expire(self) -> None:
@@ -231,8 +233,9 @@ class _Child:
                 self._expiring[watched.run] = asyncio.create_task(self._expire_one(watched))
 
     async def _expire_one(self, watched: _Watched) -> None:
+        why = "its run gave up" if watched.given_up else "its time is over"
         try:
-            if await self._take_one_out(watched, why=watched.why) and self._watched.get(watched.run) is watched:
+            if await self._take_one_out(watched, why=why) and self._watched.get(watched.run) is watched:
                 del self._watched[watched.run]
         finally:
             # Where that failed it is tried again.
@@ -259,8 +262,10 @@ class _Child:
                 return False
             if mesh is self._mesh:
                 await self._renew()
-        # The lock of a dead run would keep the next one out until it expires.
-        await release(self._mesh, watched.ref, run=watched.run)
+        if not watched.given_up:
+            # The lock of a dead run would keep the next one out until it expires. One that is alive would take its loss
+            # for what ended it.
+            await release(self._mesh, watched.ref, run=watched.run)
         owned = None if done.object_ is None else await give_back(self._mesh, watched.ref, done.object_)
         _log(
             f"run {watched.run}: {why}; {watched.ref} is clean, removed {len(done.removed)} route(s), {done.seconds:.2f} s"

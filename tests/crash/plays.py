@@ -128,7 +128,8 @@ async def _guard(world: World, journal: Journal, watcher: NoWatcher) -> None:
             await withdraw(guard.mesh, ref, run=RUN, clock=guard.clock, pinned=injection.resource_version)
             world.check_not_live("the guard says that it is clean, and it is not")
             journal.phases.setdefault(RUN, []).append(Phase.CLEAN)
-            await release(guard.mesh, ref, run=RUN)
+            if world.run.mesh.dead:
+                await release(guard.mesh, ref, run=RUN)
 
 
 def play(schedule: Schedule) -> Played:

@@ -12,10 +12,11 @@ from typing import Any, Literal
 import pytest
 import yaml
 
-from luff.errors import NoGuard
+from luff.errors import NoGuard, RunAborted
 from luff.guard import LAB_PATIENCE_S, ROUND_PAUSE_S, ROUND_S, SWEEP_MARKS, Guard, _Child
 from luff.lab.api import ApiServer
 from luff.lab.misbehaviour import Rule
+from luff.lock import lease_ref, locked
 from luff.mesh import Kind, Mesh, Ref
 from luff.mesh.kubernetes import Connection, KubernetesMesh
 from luff.patches import clone
@@ -186,6 +187,31 @@ def test_what_its_parent_could_not_take_out_a_guard_takes_out_at_once_and_not_wh
     assert first_s < 1.0
     assert last_s < away_s + ROUND_PAUSE_S + 10.0, "it goes on until it is done"
     assert cluster.objects[REF]["spec"] == BASE["spec"]
+
+
+@pytest.mark.parametrize(("said", "held"), [({"stranded": RUN}, True), ({}, False)], ids=["gave up", "stopped"])
+def test_a_run_that_gave_up_gives_its_lock_back_itself(said: dict[str, Any], *, held: bool) -> None:
+    cluster = Cluster()
+    mesh = SimMesh(cluster)
+    asked: list[RunAborted] = []
+
+    async def story() -> bool:
+        await _put_in(cluster)
+        run = SimMesh(cluster)
+        async with locked(run, REF, run=RUN, holder="tester", clock=SimClock(), stop=asked.append):
+            child = _Child(mesh, _no_other, SimClock())
+            child._hear({**WATCH, "life_s": 5})
+            child._hear(said)
+            expiry = asyncio.create_task(child._expire())
+            await asyncio.sleep(20)
+            expiry.cancel()
+            return lease_ref(REF) in cluster.objects
+
+    with virtual_time() as run:
+        assert run(story()) is held
+
+    assert cluster.objects[REF]["spec"] == BASE["spec"]
+    assert bool(asked) is not held
 
 
 def test_a_real_guard_takes_over_while_its_parent_lives_on(
