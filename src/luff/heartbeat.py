@@ -131,7 +131,7 @@ def _covered(lease: Object) -> dict[str, float]:
 
 def _nobody(why: str) -> NoGuard:
     return NoGuard(
-        f"{why}, and luff runs in a container, where its own guard would die with it",
+        f"{why}, and luff seems to run in a container, where its own guard would die with it",
         next_step="start one (`kubectl apply -f deploy/reaper.yaml`), or accept that a twin that hits nobody may stay behind: "
         "--accept-inert-leftover",
     )
