@@ -770,6 +770,22 @@ def test_a_journal_that_breaks_oddly_does_not_hold_up_the_restore() -> None:
     assert setting.routes == ["all"]
 
 
+def test_a_journal_that_says_clean_already_ends_no_run() -> None:
+    setting = Setting()
+
+    async def close_the_journal(_: Callable[[RunAborted], None]) -> None:
+        await setting.armed.wait()
+        [run] = setting.journal.intents
+        for phase in (Phase.WITHDRAWING, Phase.CLEAN):
+            await setting.journal.mark(run, phase)
+
+    outcome = setting.run(during=close_the_journal)
+
+    assert outcome.verdict is Verdict.FAILED, outcome.explanation
+    assert outcome.phase is Phase.CLEAN
+    assert setting.routes == ["all"]
+
+
 def test_whatever_keeps_us_from_looking_at_proxies_what_was_learnt_is_not_lost() -> None:
     setting = Setting()
 

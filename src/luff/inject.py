@@ -24,13 +24,13 @@ from luff.routes import Injection
 from luff.withdraw import PATIENCE_S, Withdrawal, restore_command, withdraw
 from luff.words import Object
 
-__all__ = ["INJECT_TRIES", "Hands", "Live", "Watcher", "injected", "shielded"]
+__all__ = ["INJECT_TRIES", "Hands", "Live", "Watcher", "injected", "mark", "shielded"]
 
 INJECT_TRIES = 5
 """How often a plan is made anew because somebody else wrote first."""
 
 MARK_WITHIN_S = 2.0
-"""How long a restore waits for its journal."""
+"""How long a run waits for its journal once its patch was sent."""
 
 T = TypeVar("T")
 
@@ -153,7 +153,7 @@ async def _take_out(live: Live, hands: Hands, *, patience_s: float) -> None:
     assert injection is not None
     assert ref is not None
     hands.say(Phase.WITHDRAWING, "")
-    await _mark(live, hands.journal, Phase.WITHDRAWING)
+    await mark(live, hands.journal, Phase.WITHDRAWING)
     try:
         live.withdrawal = await withdraw(
             hands.mesh,
@@ -174,7 +174,7 @@ async def _take_out(live: Live, hands: Hands, *, patience_s: float) -> None:
         await _strand(live, hands, _renamed(ref, lost))
         return
     live.removed_at_s = hands.clock.monotonic_s()
-    await _mark(live, hands.journal, Phase.CLEAN)
+    await mark(live, hands.journal, Phase.CLEAN)
     await hands.watcher.release(injection.run)
 
 
@@ -196,11 +196,11 @@ async def _strand(live: Live, hands: Hands, error: Exception) -> None:
         error = RestoreNotVerified(why, next_step=f"run `{command}`")
     live.stranded = error
     hands.say(Phase.STRANDED, error.message)
-    await _mark(live, hands.journal, Phase.STRANDED, note=error.message)
+    await mark(live, hands.journal, Phase.STRANDED, note=error.message)
 
 
-async def _mark(live: Live, journal: Journal, phase: Phase, *, note: str | None = None) -> None:
-    """Write *phase* down, if that can be done soon: the routes matter more than the record of them."""
+async def mark(live: Live, journal: Journal, phase: Phase, *, note: str | None = None) -> None:
+    """Write *phase* down, if that can be done soon and there is such a way: the routes matter more than the record of them."""
     assert live.injection is not None
     writing = asyncio.ensure_future(journal.mark(live.injection.run, phase, note=note))
     await asyncio.wait([writing], timeout=MARK_WITHIN_S)

@@ -9,7 +9,6 @@ in place; and what was learnt and where the routes are stay two things.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import os
 import random
@@ -29,10 +28,9 @@ from luff.errors import (
     MeshError,
     PlanRefused,
     RunAborted,
-    StoreError,
 )
 from luff.heartbeat import check_heartbeat
-from luff.inject import Live, injected, shielded
+from luff.inject import Live, injected, mark, shielded
 from luff.lever import check_record
 from luff.lifecycle import Phase
 from luff.lock import STOP_ANNOTATION, lease_ref, locked
@@ -312,8 +310,7 @@ async def _settle(run: Run, live: Live) -> bool:
     if settled.state == "not_live":
         run.situation.route_not_live = True
         return False
-    with contextlib.suppress(StoreError):
-        await asyncio.shield(run.world.journal.mark(run.record.run, Phase.LIVE))
+    await mark(live, run.world.journal, Phase.LIVE)
     where = f"at {', '.join(settled.where)}" if settled.where else "proxies cannot be seen from here"
     run.step(str(Phase.LIVE), where)
     return True
