@@ -644,7 +644,7 @@ def test_a_lever_that_could_not_be_pulled_is_said() -> None:
 
     note, in_store = [entry.note or "" for entry in outcome.timeline if entry.phase == "lever"]
     assert note.startswith("NOT pulled for shop")
-    assert "luff lever on -n shop" in note
+    assert "`luff lever on --why 'a restore is not verified' -n shop --context simulated`" in note
     assert in_store.startswith("pulled for shop in the store:")
     assert "not verified" in setting.levers.on["shop"].why
     assert outcome.phase is Phase.STRANDED
@@ -679,7 +679,9 @@ def test_a_stop_that_meets_proxies_that_keep_the_fault_pulls_the_lever() -> None
     assert exit_code([outcome], today=date(2026, 11, 24)) == 7
     assert "still run the fault" in outcome.explanation
     assert outcome.next is not None
-    assert "luff status -n shop" in outcome.next.do
+    assert "`istioctl proxy-status --context simulated`" in outcome.next.do
+    [pulled] = [str(entry.note) for entry in outcome.timeline if entry.phase == "lever"]
+    assert "`luff lever off -n shop --context simulated`" in pulled
     assert Ref(Kind.CONFIG_MAP, "shop", LEVER) in setting.cluster.objects
 
 

@@ -8,6 +8,7 @@ in either keeps none of the rest from being done.
 from __future__ import annotations
 
 import asyncio
+import shlex
 import traceback
 
 from luff.announce import FAULT_REMOVED, RESTORE_FAILED
@@ -16,6 +17,7 @@ from luff.endings import ended_early
 from luff.errors import InternalError, LuffError, RestoreNotVerified, UsageError
 from luff.lever import pull
 from luff.lifecycle import Phase
+from luff.mesh import Mesh, command_on, named
 from luff.outcome import Outcome
 from luff.samples import Samples
 from luff.settle import Settled, await_gone
@@ -63,7 +65,7 @@ def _mistake(run: Run, error: Exception) -> InternalError:
     run.step("mistake", f"{said}; the traceback is in {kept}")
     return InternalError(
         f"luff made a mistake: {said}; the traceback is in {kept}",
-        next_step="report it with the traceback; `luff status` shows whether anything is injected",
+        next_step=f"report it with the traceback; `{command_on(run.world.mesh, 'status', namespace=None)}` shows whether anything is injected",
     )
 
 
@@ -89,9 +91,18 @@ async def see_it_gone(run: Run) -> None:
     if run.record.gone.state == "stale":
         run.stale = RestoreNotVerified(
             f"{live.ref} is clean in the API, but {', '.join(run.record.gone.where)} still run the fault",
-            next_step=f"check istiod, then `luff status -n {live.injection.namespace}`",
+            next_step=_look_at_proxies(run.world.mesh),
         )
         write_event(run, RESTORE_FAILED, f": {run.stale.message}; {run.stale.next_step}")
+
+
+def _look_at_proxies(mesh: Mesh) -> str:
+    """Return what to do about proxies that keep what the API has no more."""
+    nothing = "`luff status` reads the API, where nothing is left"
+    if mesh.kind == "lab":
+        return f"run `luff lab status` to see which proxy refuses its configuration, and why; {nothing}"
+    command = shlex.join(["istioctl", "proxy-status", *named(mesh)])
+    return f"run `{command}` to see which proxies istiod does not reach, and restart their pods; {nothing}"
 
 
 async def _stop_everything(run: Run) -> None:
@@ -104,12 +115,14 @@ async def _stop_everything(run: Run) -> None:
     world, who = run.world, f"run {run.record.run}"
     done = await pull(world.mesh, world.levers, namespace, who=who, why=why, clock=world.clock)
     if done.cluster_error is not None:
-        run.step("lever", f"NOT pulled for {namespace}: {done.cluster_error.message}; `luff lever on -n {namespace}`")
+        pulling = command_on(world.mesh, "lever", "on", "--why", "a restore is not verified", namespace=namespace)
+        run.step("lever", f"NOT pulled for {namespace}: {done.cluster_error.message}; `{pulling}`")
     if done.store_error is not None:
         run.step("lever", f"NOT pulled for {namespace} in the store: {done.store_error.message}")
     halves = [("the cluster", done.holds), ("the store", world.levers is not None and done.store_error is None)]
     if pulled := " and in ".join(half for half, is_on in halves if is_on):
-        run.step("lever", f"pulled for {namespace} in {pulled}: `luff lever off -n {namespace}` once you have looked")
+        off = command_on(world.mesh, "lever", "off", namespace=namespace)
+        run.step("lever", f"pulled for {namespace} in {pulled}: `{off}` once you have looked")
 
 
 def _outcome(run: Run, error: LuffError | None) -> Outcome:

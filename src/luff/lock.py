@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 
 from luff.clock import Clock
 from luff.errors import Conflict, LockHeld, MeshError, NotFound, RunAborted
-from luff.mesh import Kind, Mesh, Ref
+from luff.mesh import Kind, Mesh, Ref, command_on
 from luff.words import Object
 
 __all__ = [
@@ -132,9 +132,10 @@ async def _take(mesh: Mesh, ref: Ref, *, run: str, holder: str) -> Object:
             # The request came twice, or its first answer was lost: it is ours already.
             return there
         if who and age_s < _life_s(spec):
+            its = str((there["metadata"].get("annotations") or {}).get(RUN_ANNOTATION, "--all"))
             raise LockHeld(
                 f"{ref} is held by {who}, renewed {max(0.0, age_s):.0f} s ago",
-                next_step=f"wait for it, or end it with `luff stop {(there['metadata'].get('annotations') or {}).get(RUN_ANNOTATION, '--all')}`",
+                next_step=f"wait for it, or end it with `{command_on(mesh, 'stop', its, namespace=ref.namespace)}`",
             )
         wanted["metadata"]["resourceVersion"] = there["metadata"]["resourceVersion"]
         try:

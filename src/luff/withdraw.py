@@ -23,7 +23,6 @@ may work at once, since removing by name is idempotent and commutes.
 from __future__ import annotations
 
 import random
-import shlex
 from dataclasses import dataclass, field
 
 from luff.clock import Clock
@@ -37,7 +36,7 @@ from luff.errors import (
     Rejected,
     RestoreNotVerified,
 )
-from luff.mesh import FIELD_MANAGER, Mesh, Operation, Ref
+from luff.mesh import FIELD_MANAGER, Mesh, Operation, Ref, command_on
 from luff.names import http_routes, our_run, ours
 from luff.routes import fallbacks, http_hash, withdrawal
 from luff.words import Object
@@ -141,12 +140,8 @@ def _is_meant(route: object, run: str | None) -> bool:
 
 def restore_command(mesh: Mesh, ref: Ref, run: str | None, *, by_others: bool = False) -> str:
     """Return the exact command that puts the routes of *ref* back by hand; *by_others*, with other credentials than ours."""
-    where = ["--lab"]
-    if mesh.kind == "cluster":
-        named = [] if mesh.kubeconfig is None or by_others else ["--kubeconfig", mesh.kubeconfig]
-        where = ["--context", mesh.name, *named]
     which = "--all" if run is None or run == NAMELESS else run
-    return shlex.join(["luff", "restore", which, "-n", ref.namespace, *where])
+    return command_on(mesh, "restore", which, namespace=ref.namespace, by_others=by_others)
 
 
 async def withdraw(

@@ -146,5 +146,5 @@ def check_outcome(world: World, outcome: Outcome, phases: tuple[Phase, ...], lev
         return
     if "shop" not in levers.on:
         raise world.violated("a restore that is not verified, and no lever")
-    if f"luff {'status' if stale else 'restore'} " not in (outcome.next.do if outcome.next else ""):
+    if ("istioctl proxy-status " if stale else "luff restore ") not in (outcome.next.do if outcome.next else ""):
         raise world.violated(f"a restore that is not verified, and the next step is {outcome.next}")

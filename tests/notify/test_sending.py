@@ -256,7 +256,7 @@ def test_a_route_that_may_still_be_broken_is_news_every_time() -> None:
     found = of_outcome(outcome, outcome.verdict, at=AT)
 
     assert [each.event for each in found] == [Event.STRANDED]
-    assert f"luff restore {outcome.run}" in found[0].text
+    assert f"luff restore {outcome.run} -n bookinfo --context prod" in found[0].text
 
 
 def test_a_notice_is_one_line_whatever_a_service_said() -> None:

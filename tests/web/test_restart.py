@@ -107,3 +107,20 @@ def test_a_journal_from_an_old_backup_touches_nothing_that_is_clean(store: Store
     assert store.timeline(run)[-1].phase is Phase.CLEAN
     assert cluster.objects[STOCK]["spec"] == before
     assert cluster.objects[STOCK]["metadata"]["resourceVersion"] == version, "a read that is late enough is proof"
+
+
+def test_a_server_that_leaves_while_a_run_goes_on_names_the_command_for_it(store: Store, cluster: Cluster) -> None:
+    async def story() -> tuple[str | None, str | None]:
+        async with serving(store, cluster) as server, asyncio.timeout(20):
+            await server.client.post("/api/v1/runs", json={"experiment": "long"})
+            [job] = server.service.jobs.running
+            async for event in job.watch(0):
+                if event is not None and event.name == "run":
+                    break
+            return server.service.not_ended().next_step, job.run
+
+    step, run = asyncio.run(story())
+
+    assert step == (
+        f"look with `luff status --context simulated`; if it is still there, run `luff restore {run} -n shop --context simulated`"
+    )

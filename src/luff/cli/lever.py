@@ -72,9 +72,11 @@ class _Hand:
     def scope(self) -> str:
         return "everywhere" if self.namespace is None else f"in {self.namespace}"
 
-    @property
-    def again(self) -> str:
-        return "" if self.namespace is None else f" -n {self.namespace}"
+    def again(self, *words: str) -> str:
+        """Return the exact command ``luff lever WORDS`` for what was asked about."""
+        from luff.mesh import command_on
+
+        return command_on(self.api, "lever", *words, namespace=self.namespace)
 
     def say(self, text: str) -> None:
         """Say *text* on stdout; beside JSON on stderr."""
@@ -243,7 +245,7 @@ async def _off(hand: _Hand) -> int:
         left = [f"the cluster ({where})" for where, _ in done.cluster_errors] + ["the store"] * bool(done.store_error)
         raise LuffError(
             f"the lever {hand.scope} may still be on in {' and in '.join(left)}, so runs may still be refused",
-            next_step=f"see `luff lever status{hand.again}`, and run `luff lever off{hand.again}` again",
+            next_step=f"see `{hand.again('status')}`, and run `{hand.again('off')}` again",
         )
     if hand.voice.level >= 0:
         tell(f"the lever {hand.scope} is off" if done.was_on else f"the lever {hand.scope} was off already", err=True)

@@ -12,7 +12,7 @@ import click
 
 from luff.cli.notify import channels_of, notify_option
 from luff.cli.options import MeshOptions, Voice, consent, mesh_options, option, store_option, voice_options
-from luff.errors import RestoreNotVerified, RunAborted, UsageError
+from luff.errors import RunAborted, UsageError
 
 if TYPE_CHECKING:
     import httpx
@@ -162,9 +162,7 @@ async def _serve(asked: _Asked, game_days: GameDays, chosen: Chosen, store: Stor
             finally:
                 in_time = await service.close(RunAborted("operator", "the server ended"))
             if not in_time:
-                raise RestoreNotVerified(
-                    "a run did not end in time; its guard restores it", next_step="look with `luff status`"
-                )
+                raise service.not_ended()
     finally:
         socket.close()
     return 128 + ended_by[0] if ended_by else 5

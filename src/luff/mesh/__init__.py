@@ -9,6 +9,7 @@ whether a write may have been applied.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,7 +17,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from luff.words import Object
 
-__all__ = ["FIELD_MANAGER", "Kind", "Mesh", "Operation", "Ref"]
+__all__ = ["FIELD_MANAGER", "Kind", "Mesh", "Operation", "Ref", "command_on", "named"]
 
 FIELD_MANAGER = "luff"
 """Who luff is in an object's managedFields."""
@@ -89,3 +90,20 @@ class Mesh(Protocol):
 
     async def server_time_s(self) -> float:
         """Return the API server's clock, in Unix seconds, good to one second."""
+
+
+def named(mesh: Mesh, *, by_others: bool = False) -> list[str]:
+    """Return the flags that name *mesh* on a command line; *by_others*, with other credentials than ours."""
+    if mesh.kind == "lab":
+        return ["--lab"]
+    return [
+        "--context",
+        mesh.name,
+        *([] if mesh.kubeconfig is None or by_others else ["--kubeconfig", mesh.kubeconfig]),
+    ]
+
+
+def command_on(mesh: Mesh, *words: str, namespace: str | None, by_others: bool = False) -> str:
+    """Return the exact command ``luff WORDS`` for *mesh*, and for *namespace* unless that is everywhere."""
+    where = [] if namespace is None else ["-n", namespace]
+    return shlex.join(["luff", *words, *where, *named(mesh, by_others=by_others)])

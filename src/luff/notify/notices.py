@@ -84,7 +84,8 @@ def of_outcome(outcome: Outcome, before: Verdict | None, *, at: datetime) -> lis
     found = []
     where = f"on {outcome.mesh.kind} {outcome.mesh.name}"
     if outcome.phase is Phase.STRANDED:
-        text = f"A fault may still be live: {outcome.experiment} {where} was not proven restored. Run: luff restore {outcome.run}"
+        what = "look at it now" if outcome.next is None else outcome.next.do
+        text = f"A fault may still be live: {outcome.experiment} {where} was not proven restored; {what}"
         found.append(_notice(Event.STRANDED, outcome, text, before, at))
     changed = outcome.verdict is not before
     if changed and not (before is None and outcome.verdict is Verdict.PASSED):

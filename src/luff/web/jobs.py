@@ -192,6 +192,11 @@ class Jobs:
         return found or next((job for job in self._jobs.values() if job.run == id_), None)
 
     @property
+    def running(self) -> list[Job]:
+        """Return what is carried out now."""
+        return list(self._tasks.values())
+
+    @property
     def full(self) -> bool:
         """Return whether no more may wait now."""
         return len(self._queue) >= QUEUE_MOST

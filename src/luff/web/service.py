@@ -14,10 +14,11 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from luff.clock import Clock
-from luff.errors import LuffError, RunAborted, StoreError
+from luff.errors import LuffError, RestoreNotVerified, RunAborted, StoreError
 from luff.lever import SYSTEM_NAMESPACE, levers
 from luff.lifecycle import Phase
 from luff.lock import LEASE_S
+from luff.mesh import command_on
 from luff.metrics import Metrics
 from luff.model import Experiment, GameDay, Verdict
 from luff.notify import Channels
@@ -35,6 +36,7 @@ from luff.web.jobs import Job, Jobs
 from luff.web.problems import Problem
 from luff.web.rails import Rails
 from luff.web.telling import Teller
+from luff.withdraw import restore_command
 
 __all__ = ["Service"]
 
@@ -131,6 +133,17 @@ class Service:
         # Last: the routes are back, and how runs ended is news.
         await self.teller.close()
         return ended
+
+    def not_ended(self) -> RestoreNotVerified:
+        """Return what is to be said where `close` came back too early: runs go on, and who sees to their routes."""
+        mesh = self.world.mesh
+        going = [(job.ref, job.run) for job in self.jobs.running]
+        commands = [f"`{restore_command(mesh, ref, run)}`" for ref, run in going if ref is not None and run is not None]
+        look = f"look with `{command_on(mesh, 'status', namespace=None)}`"
+        return RestoreNotVerified(
+            "a run did not end in time; its guard restores it",
+            next_step=f"{look}; if it is still there, run {' and '.join(commands)}" if commands else look,
+        )
 
     def begin_closing(self, why: RunAborted) -> None:
         """Start no more runs and stop all, without waiting: who watches sees them end."""
