@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Literal, TypeAlias
 
 from luff.clock import Clock
@@ -30,6 +30,7 @@ __all__ = [
     "find_injected",
     "find_patiently",
     "held_by_runs",
+    "moment",
     "put_back",
 ]
 
@@ -63,6 +64,14 @@ class Injected:
     created_s: int | None
     expires_s: int | None
     seen_at: str | None = None
+
+
+def moment(unix_s: int | None) -> datetime | None:
+    """Return *unix_s* as a time, ``None`` where it is not one: a name may hold any twelve digits."""
+    try:
+        return None if unix_s is None else datetime.fromtimestamp(unix_s, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 @dataclass(frozen=True, slots=True)

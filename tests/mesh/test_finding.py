@@ -16,7 +16,7 @@ from luff.cli.stop import LATE_S, stop_everything
 from luff.errors import RestoreNotVerified
 from luff.lock import OBJECT_ANNOTATION, RUN_ANNOTATION, lease_ref
 from luff.mesh import Kind, Ref
-from luff.restore import find_injected
+from luff.restore import find_injected, moment
 from luff.testing import EPOCH_S, Cluster, SimClock, SimMesh, Trouble, virtual_time
 from luff.words import Object
 
@@ -74,6 +74,13 @@ def test_a_lease_that_does_not_answer_counts_as_held_until_its_time_is_over(
     [found], _ = play(find_injected(mesh, None))
 
     assert found.state == state
+
+
+@pytest.mark.parametrize(("unix_s", "year"), [(0, 1970), (int(EPOCH_S), 2027), (999_999_999_999, None), (None, None)])
+def test_a_name_may_hold_a_number_that_is_no_time(unix_s: int | None, year: int | None) -> None:
+    found = moment(unix_s)
+
+    assert (found and found.year) == year
 
 
 def test_everything_is_stopped_only_when_nothing_came_after_a_look_that_found_nothing(

@@ -335,6 +335,20 @@ def test_who_may_not_even_look_is_told_so_with_7(shell: Shell, misbehave: Callab
     assert "it cannot be seen whether a fault is live" in done.err
 
 
+def test_a_date_that_is_none_keeps_nobody_from_seeing_the_rest(shell: Shell, routes: Callable[..., None]) -> None:
+    routes(_twin(f"luff.1.{RUN}.0.999999999999.0"), _twin(_expired().replace(RUN, "f" * 16)))
+
+    table = shell.luff("status", "--lab")
+    told = shell.luff("status", "--lab", "-o", "json")
+
+    assert table.code == 1, table
+    assert "until unknown" in table.out
+    assert told.code == 1, told
+    until = {row["run"]: row["expires_at"] for row in json.loads(told.out)["injected"]}
+    assert until[RUN] is None
+    assert until["f" * 16] is not None
+
+
 def test_a_reaper_that_runs_removes_an_orphan_and_ends_on_a_signal(shell: Shell, routes: Callable[..., None]) -> None:
     reaper = shell.start("reaper", "--lab", "--every", "0.5")
     routes(_twin(_name()))

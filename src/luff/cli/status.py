@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import click
 
 from luff.cli.options import MeshOptions, Voice, mesh_options, voice_options
 
+if TYPE_CHECKING:
+    from datetime import datetime
+
 __all__ = ["status"]
 
-_STATES = {"newer": "made by a newer luff: use that version"}
+_STATES = {
+    "newer": "made by a newer luff: use that version",
+}
 
 
 @click.command()
@@ -25,7 +30,7 @@ def status(mesh: MeshOptions, all_namespaces: bool, output: str, voice: Voice) -
     from luff.cli.mesh_choice import ambient_mesh
     from luff.cli.silence import tell_silence
     from luff.mesh.kubernetes import KubernetesMesh, Limits  # the client costs half a second
-    from luff.restore import find_injected
+    from luff.restore import find_injected, moment
 
     connection = ambient_mesh(mesh).connection
     api = KubernetesMesh.connect(connection, on_silence=tell_silence(connection, patience_s=Limits().answer_s))
@@ -43,7 +48,7 @@ def status(mesh: MeshOptions, all_namespaces: bool, output: str, voice: Voice) -
                 "state": each.state,
                 "holder": each.holder,
                 "routes": list(each.names),
-                "expires_at": _iso(each.expires_s),
+                "expires_at": _iso(moment(each.expires_s)),
             }
             for each in found
         ]
@@ -58,7 +63,7 @@ def status(mesh: MeshOptions, all_namespaces: bool, output: str, voice: Voice) -
         )
         return 1 if something else 0
     for each in found:
-        until = _iso(each.expires_s) or "unknown"
+        until = _iso(moment(each.expires_s)) or "unknown"
         click.echo(
             f"{each.ref.namespace}/{each.ref.name}  run {each.run or 'unknown'}  {_STATES.get(each.state, each.state)}  "
             f"{len(each.names)} route(s)  until {until}" + (f"  by {each.holder}" if each.holder else "")
@@ -72,5 +77,5 @@ def status(mesh: MeshOptions, all_namespaces: bool, output: str, voice: Voice) -
     return 1 if something else 0
 
 
-def _iso(unix_s: int | None) -> str | None:
-    return None if unix_s is None else datetime.fromtimestamp(unix_s, UTC).isoformat().replace("+00:00", "Z")
+def _iso(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat().replace("+00:00", "Z")

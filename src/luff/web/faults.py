@@ -18,7 +18,7 @@ from luff.clock import Clock
 from luff.errors import LuffError, MeshDenied, MeshError, RestoreNotVerified
 from luff.mesh import Mesh, Ref
 from luff.metrics import Metrics
-from luff.restore import LEFT_BEHIND, Injected, ask_to_stop, find_injected, held_by_runs, put_back
+from luff.restore import LEFT_BEHIND, Injected, ask_to_stop, find_injected, held_by_runs, moment, put_back
 from luff.withdraw import PATIENCE_S
 
 __all__ = ["Fault", "Faults", "Seen"]
@@ -157,14 +157,7 @@ def _fault(each: Injected) -> Fault:
         run=each.run,
         state=each.state,
         holder=each.holder,
-        since=_time(each.created_s),
-        until=_time(each.expires_s),
+        since=moment(each.created_s),
+        until=moment(each.expires_s),
         names=each.names,
     )
-
-
-def _time(unix_s: int | None) -> datetime | None:
-    try:
-        return None if unix_s is None else datetime.fromtimestamp(unix_s, UTC)
-    except (ValueError, OverflowError, OSError):
-        return None
