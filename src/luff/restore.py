@@ -12,24 +12,26 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from luff.clock import Clock
 from luff.errors import Conflict, LuffError, MeshDenied, MeshError, NotFound, RestoreNotVerified
 from luff.lock import LEASE_S, OBJECT_ANNOTATION, RUN_ANNOTATION, STOP_ANNOTATION, lease_ref
-from luff.mesh import Kind, Mesh, Ref
+from luff.mesh import Kind, Mesh, Ref, command_on
 from luff.names import http_routes, is_newer, our_run, ours, parse_name, suspects, why_suspect
 from luff.withdraw import NAMELESS, PATIENCE_S, Withdrawal, give_back, remaining, restore_command, withdraw
 from luff.words import Object
 
 __all__ = [
     "LEFT_BEHIND",
+    "Held",
     "Injected",
     "Suspect",
     "ask_to_stop",
     "find_injected",
     "find_patiently",
     "held_by_runs",
+    "how_to_put_back",
     "moment",
     "put_back",
 ]
@@ -74,6 +76,14 @@ def moment(unix_s: int | None) -> datetime | None:
         return None
 
 
+class Held(NamedTuple):
+    """This is an object whose Lease a live run holds, and who that is."""
+
+    ref: Ref
+    run: str
+    holder: str
+
+
 @dataclass(frozen=True, slots=True)
 class Suspect:
     """This is a route that looks like ours and is not: reported, never removed."""
@@ -110,13 +120,14 @@ async def find_injected(mesh: Mesh, namespaces: Sequence[str] | None) -> tuple[l
 
 
 async def find_patiently(
-    mesh: Mesh, namespaces: Sequence[str] | None, *, clock: Clock, patience_s: float = PATIENCE_S
+    mesh: Mesh, namespaces: Sequence[str] | None, *, clock: Clock, asked: Sequence[str], patience_s: float = PATIENCE_S
 ) -> tuple[list[Injected], list[Suspect]]:
     """
     Do what `find_injected` does, and wait out an API server that is away.
 
     Raises `RestoreNotVerified` when nothing could be seen: who cannot look
-    cannot say that no fault is live.
+    cannot say that no fault is live. *asked* is the command that wants to know,
+    which has to be run again.
     """
     began_s = clock.monotonic_s()
     while True:
@@ -124,17 +135,24 @@ async def find_patiently(
             return await find_injected(mesh, namespaces)
         except MeshError as error:
             if isinstance(error, MeshDenied) or clock.monotonic_s() - began_s >= patience_s:
-                where = Ref(Kind.VIRTUAL_SERVICE, namespaces[0] if namespaces else "NAMESPACE", "*")
                 raise RestoreNotVerified(
                     f"it cannot be seen whether a fault is live: {error.message}",
-                    next_step=f"run `{restore_command(mesh, where, None, by_others=True)}` with credentials that may list VirtualServices",
+                    next_step=_ask_again(mesh, namespaces, asked, denied=isinstance(error, MeshDenied)),
                 ) from error
         await clock.sleep(LOOK_EVERY_S)
 
 
-async def held_by_runs(mesh: Mesh, namespaces: Sequence[str] | None) -> list[tuple[Ref, str]]:
+def _ask_again(mesh: Mesh, namespaces: Sequence[str] | None, asked: Sequence[str], *, denied: bool) -> str:
+    command = command_on(mesh, *asked, namespace=namespaces[0] if namespaces else None, by_others=denied)
+    if not denied:
+        return f"run `{command}` once the API server answers"
+    elsewhere = "" if namespaces else ", or with -n NS"
+    return f"run `{command}` with credentials that may list VirtualServices{elsewhere}"
+
+
+async def held_by_runs(mesh: Mesh, namespaces: Sequence[str] | None) -> list[Held]:
     """
-    Return the objects whose Lease a live run holds, with the run; also those that have nothing injected yet.
+    Return the objects whose Lease a live run holds; also those that have nothing injected yet.
 
     Best effort: a role that may not list Leases sees none.
     """
@@ -150,7 +168,8 @@ async def held_by_runs(mesh: Mesh, namespaces: Sequence[str] | None) -> list[tup
             annotations = lease["metadata"].get("annotations") or {}
             run, name = annotations.get(RUN_ANNOTATION), annotations.get(OBJECT_ANNOTATION)
             if run and name and _is_fresh(lease, now_s):
-                found.append((Ref(Kind.VIRTUAL_SERVICE, lease["metadata"]["namespace"], name), str(run)))
+                ref = Ref(Kind.VIRTUAL_SERVICE, lease["metadata"]["namespace"], name)
+                found.append(Held(ref, str(run), str(lease["spec"]["holderIdentity"])))
     return found
 
 
@@ -214,6 +233,12 @@ async def _held(mesh: Mesh, ref: Ref, now_s: float) -> tuple[str | None, str | N
         return "somebody, whose Lease could not be read", UNTOLD, True
     run = (lease["metadata"].get("annotations") or {}).get(RUN_ANNOTATION)
     return (lease.get("spec") or {}).get("holderIdentity"), run, _is_fresh(lease, now_s)
+
+
+def how_to_put_back(mesh: Mesh, left: Iterable[Injected], *, by_others: bool = False) -> str:
+    """Return, as a next step, the exact commands that put back what is *left*; *by_others*, with other credentials than ours."""
+    commands = dict.fromkeys(f"`{restore_command(mesh, each.ref, each.run, by_others=by_others)}`" for each in left)
+    return f"run {' and '.join(commands)}"
 
 
 async def put_back(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
@@ -12,11 +13,11 @@ from typing import Any
 import pytest
 
 from luff.cli.options import Voice
-from luff.cli.stop import LATE_S, stop_everything
-from luff.errors import RestoreNotVerified
+from luff.cli.stop import LATE_S, stop_everything, stop_runs
+from luff.errors import LuffError, RestoreNotVerified
 from luff.lock import OBJECT_ANNOTATION, RUN_ANNOTATION, lease_ref
 from luff.mesh import Kind, Ref
-from luff.restore import find_injected, moment
+from luff.restore import find_injected, find_patiently, moment
 from luff.testing import EPOCH_S, Cluster, SimClock, SimMesh, Trouble, virtual_time
 from luff.words import Object
 
@@ -83,6 +84,38 @@ def test_a_name_may_hold_a_number_that_is_no_time(unix_s: int | None, year: int 
     assert (found and found.year) == year
 
 
+@pytest.mark.parametrize(
+    ("trouble", "namespaces", "said"),
+    [
+        (
+            Trouble.DENIED,
+            ["shop"],
+            "run `luff restore 0123 -n shop --context simulated` with credentials that may list VirtualServices",
+        ),
+        (
+            Trouble.DENIED,
+            None,
+            "run `luff restore 0123 --context simulated` with credentials that may list VirtualServices, or with -n NS",
+        ),
+        (
+            Trouble.ERROR,
+            None,
+            "run `luff restore 0123 --context simulated --kubeconfig /home/ada/config` once the API server answers",
+        ),
+    ],
+)
+def test_who_cannot_look_is_told_to_run_what_was_asked_again(
+    cluster: Cluster, play: Play, trouble: Trouble, namespaces: list[str] | None, said: str
+) -> None:
+    mesh = SimMesh(cluster, trouble=lambda verb, _: trouble if verb == "list" else Trouble.NONE)
+    mesh.kubeconfig = "/home/ada/config"
+
+    with pytest.raises(RestoreNotVerified) as caught:
+        play(find_patiently(mesh, namespaces, clock=SimClock(), asked=["restore", "0123"]))
+
+    assert caught.value.next_step == said
+
+
 def test_everything_is_stopped_only_when_nothing_came_after_a_look_that_found_nothing(
     cluster: Cluster, play: Play
 ) -> None:
@@ -112,11 +145,7 @@ def test_what_could_not_be_stopped_names_the_exact_command(
     assert caught.value.next_step == f"run `luff restore {RUN} -n shop --context {mesh.name}{said}`"
 
 
-def test_a_reader_who_has_left_keeps_nobody_from_stopping(
-    cluster: Cluster, play: Play, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _put_in(cluster)
-    now = datetime.fromtimestamp(EPOCH_S, UTC).isoformat()
+def _hold(cluster: Cluster, *, renewed_s: float = EPOCH_S) -> None:
     cluster.add({
         "apiVersion": "coordination.k8s.io/v1",
         "kind": "Lease",
@@ -125,8 +154,46 @@ def test_a_reader_who_has_left_keeps_nobody_from_stopping(
             "namespace": "shop",
             "annotations": {RUN_ANNOTATION: RUN, OBJECT_ANNOTATION: "stock"},
         },
-        "spec": {"holderIdentity": "ada", "leaseDurationSeconds": 15, "renewTime": now},
+        "spec": {"holderIdentity": "ada", "leaseDurationSeconds": 15, "renewTime": datetime.fromtimestamp(renewed_s, UTC).isoformat()},
     })  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [
+        (Trouble.NONE, f"run {RUN} on VirtualService shop/stock was asked to end, and ada still holds it"),
+        (Trouble.DENIED, f"run {RUN} on VirtualService shop/stock, held by ada, could not be asked to end"),
+    ],
+)
+def test_a_run_that_goes_on_with_nothing_in_the_mesh_yet_is_not_said_to_have_ended(
+    cluster: Cluster, play: Play, trouble: Trouble, said: str
+) -> None:
+    _hold(cluster, renewed_s=EPOCH_S + 3600)
+    mesh = SimMesh(cluster, trouble=lambda verb, _: trouble if verb == "replace" else Trouble.NONE)
+
+    done = play(stop_runs(mesh, RUN, None, clock=SimClock(), voice=QUIET))
+
+    assert done.runs == {RUN}
+    with pytest.raises(LuffError, match=re.escape(said)) as caught:
+        done.check_ended(mesh, None)
+    assert caught.value.exit_code == 5
+
+
+def test_a_run_whose_routes_were_taken_out_is_over_though_its_lease_is_held(cluster: Cluster, play: Play) -> None:
+    _put_in(cluster)
+    _hold(cluster, renewed_s=EPOCH_S + 3600)
+    mesh = SimMesh(cluster)
+
+    play(stop_runs(mesh, RUN, None, clock=SimClock(), voice=QUIET)).check_ended(mesh, None)
+
+    assert [route["name"] for route in cluster.objects[REF]["spec"]["http"]] == ["all"]
+
+
+def test_a_reader_who_has_left_keeps_nobody_from_stopping(
+    cluster: Cluster, play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _put_in(cluster)
+    _hold(cluster)
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "w", buffering=1) as broken:

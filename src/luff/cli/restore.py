@@ -84,6 +84,12 @@ class _Wanted:
     expired: bool
     everything: bool
 
+    @property
+    def words(self) -> list[str]:
+        """Return what was asked for, as a command line says it."""
+        which = [] if self.run is None else [self.run]
+        return ["restore", *which, *["--expired"] * self.expired, *["--all"] * self.everything]
+
     def of(self, found: Sequence[Injected]) -> list[Injected]:
         """Return which of *found* is meant."""
         if self.run is not None:
@@ -136,11 +142,11 @@ async def _restored(
 ) -> int:
     """Put back what is *wanted*, and return the exit code; raises `RestoreNotVerified`."""
     from luff.clock import SystemClock
-    from luff.restore import find_patiently, put_back
-    from luff.withdraw import PATIENCE_S, restore_command
+    from luff.restore import find_patiently, how_to_put_back, put_back
+    from luff.withdraw import PATIENCE_S
 
     clock = SystemClock()
-    found, doubtful = await find_patiently(api, namespaces, clock=clock)
+    found, doubtful = await find_patiently(api, namespaces, clock=clock, asked=wanted.words)
     for suspect in doubtful:
         tell(str(suspect), err=True)
     chosen = wanted.of(found)
@@ -152,10 +158,9 @@ async def _restored(
         return 0
     failed = answer.became(chosen, await put_back(api, chosen, clock=clock, patience_s=PATIENCE_S))
     if failed:
-        commands = dict.fromkeys(f"`{restore_command(api, each.ref, each.run, by_others=True)}`" for each in failed)
         raise RestoreNotVerified(
             f"{len(failed)} of {len(chosen)} could not be verified; a fault may still be live",
-            next_step=f"run {' and '.join(commands)} with credentials that may patch VirtualServices",
+            next_step=f"{how_to_put_back(api, failed, by_others=True)} with credentials that may patch VirtualServices",
         )
     return 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from luff.clock import Clock
-    from luff.mesh import Mesh, Ref
-    from luff.restore import Injected
+    from luff.mesh import Mesh
+    from luff.restore import Held, Injected
 
-__all__ = ["stop", "stop_everything"]
+__all__ = ["Stopped", "stop", "stop_everything", "stop_runs"]
 
 ASK_FIRST_S = 20.0
 """How long a live run is given to stop and restore by itself before its routes are taken out from here."""
@@ -59,9 +60,11 @@ async def _stop(api: Mesh, run: str | None, *, namespace: str | None, output: st
     from luff.clock import SystemClock
 
     where = None if namespace is None else [namespace]
-    stopped = await _stop_runs(api, run, where, clock=SystemClock(), voice=voice)
+    done = await stop_runs(api, run, where, clock=SystemClock(), voice=voice)
+    stopped = len(done.runs)
     if not stopped and run is not None:
         raise NothingSelected(f"no run {run} is in the mesh", next_step="`luff status` lists what is")
+    done.check_ended(api, where)
     if output == "json":
         tell(json.dumps({"stopped": stopped, "restored": True}))
     elif stopped:
@@ -80,44 +83,72 @@ async def stop_everything(api: Mesh, namespaces: Sequence[str] | None, *, clock:
     that asked whether it may just before it was forbidden injects a moment
     later, and ends itself.
     """
+    from luff.mesh import command_on
+
     quiet = False
     for _ in range(LOOKS_MOST):
-        found = await _stop_runs(api, None, namespaces, clock=clock, voice=voice)
+        found = (await stop_runs(api, None, namespaces, clock=clock, voice=voice)).runs
         if quiet and not found:
             return
         quiet = not found
         await clock.sleep(LATE_S)
+    seeing = command_on(api, "status", namespace=namespaces[0] if namespaces else None)
     raise RestoreNotVerified(
         "something keeps being injected, by a luff that does not ask the lever",
-        next_step="see `luff status`, and take its role away",
+        next_step=f"see `{seeing}`, and take its role away",
     )
 
 
-async def _stop_runs(
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """These are the *runs* that there were, and those that go on: *deaf* were asked to end, *unasked* could not be."""
+
+    runs: frozenset[str | None]
+    deaf: tuple[Held, ...]
+    unasked: tuple[Held, ...]
+
+    def check_ended(self, api: Mesh, namespaces: Sequence[str] | None) -> None:
+        """Raise `LuffError` when a run goes on: it has nothing in the mesh now, and may inject yet."""
+        from luff.mesh import command_on
+
+        said = [
+            f"run {each.run} on {each.ref} was asked to end, and {each.holder} still holds it" for each in self.deaf
+        ]
+        said += [
+            f"run {each.run} on {each.ref}, held by {each.holder}, could not be asked to end" for each in self.unasked
+        ]
+        if said:
+            lever = command_on(api, "lever", "on", "--why", "...", namespace=namespaces[0] if namespaces else None)
+            raise LuffError("; ".join(said), next_step=f"end its process, or forbid every run with `{lever}`")
+
+
+async def stop_runs(
     api: Mesh, run: str | None, namespaces: Sequence[str] | None, *, clock: Clock, voice: Voice
-) -> int:
-    """Ask live runs to stop, wait for them a while, restore what is left; returns how many there were."""
-    from luff.restore import ask_to_stop, find_patiently, held_by_runs, put_back
-    from luff.withdraw import PATIENCE_S, restore_command
+) -> Stopped:
+    """Ask live runs to stop, wait for them a while, restore what is left; returns which there were."""
+    from luff.restore import ask_to_stop, find_patiently, held_by_runs, how_to_put_back, put_back
+    from luff.withdraw import PATIENCE_S
+
+    words = ["stop", run or "--all"]
 
     def is_meant(each: str | None) -> bool:
         return run is None or (each or "").startswith(run)
 
     async def mine() -> list[Injected]:
-        found, _ = await find_patiently(api, namespaces, clock=clock)
+        found, _ = await find_patiently(api, namespaces, clock=clock, asked=words)
         return [each for each in found if is_meant(each.run)]
 
-    async def holding() -> list[tuple[Ref, str]]:
+    async def holding() -> list[Held]:
         # Best effort, and so not where the answer to this is what counts.
         try:
-            return [each for each in await held_by_runs(api, namespaces) if is_meant(each[1])]
+            return [each for each in await held_by_runs(api, namespaces) if is_meant(each.run)]
         except MeshError:
             return []
 
     held = await holding()
-    for ref, its_run in held:
-        if await ask_to_stop(api, ref, who=who_am_i()) and voice.level >= 0:
-            tell(f"asked run {its_run} on {ref} to stop", err=True)
+    asked = [each for each in held if await ask_to_stop(api, each.ref, who=who_am_i())]
+    for each in asked if voice.level >= 0 else []:
+        tell(f"asked run {each.run} on {each.ref} to stop", err=True)
     until_s = clock.monotonic_s() + ASK_FIRST_S
     waiting = held
     while waiting and clock.monotonic_s() < until_s:
@@ -130,7 +161,12 @@ async def _stop_runs(
         if not isinstance(error, LuffError):
             raise error
     if left:
-        commands = dict.fromkeys(f"`{restore_command(api, each.ref, each.run)}`" for each in left)
         said = "; ".join(dict.fromkeys(error.message for error in left.values() if isinstance(error, LuffError)))
-        raise RestoreNotVerified(f"a fault may still be live: {said}", next_step=f"run {' and '.join(commands)}")
-    return len({*(each.run for each in there), *(each for _, each in held)})
+        raise RestoreNotVerified(f"a fault may still be live: {said}", next_step=how_to_put_back(api, left))
+    # A run whose routes were taken out from here ends by itself.
+    on = [each for each in waiting if each.run not in {its.run for its in there}]
+    return Stopped(
+        frozenset({*(each.run for each in there), *(each.run for each in held)}),
+        deaf=tuple(each for each in on if each in asked),
+        unasked=tuple(each for each in on if each not in asked),
+    )

@@ -16,9 +16,9 @@ from datetime import UTC, datetime
 
 from luff.clock import Clock
 from luff.errors import LuffError, MeshDenied, MeshError, RestoreNotVerified
-from luff.mesh import Mesh, Ref
+from luff.mesh import Mesh
 from luff.metrics import Metrics
-from luff.restore import LEFT_BEHIND, Injected, ask_to_stop, find_injected, held_by_runs, moment, put_back
+from luff.restore import LEFT_BEHIND, Held, Injected, ask_to_stop, find_injected, held_by_runs, moment, put_back
 from luff.withdraw import PATIENCE_S
 
 __all__ = ["Fault", "Faults", "Seen"]
@@ -105,7 +105,7 @@ class Faults:
         chosen = [each for each in found if each.state in LEFT_BEHIND]
         await self._put_back(chosen)
         live = {each.run for each in found if each.state == "live" and each.run is not None}
-        return len(chosen), live | {run for _, run in await self._held()}
+        return len(chosen), live | {each.run for each in await self._held()}
 
     def stop_elsewhere(self, run: str, *, who: str) -> None:
         """Begin to stop *run*, which is not of this server: ask its holder, wait a while, take out what is left."""
@@ -120,20 +120,20 @@ class Faults:
 
     async def _stop_elsewhere(self, run: str, *, who: str) -> None:
         try:
-            held = [ref for ref, its in await self._held() if its == run]
+            held = [each.ref for each in await self._held() if each.run == run]
             for ref in held:
                 await ask_to_stop(self._mesh, ref, who=who)
             until_s = self._clock.monotonic_s() + ASK_FIRST_S
             while held and self._clock.monotonic_s() < until_s:
                 await self._clock.sleep(0.5)
-                held = [ref for ref, its in await self._held() if its == run]
+                held = [each.ref for each in await self._held() if each.run == run]
             found, _ = await self._find()
             await self._put_back([each for each in found if each.run == run])
         except LuffError as error:
             _log.error("run %s could not be stopped: %s", run, error)
         await self.look()
 
-    async def _held(self) -> list[tuple[Ref, str]]:
+    async def _held(self) -> list[Held]:
         try:
             return await held_by_runs(self._mesh, None)
         except MeshError:
