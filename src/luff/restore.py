@@ -36,12 +36,10 @@ __all__ = [
     "put_back",
 ]
 
-State: TypeAlias = Literal["live", "newer", "expired", "orphaned"]
+State: TypeAlias = Literal["live", "unknown", "newer", "expired", "orphaned"]
 LEFT_BEHIND: frozenset[State] = frozenset({"expired", "orphaned"})
 """The states of what may be taken out without being named."""
 ASK_TRIES = 5
-UNTOLD = "(untold)"
-"""In place of the run that holds a Lease: it could not be read."""
 LOOK_EVERY_S = 1.0
 
 
@@ -50,12 +48,13 @@ class Injected:
     """
     This is what one run has in one object.
 
-    *state*: **live** its Lease is held and fresh; **newer** a luff after this
-    one made it, whose dates cannot be read here; **expired** its own time is
-    over, or its name is broken; **orphaned** nobody holds its Lease; one
-    that could not be read for now counts as held. *holder* is who does, or did. *created_s* and *expires_s* are Unix seconds by the
-    API server's clock, ``None`` where the name does not tell. *seen_at* is the
-    resourceVersion at which it was seen.
+    *state*: **live** its Lease is held and fresh; **unknown** its Lease could
+    not be read, for the reason *unread*, so its run may be live; **newer** a
+    luff after this one made it, whose dates cannot be read here; **expired**
+    its own time is over, or its name is broken; **orphaned** nobody holds its
+    Lease. *holder* is who does, or did. *created_s* and *expires_s* are Unix
+    seconds by the API server's clock, ``None`` where the name does not tell.
+    *seen_at* is the resourceVersion at which it was seen.
     """
 
     ref: Ref
@@ -66,6 +65,7 @@ class Injected:
     created_s: int | None
     expires_s: int | None
     seen_at: str | None = None
+    unread: str | None = None
 
 
 def moment(unix_s: int | None) -> datetime | None:
@@ -190,49 +190,62 @@ async def _in_object(mesh: Mesh, object_: Object, ref: Ref, now_s: float) -> lis
             by_run.setdefault(our_run(route), []).append(str(route.get("name")))
     if not by_run:
         return []
-    holder, held, fresh = await _held(mesh, ref, now_s)
+    hold = await _hold(mesh, ref, now_s)
     found = []
     for run, names in by_run.items():
-        holder_run = run if held == UNTOLD else held
         parsed = [parse_name(name) for name in names]
         known = [name for name in parsed if name is not None]
         broken = any(name is None and not is_newer(text) for name, text in zip(parsed, names, strict=True))
         expires_s = min((name.expires_s for name in known), default=None)
-        state: State = "orphaned"
-        if run is not None and fresh and holder_run == run and (expires_s is None or now_s <= expires_s) and not broken:
-            state = "live"
-        elif any(is_newer(text) for text in names):
-            # Its run may go on for as long as that version likes; who removes it must say that it is meant.
-            state = "newer"
-        elif broken or (expires_s is not None and now_s > expires_s):
-            state = "expired"
+        over = broken or (expires_s is not None and now_s > expires_s)
         found.append(
             Injected(
                 ref,
                 run,
                 tuple(names),
-                state,
-                holder if holder_run == run else None,
+                _state(hold, run, over=over, newer=any(is_newer(text) for text in names)),
+                hold.holder if hold.run == run else None,
                 min((name.created_s for name in known), default=None),
                 expires_s,
                 str(object_["metadata"].get("resourceVersion", "")) or None,
+                unread=hold.unread,
             )
         )
     return found
 
 
-async def _held(mesh: Mesh, ref: Ref, now_s: float) -> tuple[str | None, str | None, bool]:
-    """Return who holds the Lease of *ref*, for which run, and whether it is fresh."""
+@dataclass(frozen=True, slots=True)
+class _Hold:
+    """This is what the Lease of an object says: its *holder*, for which *run*, and whether it is *fresh*; or *unread*, why it says nothing."""
+
+    holder: str | None = None
+    run: str | None = None
+    fresh: bool = False
+    unread: str | None = None
+
+
+async def _hold(mesh: Mesh, ref: Ref, now_s: float) -> _Hold:
     try:
         lease = await mesh.read(lease_ref(ref))
-    except (NotFound, MeshDenied):
-        # Not there, or a role that may not read Leases: nobody is known to be at it.
-        return None, None, False
-    except MeshError:
-        # No answer is not "nobody": a run that is live must not be cut short over one busy moment.
-        return "somebody, whose Lease could not be read", UNTOLD, True
+    except NotFound:
+        return _Hold()
+    except MeshError as error:
+        # No answer, or a role that may not ask, is not "nobody": a run that is live must not be cut short over it.
+        return _Hold(unread=error.message)
     run = (lease["metadata"].get("annotations") or {}).get(RUN_ANNOTATION)
-    return (lease.get("spec") or {}).get("holderIdentity"), run, _is_fresh(lease, now_s)
+    return _Hold((lease.get("spec") or {}).get("holderIdentity"), run, _is_fresh(lease, now_s))
+
+
+def _state(hold: _Hold, run: str | None, *, over: bool, newer: bool = False) -> State:
+    """Return the state of what *run* has, whose time is *over* or not; see `Injected`."""
+    if run is not None and hold.fresh and hold.run == run and not over:
+        return "live"
+    if newer:
+        # Its run may go on for as long as that version likes; who removes it must say that it is meant.
+        return "newer"
+    if over:
+        return "expired"
+    return "orphaned" if hold.unread is None else "unknown"
 
 
 def how_to_put_back(mesh: Mesh, left: Iterable[Injected], *, by_others: bool = False) -> str:

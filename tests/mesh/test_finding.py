@@ -59,14 +59,15 @@ def _put_in(cluster: Cluster, **more: Any) -> None:
     ("trouble", "life_s", "state"),
     [
         (Trouble.NONE, 600, "orphaned"),
-        (Trouble.DENIED, 600, "orphaned"),
-        (Trouble.BUSY, 600, "live"),
-        (Trouble.ERROR, 600, "live"),
-        (Trouble.LOST_BEFORE, 600, "live"),
+        (Trouble.DENIED, 600, "unknown"),
+        (Trouble.BUSY, 600, "unknown"),
+        (Trouble.ERROR, 600, "unknown"),
+        (Trouble.LOST_BEFORE, 600, "unknown"),
+        (Trouble.DENIED, -1, "expired"),
         (Trouble.ERROR, -1, "expired"),
     ],
 )
-def test_a_lease_that_does_not_answer_counts_as_held_until_its_time_is_over(
+def test_a_lease_that_cannot_be_read_is_not_nobody_until_the_time_of_the_routes_is_over(
     cluster: Cluster, play: Play, trouble: Trouble, life_s: int, state: str
 ) -> None:
     _put_in(cluster, life_s=life_s)
@@ -75,6 +76,7 @@ def test_a_lease_that_does_not_answer_counts_as_held_until_its_time_is_over(
     [found], _ = play(find_injected(mesh, None))
 
     assert found.state == state
+    assert (found.unread is None) == (trouble is Trouble.NONE)
 
 
 @pytest.mark.parametrize(("unix_s", "year"), [(0, 1970), (int(EPOCH_S), 2027), (999_999_999_999, None), (None, None)])

@@ -335,6 +335,28 @@ def test_who_may_not_even_look_is_told_so_with_7(shell: Shell, misbehave: Callab
     assert "it cannot be seen whether a fault is live" in done.err
 
 
+def test_what_may_be_live_is_listed_with_its_command_and_removed_only_by_name(
+    shell: Shell, routes: Callable[..., None], misbehave: Callable[..., None]
+) -> None:
+    routes(_twin(_name()))
+    misbehave(action="status", code=403, verb="get", plural="leases", times=1_000_000)
+
+    seen = shell.luff("status", "--lab", "-o", "json")
+    plain = shell.luff("restore", "--lab")
+    still = _names(shell)
+    named = shell.luff("restore", "--lab", RUN)
+
+    [row] = json.loads(seen.out)["injected"]
+    assert (row["run"], row["state"]) == (RUN, "unknown")
+    assert row["unread"]
+    assert plain.code == 0, plain
+    assert "may be live, its Lease could not be read" in plain.err
+    assert f"`luff restore {RUN} -n bookinfo --lab`" in plain.err
+    assert len(still) == 1
+    assert named.code == 0, named
+    assert not _names(shell)
+
+
 def test_a_date_that_is_none_keeps_nobody_from_seeing_the_rest(shell: Shell, routes: Callable[..., None]) -> None:
     routes(_twin(f"luff.1.{RUN}.0.999999999999.0"), _twin(_expired().replace(RUN, "f" * 16)))
 

@@ -18,6 +18,7 @@ from luff.errors import RestoreNotVerified, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from luff.mesh import Mesh
     from luff.mesh.kubernetes import KubernetesMesh
     from luff.restore import Injected
     from luff.withdraw import Withdrawal
@@ -27,7 +28,8 @@ __all__ = ["check_run", "restore", "who_am_i"]
 _RUN = re.compile(r"[0-9a-f]{4,16}")
 
 _WHY_LEFT = {
-    "live": "is live (held by {}); left alone without its id or --all",
+    "live": "is live (held by {each.holder}); left alone without its id or --all",
+    "unknown": "may be live, its Lease could not be read ({each.unread}); left alone without its id or --all: `{command}`",
     "newer": "was made by a newer luff: use that version; left alone without its id or --all",
 }
 
@@ -52,8 +54,9 @@ def restore(
     """
     Put routes back. Needs a kubeconfig and nothing else: no database, no lock, no server.
 
-    Without arguments it withdraws what is expired or orphaned; live runs, and
-    those of a newer luff, need their id or --all, and are listed first.
+    Without arguments it withdraws what is expired or orphaned; live runs, those
+    whose Lease could not be read, and those of a newer luff need their id or
+    --all, and are listed first.
     """
     from luff.cli.mesh_choice import ambient_mesh
     from luff.cli.signals import to_the_end
@@ -106,11 +109,13 @@ class _Answer:
     as_json: bool
     quiet: bool
 
-    def left(self, found: Sequence[Injected], chosen: Sequence[Injected]) -> None:
+    def left(self, mesh: Mesh, found: Sequence[Injected], chosen: Sequence[Injected]) -> None:
         """Tell what is left alone, and why."""
+        from luff.withdraw import restore_command
+
         for each in found:
             if each not in chosen and each.state in _WHY_LEFT:
-                why = _WHY_LEFT[each.state].format(each.holder)
+                why = _WHY_LEFT[each.state].format(each=each, command=restore_command(mesh, each.ref, each.run))
                 tell(f"{each.ref}: run {each.run or 'unknown'} {why}", err=True)
 
     def would_be(self, chosen: Sequence[Injected]) -> None:
@@ -150,7 +155,7 @@ async def _restored(
     for suspect in doubtful:
         tell(str(suspect), err=True)
     chosen = wanted.of(found)
-    answer.left(found, chosen)
+    answer.left(api, found, chosen)
     if wanted.run is not None and not chosen:
         tell(f"nothing of run {wanted.run} is in the mesh", err=True)
     if dry_run:

@@ -17,6 +17,7 @@ __all__ = ["status"]
 
 _STATES = {
     "newer": "made by a newer luff: use that version",
+    "unknown": "may be live: its Lease could not be read",
 }
 
 
@@ -49,6 +50,7 @@ def status(mesh: MeshOptions, all_namespaces: bool, output: str, voice: Voice) -
                 "holder": each.holder,
                 "routes": list(each.names),
                 "expires_at": _iso(moment(each.expires_s)),
+                "unread": each.unread,
             }
             for each in found
         ]
@@ -66,14 +68,18 @@ def status(mesh: MeshOptions, all_namespaces: bool, output: str, voice: Voice) -
         until = _iso(moment(each.expires_s)) or "unknown"
         click.echo(
             f"{each.ref.namespace}/{each.ref.name}  run {each.run or 'unknown'}  {_STATES.get(each.state, each.state)}  "
-            f"{len(each.names)} route(s)  until {until}" + (f"  by {each.holder}" if each.holder else "")
+            f"{len(each.names)} route(s)  until {until}"
+            + (f"  by {each.holder}" if each.holder else "")
+            + (f"  ({each.unread})" if each.state == "unknown" else "")
         )
     for suspect in doubtful:
         click.echo(str(suspect), err=True)
     if not something and voice.level >= 0:
         click.echo("nothing is injected", err=True)
     if found and voice.level >= 0:
-        click.echo("next: `luff restore` for what is expired or orphaned, `luff stop RUN` for what is live", err=True)
+        click.echo(
+            "next: `luff restore` for what is expired or orphaned, `luff stop RUN` for what is or may be live", err=True
+        )
     return 1 if something else 0
 
 

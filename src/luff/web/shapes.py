@@ -125,7 +125,12 @@ class RunList(BaseModel):
 
 
 class FaultShown(BaseModel):
-    """This is what one run has in one object."""
+    """
+    This is what one run has in one object.
+
+    *state* is ``live``, ``unknown`` (its Lease could not be read, so that it may be live), ``newer``, ``expired``
+    or ``orphaned``.
+    """
 
     namespace: str
     virtual_service: str
