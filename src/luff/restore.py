@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple, TypeAlias
 
 from luff.clock import Clock
 from luff.errors import Conflict, LuffError, MeshDenied, MeshError, NotFound, RestoreNotVerified
+from luff.lifecycle import Intent
 from luff.lock import LEASE_S, OBJECT_ANNOTATION, RUN_ANNOTATION, STOP_ANNOTATION, lease_ref
 from luff.mesh import Kind, Mesh, Ref, command_on
 from luff.names import http_routes, is_newer, our_run, ours, parse_name, suspects, why_suspect
@@ -34,6 +35,7 @@ __all__ = [
     "how_to_put_back",
     "moment",
     "put_back",
+    "written_down",
 ]
 
 State: TypeAlias = Literal["live", "unknown", "newer", "expired", "orphaned"]
@@ -171,6 +173,28 @@ async def held_by_runs(mesh: Mesh, namespaces: Sequence[str] | None) -> list[Hel
                 ref = Ref(Kind.VIRTUAL_SERVICE, lease["metadata"]["namespace"], name)
                 found.append(Held(ref, str(run), str(lease["spec"]["holderIdentity"])))
     return found
+
+
+async def written_down(mesh: Mesh, intent: Intent) -> Injected:
+    """
+    Return what *intent* may have put into its object, whether or not it is there: its Lease is asked, not the object.
+
+    Raises `MeshError` when the API server's clock could not be read.
+    """
+    ref = Ref(Kind.VIRTUAL_SERVICE, intent.namespace, intent.virtual_service)
+    now_s = await mesh.server_time_s()
+    hold = await _hold(mesh, ref, now_s)
+    return Injected(
+        ref,
+        intent.run,
+        intent.names,
+        _state(hold, intent.run, over=now_s > intent.expires_s),
+        hold.holder if hold.run == intent.run else None,
+        None,
+        intent.expires_s,
+        seen_at=intent.resource_version,
+        unread=hold.unread,
+    )
 
 
 def _is_fresh(lease: Object, now_s: float) -> bool:

@@ -27,7 +27,7 @@ from luff.parse import parse_documents
 from luff.routes import Injection
 from luff.run import World
 from luff.store import Role, Store
-from luff.testing import Cluster, NoWatcher, SetClock, SimClock, SimMesh
+from luff.testing import Cluster, NoWatcher, SetClock, SimClock, SimMesh, Trouble
 from luff.web import Definitions, Rails, Service, create_app
 
 EXPERIMENT = """\
@@ -165,12 +165,13 @@ async def serving(
     channels: Channels | None = None,
     identity: MeshIdentity = IDENTITY,
     world_clock: Clock | None = None,
+    trouble: Callable[[str, Ref], Trouble] = lambda _verb, _ref: Trouble.NONE,
 ) -> AsyncIterator[Server]:
     """Start a server, yield it, and close it again."""
     read = parse_documents([("shop.yaml", documents)])
     world = world_on(cluster, store)
     service = Service(
-        replace(world, identity=identity, clock=world_clock or world.clock),
+        replace(world, mesh=SimMesh(cluster, trouble), identity=identity, clock=world_clock or world.clock),
         store,
         Definitions(GameDays([], lambda: read, channels=(channels or Channels()).by_name)),
         Rails(policy, "shop"),

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from luff.errors import RestoreNotVerified
 from luff.lifecycle import Phase
+from luff.lock import OBJECT_ANNOTATION, RUN_ANNOTATION, lease_ref
 from luff.mesh import Kind, Ref
 from luff.parse import parse_documents
 from luff.patches import clone
 from luff.run import Options, run_experiment
 from luff.store import Store
-from luff.testing import Cluster, SimClock
+from luff.testing import Cluster, SimClock, Trouble
 from tests.web.conftest import experiment, serving, world_on
 
 STOCK = Ref(Kind.VIRTUAL_SERVICE, "shop", "stock")
+LEASE = lease_ref(STOCK)
+ELSEWHERE = experiment("quick").replace("namespace: shop", "namespace: team")
 
 
 class Silent:
@@ -107,6 +114,141 @@ def test_a_journal_from_an_old_backup_touches_nothing_that_is_clean(store: Store
     assert store.timeline(run)[-1].phase is Phase.CLEAN
     assert cluster.objects[STOCK]["spec"] == before
     assert cluster.objects[STOCK]["metadata"]["resourceVersion"] == version, "a read that is late enough is proof"
+
+
+def _in_team_alone(_verb: str, ref: Ref) -> Trouble:
+    """Be a role that may list nothing but the namespace of today's definitions."""
+    return Trouble.DENIED if ref.name == "*" and ref.namespace != "team" else Trouble.NONE
+
+
+def _no_leases(_verb: str, ref: Ref) -> Trouble:
+    return Trouble.DENIED if ref.kind is Kind.LEASE else Trouble.NONE
+
+
+def _no_patches(verb: str, ref: Ref) -> Trouble:
+    return Trouble.DENIED if (verb, ref) == ("patch", STOCK) else Trouble.NONE
+
+
+def _keep_held(cluster: Cluster) -> None:
+    """Let the holder of the Lease go on for longer than anybody waits."""
+    cluster.edit(LEASE, lambda lease: lease["spec"].update(leaseDurationSeconds=3600))
+
+
+def test_what_a_run_left_in_a_namespace_without_definitions_is_restored_by_the_journal(
+    store: Store, cluster: Cluster
+) -> None:
+    run = asyncio.run(_die(store, cluster))
+
+    async def come_back() -> None:
+        clock = Hasty(cluster=cluster)
+        async with serving(store, cluster, documents=ELSEWHERE, world_clock=clock, trouble=_in_team_alone):
+            pass
+
+    asyncio.run(come_back())
+
+    assert _routes(cluster) == ["main"]
+    assert store.timeline(run)[-1].phase is Phase.CLEAN
+    assert store.open_intents() == []
+
+
+@pytest.mark.parametrize("trouble", [_in_team_alone, _no_leases])
+def test_a_run_that_is_or_may_be_live_elsewhere_is_left_alone_and_its_row_open(
+    store: Store, cluster: Cluster, trouble: Any
+) -> None:
+    run = asyncio.run(_die(store, cluster))
+    _keep_held(cluster)
+    there = _routes(cluster)
+    phase = store.open_intents()[0].phase
+
+    async def come_back() -> Any:
+        documents, clock = (ELSEWHERE, Hasty(cluster=cluster))
+        async with serving(store, cluster, documents=documents, world_clock=clock, trouble=trouble) as server:
+            return (await server.client.get("/api/v1/faults")).json(), (await server.browser().get("/")).text
+
+    faults, page = asyncio.run(come_back())
+
+    assert _routes(cluster) == there
+    assert [(each.intent.run, each.phase) for each in store.open_intents()] == [(run, phase)]
+    if trouble is _no_leases:
+        assert [(each["run"], each["state"]) for each in faults["items"]] == [(run, "unknown")]
+        assert "A fault may be live: its Lease could not be read" in page
+
+
+def test_a_row_whose_object_cannot_be_looked_at_stays_open(
+    store: Store, cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = asyncio.run(_die(store, cluster))
+
+    def trouble(verb: str, ref: Ref) -> Trouble:
+        return Trouble.DENIED if ref == STOCK else _in_team_alone(verb, ref)
+
+    async def come_back() -> None:
+        async with serving(
+            store, cluster, documents=ELSEWHERE, world_clock=Hasty(cluster=cluster), trouble=trouble
+        ) as server:
+            assert await server.service.unready() is None
+
+    asyncio.run(come_back())
+
+    assert [each.intent.run for each in store.open_intents()] == [run]
+    assert f"run `luff restore {run} -n shop --context simulated`" in caplog.text
+
+
+def test_what_another_team_left_and_may_not_be_removed_keeps_no_server_from_starting(
+    tmp_path: Path, store: Store, cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Store.open(f"sqlite:///{tmp_path / 'theirs.db'}") as theirs:
+        run = asyncio.run(_die(theirs, cluster))
+    cluster.ahead_s += 60
+
+    async def start() -> Any:
+        async with serving(store, cluster, world_clock=Hasty(cluster=cluster), trouble=_no_patches) as server:
+            assert await server.service.unready() is None
+            return (await server.client.get("/api/v1/faults")).json()
+
+    faults = asyncio.run(start())
+
+    assert [(each["run"], each["state"]) for each in faults["items"]] == [(run, "orphaned")]
+    assert f"run `luff restore {run} -n shop --context simulated`" in caplog.text
+
+
+def test_what_it_left_itself_and_may_not_remove_ends_the_start_with_the_command(store: Store, cluster: Cluster) -> None:
+    run = asyncio.run(_die(store, cluster))
+
+    async def start() -> None:
+        async with serving(store, cluster, world_clock=Hasty(cluster=cluster), trouble=_no_patches):
+            pass
+
+    with pytest.raises(RestoreNotVerified) as caught:
+        asyncio.run(start())
+
+    assert caught.value.next_step == f"run `luff restore {run} -n shop --context simulated`"
+    assert [each.intent.run for each in store.open_intents()] == [run]
+
+
+def test_a_run_elsewhere_that_does_not_end_when_it_is_asked_is_said(
+    store: Store, cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = "0123456789abcdef"
+    cluster.add({
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {
+            "name": LEASE.name,
+            "namespace": "shop",
+            "annotations": {RUN_ANNOTATION: run, OBJECT_ANNOTATION: "stock"},
+        },
+        "spec": {"holderIdentity": "ada", "leaseDurationSeconds": 3600, "renewTime": "2100-01-01T00:00:00Z"},
+    })  # fmt: skip
+
+    async def story() -> None:
+        async with serving(store, cluster, world_clock=Hasty(cluster=cluster)) as server:
+            server.service.faults.stop_elsewhere(run, who="grace")
+            await server.service.faults.settle(within_s=20)
+
+    asyncio.run(story())
+
+    assert f"run {run} on VirtualService shop/stock was asked to end, and ada still holds it" in caplog.text
 
 
 def test_a_server_that_leaves_while_a_run_goes_on_names_the_command_for_it(store: Store, cluster: Cluster) -> None:

@@ -191,19 +191,19 @@ class Service:
             # Restoring never needs the store.
             _log.error("the journal cannot be read: %s", error)
             intents = []
-        mine = {each.intent.run for each in intents}
+        recorded = [each.intent for each in intents]
         until_s = self.world.clock.monotonic_s() + LEASE_S + LEASE_MARGIN_S
         left = 0
         while True:
-            removed, live = await self.faults.restore_leftovers()
-            left += removed
+            done = await self.faults.restore_leftovers(recorded)
+            left += done.left
+            for run in sorted(done.back):
+                await self._settle(run)
+            recorded = [each for each in recorded if each.run in done.may_be_live]
             # A Lease outlives its holder for a while; one that is still renewed then is another process's, and stays.
-            if not mine & live or self.world.clock.monotonic_s() > until_s:
-                break
+            if not recorded or self.world.clock.monotonic_s() > until_s:
+                return left
             await self.world.clock.sleep(1.0)
-        for run in sorted(mine - live):
-            await self._settle(run)
-        return left
 
     async def _settle(self, run: str) -> None:
         """Bring the journal of *run*, whose routes are proven back, to its end."""
