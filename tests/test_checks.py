@@ -213,18 +213,37 @@ def test_a_claim_that_holds_whatever_happens_cannot_fail(kind: str, change: dict
 @pytest.mark.parametrize("than", ["control", "fault"])
 def test_the_generator_has_to_be_as_exact_as_the_claims(expect: list[str], most_s: float, than: str) -> None:
     made = [{**EXPECTATIONS[kind], **({"than": than} if kind == "noWorseThan" else {})} for kind in expect]
-    assert lateness_of(plan_checks(_experiment(*made), rate_hz=20.0)).most_s == most_s
+    assert lateness_of(plan_checks(_experiment(*made), rate_hz=20.0), timeout_s=10.0).most_s == most_s
 
 
 def test_the_generator_is_never_held_to_less_than_timers_can_do() -> None:
     tight = {**EXPECTATIONS["latency"], "limit_s": 0.05}
-    assert lateness_of([_check(tight)]).most_s == 0.02
+    assert lateness_of([_check(tight)], timeout_s=10.0).most_s == 0.02
 
 
-@pytest.mark.parametrize(("quantile", "share"), [(0.9, 0.01), (0.99, 0.005), (0.999, 0.0005)])
-def test_half_of_the_violations_that_a_claim_bears_may_be_the_generators_own(quantile: float, share: float) -> None:
-    check = _check({**EXPECTATIONS["latency"], "quantile": quantile})
-    assert lateness_of([check]).share == pytest.approx(share)
+@pytest.mark.parametrize(("timeout_s", "most_s"), [(0.1, 0.02), (0.3, 0.03), (2.0, 0.2), (10.0, 0.25)])
+def test_a_generator_has_to_leave_nearly_all_of_the_timeout_to_the_service(timeout_s: float, most_s: float) -> None:
+    for kind in ("errors", "answer"):
+        assert lateness_of([_check(EXPECTATIONS[kind])], timeout_s=timeout_s).most_s == pytest.approx(most_s)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "share"),
+    [
+        ("latency", {"quantile": 0.9}, 0.01),
+        ("latency", {"quantile": 0.99}, 0.005),
+        ("latency", {"quantile": 0.999}, 0.0005),
+        ("errors", {"at_most_percent": 5.0}, 0.01),
+        ("errors", {"at_most_percent": 1.0}, 0.005),
+        ("answer", {"at_least_percent": 99.9}, 0.0005),
+        ("attempts", {"at_least_percent": 99.9}, 0.01),
+    ],
+)
+def test_half_of_the_violations_that_a_claim_bears_may_be_the_generators_own(
+    kind: str, change: dict[str, Any], share: float
+) -> None:
+    check = _check({**EXPECTATIONS[kind], **change})
+    assert lateness_of([check], timeout_s=10.0).share == pytest.approx(share)
 
 
 @settings(max_examples=50, deadline=None)

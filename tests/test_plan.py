@@ -515,7 +515,7 @@ def test_every_check_has_its_method_and_what_it_tolerates() -> None:
 def test_how_late_the_generator_may_be_depends_on_what_is_claimed(expect: str, most_s: float) -> None:
     plan = planned(f"spec.expect={expect}", virtual_service("stock", route()))
 
-    assert lateness_of(plan.checks).most_s == pytest.approx(most_s)
+    assert lateness_of(plan.checks, timeout_s=plan.timeout_s).most_s == pytest.approx(most_s)
 
 
 def test_attempts_on_another_hop_are_counted_where_every_log_is_read() -> None:

@@ -6,7 +6,6 @@ Errors and timeouts are violations; they are never dropped.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -43,6 +42,8 @@ NO_WORSE_FACTOR = 1.5
 LATE_LEAST_S = 0.02
 LATE_ANYWAY_S = 0.25
 LATE_SHARE_MOST = 0.01
+_LATE_VIOLATES = (LatencyExpectation, ErrorsExpectation, AnswerExpectation, FallbackExpectation)
+"""What a request violates that left so late that its answer is not here in time."""
 
 Method = Literal["sequential", "fixed", "comparison", "windows"]
 
@@ -134,23 +135,23 @@ USUAL_LATENESS = Lateness(LATE_LEAST_S, LATE_SHARE_MOST)
 """What is borne where nothing coarser or finer is claimed."""
 
 
-def lateness_of(checks: Sequence[PlannedCheck]) -> Lateness:
+def lateness_of(checks: Sequence[PlannedCheck], *, timeout_s: float) -> Lateness:
     """
     Return the lateness of the generator beyond which its samples cannot carry *checks*.
 
     Lateness only ever makes a service look slower, so it has to be small
     beside what is claimed: a tenth of the tightest latency limit, and 20 ms
-    where arms are compared by their own usual latency. Without any claim about
-    latency it is the offered load that has to be right: 250 ms. And it has to
-    be rare beside the violations that a claim about latency bears: half of
+    where arms are compared by their own usual latency. A request that left
+    late has less of *timeout_s* as well, which is a limit like the others.
+    Without a short one it is the offered load that has to be right: 250 ms.
+    And it has to be rare beside the violations that a claim bears: half of
     them at most may be our own doing.
     """
-    latencies = [(c.expectation.limit_s, c.threshold) for c in checks if isinstance(c.expectation, LatencyExpectation)]
-    share = min([LATE_SHARE_MOST, *(threshold / 2 for _, threshold in latencies)])
+    limits_s = [check.expectation.limit_s for check in checks if isinstance(check.expectation, LatencyExpectation)]
+    share = min([LATE_SHARE_MOST, *(c.threshold / 2 for c in checks if isinstance(c.expectation, _LATE_VIOLATES))])
     if any(isinstance(check.expectation, NoWorseThanExpectation) for check in checks):
         return Lateness(LATE_LEAST_S, share)
-    tightest_s = min((limit_s for limit_s, _ in latencies), default=math.inf)
-    return Lateness(min(LATE_ANYWAY_S, max(LATE_LEAST_S, tightest_s / 10)), share)
+    return Lateness(min(LATE_ANYWAY_S, max(LATE_LEAST_S, min([timeout_s, *limits_s]) / 10)), share)
 
 
 def _claim(expectation: Expectation) -> tuple[float, Method]:

@@ -280,7 +280,7 @@ def _driver(run: Run, plan: Plan, transport: httpx.AsyncBaseTransport, spread: S
 
 async def _stop_driver(run: Run, plan: Plan, driver: Driver) -> None:
     await driver.stop()
-    run.record.generator = driver.health(lateness_of(plan.checks)).summary()
+    run.record.generator = driver.health(lateness_of(plan.checks, timeout_s=plan.timeout_s)).summary()
 
 
 async def _begin_evidence(run: Run) -> None:

@@ -279,7 +279,9 @@ def judge(
         tuple(p_value(check, final) if check.threshold < 1.0 else 1.0 for check in checks),
     )
     hurt = situation.isolation_breach or final.breached or breaches(elsewhere.hurt, elsewhere.total, most)
-    do = advice(generator, samples, late_most_s=lateness_of(checks).most_s, traffic=experiment.spec.traffic)
+    spec = experiment.spec
+    bears = lateness_of(checks, timeout_s=spec.timeout_s)
+    do = advice(generator, samples, late_most_s=bears.most_s, traffic=spec.traffic)
     facts = _Facts(experiment, situation, evidence, generator, met, hurt, results, *_control(samples), do)
     rule, verdict, reason = next((text, v, r) for text, holds, v, r in RULES if holds(facts))
     if reason == "of the check":
