@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from luff.errors import RunAborted
+from luff.errors import RunAborted, UsageError
 from luff.evidence import DataPlane, Sighting, Source
 from luff.evidence.lab_log import LINE_LATE_S, LabLog
 from luff.evidence.response_header import ResponseHeader
@@ -391,6 +391,18 @@ def test_an_object_that_carries_twins_is_refused_and_nobody_is_told_to_take_out_
     assert outcome.next is not None
     assert "`luff restore -n shop`" in outcome.next.do
     assert "--all" not in outcome.next.do
+
+
+def test_a_secret_that_cannot_be_sent_ends_a_run_before_anything_is_touched(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LUFF_SECRET_TOKEN", "Bearer abc\n")
+    request = "{url: 'http://stock/', headers: {authorization: {fromEnv: LUFF_SECRET_TOKEN}}}"
+    setting = Setting(text=EXPERIMENT.replace("GET http://stock/", request))
+
+    with pytest.raises(UsageError, match="LUFF_SECRET_TOKEN"):
+        setting.run()
+
+    assert lease_ref(REF) not in setting.cluster.history
+    assert len(setting.cluster.history[REF]) == 1
 
 
 def test_a_container_without_a_reaper_is_refused() -> None:

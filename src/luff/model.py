@@ -10,6 +10,7 @@ forbid what they do not know. What a value must be is said twice, for machines
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeAlias
@@ -32,6 +33,7 @@ from luff.words import Arm, Carrier, Object, Phase, Verdict
 __all__ = [
     "API_VERSION",
     "DEFAULT_RATE_HZ",
+    "HEADER_VALUE",
     "Abort",
     "Announce",
     "Answer",
@@ -256,6 +258,12 @@ class Secret(str):
         return "'<redacted>'"
 
 
+HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
+"""What the value of a header may be."""
+_UNICODE = re.compile(r"[^\ud800-\udfff]*")
+"""What can be encoded: a variable that is not UTF-8 is read with surrogates in the place of its bytes."""
+
+
 class SecretRef(Document):
     """
     This stands for a value that is read from the environment when requests are made, and is written nowhere.
@@ -291,13 +299,28 @@ class Request(Document):
     weight: Annotated[float, Field(gt=0, le=1e6)] = 1.0
 
     def revealed(self, environment: Mapping[str, str]) -> Request:
-        """Return this with each `SecretRef` replaced by its value, to send it: never to store, show or log it."""
+        """
+        Return this with each `SecretRef` replaced by its value, to send it: never to store, show or log it.
 
-        def reveal(value: str | SecretRef) -> str:
-            return value.read(environment) if isinstance(value, SecretRef) else value
+        Raises `UsageError` where a value is not there, or nothing that can be sent in its place.
+        """
 
-        headers = {name: reveal(value) for name, value in self.headers.items()}
-        body = None if self.body is None else reveal(self.body)
+        def reveal(value: str | SecretRef, where: str, fits: re.Pattern[str], remedy: str) -> str:
+            if not isinstance(value, SecretRef):
+                return value
+            secret = value.read(environment)
+            if not fits.fullmatch(secret):
+                # Its name alone: the value is for nobody's eyes.
+                raise UsageError(
+                    f"the value of {value.from_env} has characters that {where} cannot carry", next_step=remedy
+                )
+            return secret
+
+        ascii_alone = "set it to printable ASCII alone, without a line break at its end"
+        headers = {
+            name: reveal(value, f"the header {name}", HEADER_VALUE, ascii_alone) for name, value in self.headers.items()
+        }
+        body = None if self.body is None else reveal(self.body, "a body", _UNICODE, "set it to text in UTF-8")
         return self.model_copy(update={"headers": headers, "body": body})
 
 
@@ -367,7 +390,7 @@ class Traffic(Document):
         return sum(stage.for_s for stage in self.stages)
 
     def revealed(self, environment: Mapping[str, str]) -> Traffic:
-        """Return this with every secret's value in place, to drive it; `UsageError` names one that is not set."""
+        """Return this with every secret's value in place, to drive it; `UsageError` names one that is not set or cannot be sent."""
         return self.model_copy(update={"requests": tuple(each.revealed(environment) for each in self.requests)})
 
 

@@ -20,6 +20,7 @@ from cronsim import CronSim, CronSimError
 from luff import jsonpath, regex
 from luff.hosts import host_of, is_ip
 from luff.model import (
+    HEADER_VALUE,
     Answer,
     AnswerExpectation,
     Arm,
@@ -93,7 +94,6 @@ _NOT_FOR_SCOPE = frozenset(
 _ENVOY = "x-envoy-"
 """Headers by which a proxy is told what to do, or says what it did: it acts on them, and takes them out at the edge."""
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_VALUE = re.compile(r"[\t\x20-\x7e]*")
 _CRON_LENGTH_MOST = 200
 _SOME_DAY = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -257,7 +257,7 @@ def _header_names(experiment: Experiment, spec: Fields, problems: Problems) -> N
             low = name.lower()
             if not _HEADER.fullmatch(name):
                 problems.add(place, f"{name[:60]!r} is no header name", "use letters, digits and '-'")
-            elif isinstance(value, str) and not _VALUE.fullmatch(value):
+            elif isinstance(value, str) and not HEADER_VALUE.fullmatch(value):
                 problems.add(
                     place, f"the value of {name} has characters that no header can carry", "use printable ASCII"
                 )

@@ -189,6 +189,8 @@ async def _prepare(run: Run) -> Plan:
     """Read, plan, and let the server try the patch without keeping it."""
     world = run.world
     check_tripwires(run.experiment)
+    # What is not set, or cannot be sent, is said before anything is touched.
+    run.experiment.spec.traffic.revealed(os.environ)
     run.step(str(Phase.PLANNED))
     stamp = replace(await _stamp(run.experiment, world.mesh), run=run.record.run)
     _check_policy(run.options.policy, run.experiment, run.options.namespace, stamp)

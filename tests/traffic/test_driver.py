@@ -539,6 +539,21 @@ def test_a_secret_is_revealed_in_requests_alone() -> None:
 
 
 @pytest.mark.parametrize(
+    ("header", "body"),
+    [("Bearer hunter2\n", "hunter3"), ("hunter\r\n\r\nGET / HTTP/1.1", "x"), ("hünter2", "x"), ("x", "hunter\udcff")],
+)
+def test_a_secret_that_cannot_be_sent_is_refused_by_the_name_of_its_variable(header: str, body: str) -> None:
+    traffic = _traffic(
+        method="POST",
+        headers={"authorization": {"from_env": "LUFF_SECRET_TOKEN"}},
+        body={"from_env": "LUFF_SECRET_BODY"},
+    )
+    with pytest.raises(UsageError, match=r"the value of LUFF_SECRET_(TOKEN|BODY) has characters that") as caught:
+        traffic.revealed({"LUFF_SECRET_TOKEN": header, "LUFF_SECRET_BODY": body})
+    assert not re.search("h[uü]nter", f"{caught.value} {caught.value.next_step}")
+
+
+@pytest.mark.parametrize(
     ("header", "flags"),
     [
         (None, Flag(0)),
