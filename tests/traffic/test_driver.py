@@ -28,6 +28,7 @@ from luff.samples import Failure, Flag, Samples
 from luff.scope import Scope
 from luff.stats import quantile
 from luff.traffic import Address, Driver, TrafficError, Transport, Work
+from luff.traffic.transport import ARM
 from luff.words import Arm, Carrier, Object, Phase
 from tests.factories import injection
 
@@ -107,6 +108,12 @@ def test_both_arms_get_the_same_interleaved() -> None:
     assert Counter(sample.arm for sample in samples) == {Arm.FAULT: 100, Arm.CONTROL: 100}
     first_arms = Counter(samples[first].arm for first in range(0, len(samples), 2))
     assert min(first_arms.values()) > 20
+
+
+def test_the_transport_is_told_the_arm_of_each_request() -> None:
+    samples, peer = Samples(), Peer()
+    asyncio.run(_driven(_driver(peer, samples), _due(100, 0.2)))
+    assert [request.extensions[ARM] for _, request in peer.asked] == [sample.arm for sample in samples]
 
 
 def test_a_stall_does_not_slow_the_load_and_is_in_the_figures() -> None:

@@ -15,12 +15,13 @@ import h2.events
 import httpx
 import pytest
 
+from luff.model import Arm
 from luff.samples import Failure
 from luff.traffic import Address, TrafficError, Transport
 from luff.traffic.http1 import BODY_MOST_BYTES, HEAD_MOST_BYTES
 from luff.traffic.http2 import HEAD_DECODED_MOST_BYTES, STREAMS_MOST, TABLE_MOST_BYTES
 from luff.traffic.sharing import Shared
-from luff.traffic.transport import FRESH_S, REPEATED
+from luff.traffic.transport import ARM, FRESH_S, REPEATED
 from tests.traffic.asking import LOST, ask_and_lose, send
 from tests.traffic.conftest import Run, Time
 from tests.traffic.http2_peers import Link, Peer, frame
@@ -700,6 +701,9 @@ def test_what_must_not_be_repeated_takes_no_connection_that_was_idle_for_long(ru
         assert len(peer.links) == 2
         await send(transport)
         assert len(peer.links) == 2
+        # One that is passed over is let go of, or there would be ever more.
+        await peer.links[0].over.wait()
+        assert not peer.links[1].over.is_set()
 
     run(_asked(Peer, ask, clock=clock))
 
@@ -727,7 +731,7 @@ BROKEN: list[tuple[str, bytes, Failure, Failure]] = [
     ("a window of no size", frame(8, 0, 0, bytes(4)), Failure.PROTOCOL, Failure.PROTOCOL),
     ("a push", frame(5, 4, 1, bytes((0, 0, 0, 2)) + OK_BLOCK), Failure.PROTOCOL, Failure.RESET),
     ("a head that cannot be decoded", frame(1, 5, 1, b"\xff\xff\xff\xff\xff"), Failure.PROTOCOL, Failure.RESET),
-    ("another length than it says", frame(1, 4, 1, b"\x88\x0f\x0d\x013") + frame(0, 1, 1, b"x"), Failure.PROTOCOL, Failure.RESET),
+    ("a length that is none", frame(1, 4, 1, b"\x88\x0f\x0d\x01x"), Failure.PROTOCOL, Failure.RESET),
     ("a head without end", frame(1, 0, 1, OK_BLOCK) + frame(9, 0, 1, bytes(16_384)) * 65, Failure.TOO_LARGE, Failure.RESET),
     ("a head that grows a thousandfold", frame(1, 5, 1, HUGE), Failure.TOO_LARGE, Failure.RESET),
 ]  # fmt: skip
@@ -746,6 +750,46 @@ def test_broken_connections_have_a_class(run: Run, what: str, sent: bytes, first
         assert list(found) == [first, second]
         assert (await send(transport)).content == b"ok"
         assert len(peer.links) == 2
+
+    run(_asked(lambda: Peer(answer), ask))
+
+
+@pytest.mark.parametrize("body", [b"", b"o", b"oka", b"o" * 40_000])
+def test_a_body_of_another_length_than_was_said_ends_its_stream_alone(run: Run, body: bytes) -> None:
+    def answer(link: Link, stream: int) -> None:
+        if stream == 3:
+            link.says(1, body, [(":status", "200"), ("content-length", "2")])
+        if stream > 1:
+            link.says(stream)
+
+    async def ask(transport: Transport, peer: Peer) -> None:
+        failure, whole = await asyncio.gather(_failing(transport), send(transport))
+        assert (failure, whole.content) == (Failure.PROTOCOL, b"ok")
+        await _pinged(peer.links[0])
+        assert (await send(transport)).content == b"ok"
+        assert len(peer.links) == 1
+
+    run(_asked(lambda: Peer(answer), ask))
+
+
+def test_what_befalls_a_connection_of_one_arm_does_not_befall_the_other(run: Run) -> None:
+    asked: dict[bytes, tuple[Link, int]] = {}
+
+    def answer(link: Link, stream: int) -> None:
+        asked[link.path(stream)] = (link, stream)
+        if len(asked) == 2:
+            asked[b"/fault"][0].transport.write(frame(0, 0, 0, b"bad"))
+            control, number = asked[b"/control"]
+            control.says(number)
+
+    async def ask(transport: Transport, _: Peer) -> None:
+        def of(arm: Arm) -> Awaitable[httpx.Response]:
+            request = httpx.Request("GET", f"http://shop/{arm}", extensions={ARM: arm})
+            return transport.handle_async_request(request)
+
+        faulted, control = await asyncio.gather(of(Arm.FAULT), of(Arm.CONTROL), return_exceptions=True)
+        assert isinstance(faulted, TrafficError)
+        assert isinstance(control, httpx.Response)
 
     run(_asked(lambda: Peer(answer), ask))
 

@@ -428,6 +428,8 @@ def test_what_must_not_be_repeated_takes_no_connection_that_was_idle_for_long(ru
         assert server.connections == 2
         await send(transport)
         assert server.connections == 2
+        # One that is passed over is let go of, or there would be ever more.
+        await server.ended.wait()
 
     run(_asked(_always(OK), ask, clock=clock))
 

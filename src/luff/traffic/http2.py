@@ -62,6 +62,7 @@ class Stream:
         "head_bytes",
         "headers",
         "heard_before",
+        "length",
         "number",
         "status",
         "unsent",
@@ -70,12 +71,13 @@ class Stream:
         "written_s",
     )
 
-    def __init__(self, number: int, unsent: bytes) -> None:
+    def __init__(self, number: int, unsent: bytes, *, head_only: bool) -> None:
         self.number = number
         self.unsent = memoryview(unsent)
         self.status = 0
         self.headers: list[tuple[bytes, bytes]] = []
         self.body: list[bytes] = []
+        self.length = 0 if head_only else None
         self.head_bytes = 0
         self.body_bytes = 0
         self.written_s = 0.0
@@ -174,6 +176,11 @@ class Connection(asyncio.Protocol):
             return
         stream.status = int(status)
         stream.headers = [(bytes(name), bytes(value)) for name, value in event.headers if name[:1] != b":"]
+        if stream.length is None and stream.status not in (204, 304):
+            stream.length = next((int(value) for name, value in stream.headers if name == b"content-length"), None)
+        if (known := self._h2.streams.get(stream.number)) is not None:
+            # What h2 thinks of another length would end every stream of the connection.
+            known._expected_content_length = None
 
     def _heads(self, event: Any) -> bool:
         """Count what came beside the body: also interim answers, which may come without number, and what is behind the body."""
@@ -192,6 +199,9 @@ class Connection(asyncio.Protocol):
         if stream is None:
             return
         stream.body_bytes += len(event.data)
+        if stream.length is not None and stream.body_bytes > stream.length:
+            self._reject(stream, Failure.PROTOCOL, f"the body is longer than the {stream.length} bytes that were said")
+            return
         if stream.body_bytes > BODY_MOST_BYTES:
             self._reject(stream, Failure.TOO_LARGE, f"the body is larger than {BODY_MOST_BYTES} bytes")
             return
@@ -200,6 +210,9 @@ class Connection(asyncio.Protocol):
     def _ended(self, event: h2.events.StreamEnded) -> None:
         stream = self._streams.get(event.stream_id)
         if stream is None:
+            return
+        if stream.length is not None and stream.body_bytes < stream.length:
+            self._reject(stream, Failure.PROTOCOL, f"the body ended after {stream.body_bytes} of {stream.length} bytes")
             return
         if stream.unsent:
             # It has answered and wants no more of the request.
@@ -253,7 +266,7 @@ class Connection(asyncio.Protocol):
             raise NotProcessed(Failure.RESET, "the peer was just going away", surely=True)
         if self.closed or self.transport is None or self.transport.is_closing():
             raise TrafficError(Failure.RESET, "the connection was closed while it was idle")
-        stream = Stream(self._h2.get_next_available_stream_id(), body)
+        stream = Stream(self._h2.get_next_available_stream_id(), body, head_only=request.method == "HEAD")
         stream.written_s = self._clock()
         stream.was_idle = not self._streams and stream.written_s - self.idle_since_s > FRESH_S
         stream.heard_before = self._heard

@@ -23,7 +23,7 @@ from luff.traffic.dial import TrafficError
 from luff.traffic.frames import Answered, Order
 from luff.traffic.http1 import BODY_MOST_BYTES, Body
 from luff.traffic.templates import Template
-from luff.traffic.transport import REPEATED
+from luff.traffic.transport import ARM, REPEATED
 
 __all__ = ["BURST_MOST", "Job", "Observe", "Sender", "Work", "sees_nothing"]
 
@@ -140,7 +140,9 @@ class Sender:
     def _request(self, order: Order) -> httpx.Request:
         scope = self._work.scope
         mark = scope.headers if order.arm is Arm.FAULT else scope.control_headers
-        return self._templates[order.request].request(mark(order.number), number=order.number, rng=self._rng)
+        request = self._templates[order.request].request(mark(order.number), number=order.number, rng=self._rng)
+        request.extensions[ARM] = order.arm
+        return request
 
 
 _FAILURES: tuple[tuple[type[BaseException], Failure], ...] = (

@@ -42,19 +42,23 @@ class Shared:
         """
         Return a connection with room, also one that is just being dialled; ``None`` where there is none.
 
-        With *within_s* it is none that was idle for longer.
+        With *within_s* it is none that was idle for longer; such are closed.
         """
         if self._connections:
             self.streams_most = self._connections[-1].streams_most
         if any(each.over for each in self._connections):
             self._connections = [each for each in self._connections if not each.over]
         for connection in self._connections:
-            if connection.has_room() and (not connection.idle or self._is_usable(connection, within_s)):
+            if not connection.has_room():
+                continue
+            if not connection.idle:
+                return connection
+            if within_s is not None and self._clock() - connection.idle_since_s > within_s:
+                # Another is dialled in its place: were it kept, there would be ever more.
+                connection.close()
+            elif not connection.is_stale():
                 return connection
         return await self._join()
-
-    def _is_usable(self, idle: http2.Connection, within_s: float | None) -> bool:
-        return not idle.is_stale() and (within_s is None or self._clock() - idle.idle_since_s <= within_s)
 
     async def _join(self) -> http2.Connection | None:
         # The newest: an older one may hang.

@@ -5,7 +5,7 @@ It waits in no queue: a request gets a connection with room or a new one at once
 so what is measured is the service and not a pool. A request that is cancelled
 takes its connection with it (over HTTP/2 its stream) and leaves nothing behind.
 The environment is never read: a proxy named there has no business in a
-measurement.
+measurement. The arms of a run share no connection.
 
 Over TLS the handshake decides between HTTP/2 and HTTP/1.1, as everywhere (ALPN).
 In plain text nothing decides it: that is HTTP/1.1, unless HTTP/2 is asked for.
@@ -38,10 +38,12 @@ from luff.traffic import http1, http2
 from luff.traffic.dial import FRESH_S, Address, Dialler, NotProcessed, TrafficError
 from luff.traffic.sharing import Shared
 
-__all__ = ["FRESH_S", "REPEATED", "Transport"]
+__all__ = ["ARM", "FRESH_S", "REPEATED", "Transport"]
 
 IDLE_MOST = 512
-"""Idle connections kept for each address; more are closed."""
+"""Idle connections kept for each address and arm; more are closed."""
+ARM = "luff.arm"
+"""What a request's extensions may have: the arm, with whose requests alone it shares connections."""
 REPEATED = "luff.repeated"
 """What a request's extensions have, as true, once it was sent a second time."""
 SPOKEN: dict[HttpVersion, tuple[str, ...]] = {
@@ -51,8 +53,12 @@ SPOKEN: dict[HttpVersion, tuple[str, ...]] = {
 }
 """What is offered in a TLS handshake."""
 
-Key = tuple[str, int, str]
-"""Host, port and scheme: plain values, since it is looked up several times for each request."""
+Key = tuple[str, int, str, str]
+"""
+Host, port, scheme and arm: plain values, since it is looked up several times for each request.
+
+What a faulted answer does to its connection must not befall a request of the other arm.
+"""
 Connection: TypeAlias = http1.Connection | http2.Connection
 
 
@@ -86,7 +92,7 @@ class Transport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Return the complete answer; raises `TrafficError`. Nothing is followed or decoded."""
         address = self._connect(request.url)
-        key = (address.host, address.port, request.url.scheme)
+        key = (address.host, address.port, request.url.scheme, request.extensions.get(ARM, ""))
         body = await request.aread()
         repeatable = request.method not in ("POST", "PATCH")
         within_s = None if repeatable else FRESH_S
@@ -131,6 +137,8 @@ class Transport(httpx.AsyncBaseTransport):
         while idle:
             # The one used last is in front.
             if within_s is not None and self._clock() - idle[-1].idle_since_s > within_s:
+                # Another is dialled in the place of the oldest: were it kept, there would be ever more.
+                idle.popleft().close()
                 return None
             connection = idle.pop()
             if not connection.is_stale():
