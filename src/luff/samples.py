@@ -51,7 +51,7 @@ class Failure(IntEnum):
     POOL = 16
     """No connection could be had in the generator."""
     RESOLVE = 17
-    """The name has no address on this machine."""
+    """This machine found no address for the name."""
     CUT = 18
     """The run ended first: what was in flight is not judged."""
     BUG = 19
@@ -79,7 +79,7 @@ _WORDS = {
     Failure.TOO_LARGE: "was answered with more than luff reads",
     Failure.TLS: "failed in the TLS handshake, or the certificate does not hold",
     Failure.POOL: "found no free file or port on this machine",
-    Failure.RESOLVE: "had a host name that has no address on this machine",
+    Failure.RESOLVE: "had a host name for which this machine found no address",
     Failure.CUT: "was under way when the run ended",
     Failure.BUG: "met a mistake in luff",
     Failure.WORKER: "was with a process of luff's that ended too soon",

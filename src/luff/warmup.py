@@ -114,7 +114,7 @@ def _not_sent(samples: Samples, failed: list[int], *, of: int) -> PlanRefused:
 def _nobody_there(url: str, samples: Samples, number: int, *, count: int) -> PlanRefused:
     why, next_step = {
         Failure.RESOLVE: (
-            "the name has no address on this machine",
+            "this machine finds no address for the name",
             "correct it, or dial another address with traffic.via: {connect: HOST:PORT}, such as an ingress or a port-forward",
         ),
         Failure.CONNECT: (

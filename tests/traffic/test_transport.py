@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import random
 import socket
 import ssl
@@ -263,6 +265,88 @@ def test_a_name_without_an_address_is_ours(run: Run, host: str) -> None:
         await transport.aclose()
 
     run(ask())
+
+
+class _Names(asyncio.SelectorEventLoop):
+    """This is a loop whose name server says *numbers*, or nothing for ever, and on which *trouble* says how a number cannot be dialled."""
+
+    def __init__(self, *numbers: str, trouble: dict[str, int] | None = None) -> None:
+        super().__init__()
+        self._numbers = numbers
+        self._trouble = trouble or {}
+        self._ahead_s = 0.0
+        self.dialled: list[str] = []
+
+    def time(self) -> float:
+        return super().time() + self._ahead_s
+
+    async def getaddrinfo(self, host: Any, port: Any, **more: Any) -> Any:
+        if not self._numbers:
+            self._ahead_s += 60
+            await self.create_future()
+        return [
+            (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (number, port)) for number in self._numbers
+        ]
+
+    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
+        self.dialled.append(address[0])
+        if (number := self._trouble.get(address[0])) is not None:
+            raise OSError(number, os.strerror(number))
+        await super().sock_connect(sock, address)
+
+
+def _dialled(loop: _Names, port: int = 9) -> Failure | None:
+    """Ask by a name on *loop*, and return why it failed."""
+
+    async def work() -> Failure | None:
+        transport = Transport(lambda _: Address("shop.example", port))
+        try:
+            await send(transport)
+        except TrafficError as error:
+            return error.failure
+        finally:
+            await transport.aclose()
+        return None
+
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        return runner.run(work())
+
+
+def test_a_name_server_that_says_nothing_is_ours() -> None:
+    loop = _Names()
+    assert _dialled(loop) is Failure.RESOLVE
+    assert loop.dialled == []
+
+
+@pytest.mark.parametrize(
+    ("trouble", "failure"),
+    [
+        ({"127.0.0.2": errno.ENETUNREACH, "127.0.0.3": errno.EADDRNOTAVAIL}, Failure.POOL),
+        ({"127.0.0.2": errno.EMFILE, "127.0.0.3": errno.ECONNREFUSED}, Failure.POOL),
+        ({"127.0.0.2": errno.ENETUNREACH, "127.0.0.3": errno.ECONNREFUSED}, Failure.CONNECT),
+    ],
+)
+def test_of_several_addresses_none_is_left_out_and_what_this_machine_lacks_is_ours(
+    trouble: dict[str, int], failure: Failure
+) -> None:
+    loop = _Names("127.0.0.2", "127.0.0.3", trouble=trouble)
+    assert _dialled(loop) is failure
+    assert loop.dialled == ["127.0.0.2", "127.0.0.3"]
+
+
+def test_of_several_addresses_the_first_that_accepts_is_used() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=lambda: _answer_one(server)).start()
+        loop = _Names("127.0.0.2", "127.0.0.1", "127.0.0.3", trouble={"127.0.0.2": errno.ENETUNREACH})
+        assert _dialled(loop, server.getsockname()[1]) is None
+    assert loop.dialled == ["127.0.0.2", "127.0.0.1"]
+
+
+def _answer_one(server: socket.socket) -> None:
+    connection, _ = server.accept()
+    with connection:
+        connection.recv(4096)
+        connection.sendall(OK)
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nsome"])

@@ -9,12 +9,14 @@ others wait for the event loop.
 from __future__ import annotations
 
 import asyncio
+import errno
+import ipaddress
 import socket
 import ssl
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 
@@ -22,13 +24,16 @@ from luff.samples import Failure
 
 __all__ = ["FRESH_S", "Address", "Dialler", "NotProcessed", "TrafficError", "race_s"]
 
+RESOLVE_WITHIN_S = 5.0
 CONNECT_WITHIN_S = 5.0
 FRESH_S = 1.0
 """For so long after its use no server closes a connection for being idle."""
 RACE_LEAST_S = 0.002
 RACE_ROUND_TRIPS = 1.5
-_OUT_OF_SOMETHING = (23, 24, 99)
-"""ENFILE, EMFILE, EADDRNOTAVAIL: this machine has no file or no port left."""
+_OUT_OF_SOMETHING = (errno.ENFILE, errno.EMFILE, errno.EADDRNOTAVAIL)
+"""This machine has no file or no port left."""
+_ACCEPTED_FIRST = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError, ssl.SSLError)
+"""How a connection ends in the TLS handshake: somebody was there, and no other address is tried."""
 _RTT_AT = 68
 """Where Linux has ``tcpi_rtt``, microseconds, in its ``tcp_info``."""
 
@@ -85,29 +90,22 @@ class Dialler:
         """
         Return what *made* makes, connected to *address*; with *tls_name* over TLS, for that name.
 
-        Raises `TrafficError` with the kind of failure, within `CONNECT_WITHIN_S`.
+        Raises `TrafficError` with the kind of failure, within `RESOLVE_WITHIN_S` and `CONNECT_WITHIN_S`.
         """
-        loop = asyncio.get_running_loop()
         where = f"{address.host}:{address.port}"
+        found = [Address(host, address.port) for host in await _resolved(address)]
         try:
             async with asyncio.timeout(CONNECT_WITHIN_S):
                 tls = await self._context() if tls_name is not None else None
                 name = (self._server_name or tls_name) if tls is not None else None
-                _, connection = await loop.create_connection(
-                    made, address.host, address.port, ssl=tls, server_hostname=name
-                )
+                return await _connected(found, made, tls, name)
         except TimeoutError as error:
             raise TrafficError(Failure.CONNECT, f"{where} did not accept within {CONNECT_WITHIN_S:.0f} s") from error
         except ssl.SSLError as error:
             raise TrafficError(Failure.TLS, f"TLS with {where} failed: {error}") from error
-        except socket.gaierror as error:
-            raise TrafficError(Failure.RESOLVE, f"{address.host} has no address here: {error.strerror}") from error
-        except UnicodeError as error:
-            raise TrafficError(Failure.RESOLVE, f"{address.host!r} is no host name: {error}") from error
         except OSError as error:
             kind = Failure.POOL if error.errno in _OUT_OF_SOMETHING else Failure.CONNECT
             raise TrafficError(kind, f"{where} could not be dialled: {error}") from error
-        return connection
 
     async def _context(self) -> ssl.SSLContext:
         if self._ssl_context is None:
@@ -125,6 +123,58 @@ class Dialler:
         if self._making is not None:
             await asyncio.gather(self._making, return_exceptions=True)
             self._making = None
+
+
+async def _resolved(address: Address) -> Sequence[str]:
+    """Return the numbers that the host of *address* stands for, the best first; a `TrafficError` of ours where none is found."""
+    host = address.host
+    if _is_number(host):
+        return [host]
+    try:
+        async with asyncio.timeout(RESOLVE_WITHIN_S):
+            found = await asyncio.get_running_loop().getaddrinfo(host, address.port, type=socket.SOCK_STREAM)
+    except TimeoutError as error:
+        why = f"no name server said within {RESOLVE_WITHIN_S:.0f} s which address {host} has"
+        raise TrafficError(Failure.RESOLVE, why) from error
+    except UnicodeError as error:
+        raise TrafficError(Failure.RESOLVE, f"{host!r} is no host name: {error}") from error
+    except OSError as error:
+        kind = Failure.POOL if error.errno in _OUT_OF_SOMETHING else Failure.RESOLVE
+        raise TrafficError(kind, f"{host} has no address here: {error.strerror}") from error
+    return list(dict.fromkeys(_number_of(place) for *_, place in found))
+
+
+def _number_of(place: tuple[Any, ...]) -> str:
+    """Return the address in *place* as text, with the interface that a link-local one is on."""
+    host, _, *rest = place
+    return f"{host}%{rest[1]}" if rest and rest[1] else str(host)
+
+
+def _is_number(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+async def _connected(
+    found: Sequence[Address], made: Callable[[], ProtocolT], tls: ssl.SSLContext | None, name: str | None
+) -> ProtocolT:
+    """Dial one of *found* after the other, and raise for the first where none accepts; what this machine lacks comes before that."""
+    errors: list[OSError] = []
+    for each in found:
+        try:
+            _, connection = await asyncio.get_running_loop().create_connection(
+                made, each.host, each.port, ssl=tls, server_hostname=name
+            )
+        except _ACCEPTED_FIRST:
+            raise
+        except OSError as error:
+            errors.append(error)
+        else:
+            return connection
+    raise next((error for error in errors if error.errno in _OUT_OF_SOMETHING), errors[0])
 
 
 def race_s(transport: asyncio.BaseTransport) -> float:
