@@ -32,6 +32,9 @@ USUAL = Machine(files=1_048_576, ports=28_232, cores=4, core_hz=8_000)
         (20, 10, Machine(files=1024, ports=28_232, cores=2), 1),
         # No trial is needed for little, and none of it is believed to be worse than that.
         (SURE_HZ / 2, 10, Machine(files=65_536, ports=28_232, cores=1, core_hz=10.0), 1),
+        # Half a core does half as much, and of two and a half one is kept and one sends.
+        (1_000, 10, replace(SMALL, cores=0.5), 1),
+        (2_000, 10, replace(SMALL, cores=2.5), 1),
     ],
 )
 def test_a_load_is_shared_among_as_many_processes_as_it_needs(
@@ -57,6 +60,16 @@ def test_one_arm_is_half_as_much_and_stages_are_named_where_there_is_no_rate() -
             5_000, 2, SMALL, "rate_over_machine",
             "5000/s on each of two arms is 10000/s, and one core of this machine can send 4000/s in time",
             "lower traffic.rate to 2000/s, or use a larger machine",
+        ),
+        (
+            2_000, 2, replace(SMALL, cores=0.5), "rate_over_machine",
+            "2000/s on each of two arms is 4000/s, and 0.5 of a core of this machine can send 2000/s in time",
+            "lower traffic.rate to 1000/s, or use a larger machine",
+        ),
+        (
+            100, 2, replace(SMALL, cores=0.25, core_hz=100), "rate_over_machine",
+            "100/s on each of two arms is 200/s, and 0.25 of a core of this machine can send 75/s in time",
+            "lower traffic.rate to 37/s, or use a larger machine",
         ),
         (
             7_000, 2, USUAL, "rate_over_machine",
@@ -91,10 +104,10 @@ def test_what_no_number_of_processes_can_send_is_refused_with_what_would_do(
 
 @given(
     rate_hz=st.floats(1, 50_000), timeout_s=st.floats(0.1, 120), files=st.integers(0, 10**6),
-    ports=st.integers(100, 64_000), cores=st.integers(1, 64), core_hz=st.floats(100, 50_000),
+    ports=st.integers(100, 64_000), cores=st.floats(0.05, 1) | st.floats(1, 64), core_hz=st.floats(100, 50_000),
 )  # fmt: skip
 def test_what_is_let_through_fits_and_what_is_advised_is_let_through(
-    rate_hz: float, timeout_s: float, files: int, ports: int, cores: int, core_hz: float
+    rate_hz: float, timeout_s: float, files: int, ports: int, cores: float, core_hz: float
 ) -> None:
     demand, machine = Demand(rate_hz, timeout_s), Machine(files, ports, cores, core_hz)
     for _ in range(4):
@@ -110,6 +123,6 @@ def test_what_is_let_through_fits_and_what_is_advised_is_let_through(
         assert processes <= max(1, cores - 1)
         assert demand.in_flight <= processes * (files - KEPT_FILES)
         assert demand.in_flight <= ports
-        assert demand.all_hz <= processes * max(SURE_HZ, core_hz)
+        assert demand.all_hz <= processes * max(SURE_HZ, core_hz) * min(1.0, cores)
         return
     pytest.fail("advice that does not help")

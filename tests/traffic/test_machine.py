@@ -92,13 +92,15 @@ def test_what_is_asked_usually_is_let_through() -> None:
     [
         ("max 100000", None),
         ("400000 100000", 4),
-        ("250000 100000", 2),
-        ("50000 100000", 1),
+        ("250000 100000", 2.5),
+        ("50000 100000", 0.5),
         ("", None),
         ("1 0", None),
     ],
 )
-def test_a_container_has_the_whole_cores_of_its_quota(said: str, cores: int | None, tmp_path: Path) -> None:
+def test_a_container_has_the_cores_of_its_quota_and_parts_of_one(
+    said: str, cores: float | None, tmp_path: Path
+) -> None:
     quota = tmp_path / "cpu.max"
     quota.write_text(said)
 

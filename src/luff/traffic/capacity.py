@@ -20,7 +20,7 @@ from luff.units import round_rate_down_hz, show_count, show_duration, show_rate
 __all__ = ["SURE_HZ", "Demand", "Machine", "share"]
 
 SURE_HZ = 300.0
-"""So many requests a second any core sends that runs luff at all; more is found out first."""
+"""So many requests a second any whole core sends that runs luff at all; more is found out first."""
 USABLE_RATIO = 0.5
 """What of a core's best is counted on: the rest is for arrivals that bunch, answers that are large, and neighbours."""
 KEPT_FILES = 128
@@ -37,14 +37,25 @@ class Machine:
     This is what there is to send with.
 
     *files* may be open in one process, *ports* can be had towards one address,
-    *cores* are free to be used, and *core_hz* requests a second is the best
-    that one of them did in a trial; ``None`` where there was none.
+    *cores* are free to be used, less than one where a container's limit says
+    so, and *core_hz* requests a second is the best that a whole one of them did
+    in a trial; ``None`` where there was none.
     """
 
     files: int
     ports: int
-    cores: int
+    cores: float
     core_hz: float | None = None
+
+    @property
+    def part(self) -> float:
+        """Return how much of a core one process has, at most 1."""
+        return min(1.0, self.cores)
+
+    @property
+    def sure_hz(self) -> float:
+        """Return how many requests a second it sends without a trial."""
+        return SURE_HZ * self.part
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +93,7 @@ def share(demand: Demand, machine: Machine) -> int:
 
     Raises `PlanRefused` where no number of them can do it, with the rate that would do.
     """
-    most = min(max(1, machine.cores - 1), PROCESSES_MOST)
+    most = min(max(1, math.floor(machine.cores) - 1), PROCESSES_MOST)
     by_cpu = _by_cpu(demand, machine, most)
     files_each = machine.files - KEPT_FILES
     by_files = math.ceil(demand.in_flight / files_each) if files_each > 0 else most + 1
@@ -94,15 +105,15 @@ def share(demand: Demand, machine: Machine) -> int:
 
 
 def _by_cpu(demand: Demand, machine: Machine, most: int) -> int:
-    if demand.all_hz <= SURE_HZ or machine.core_hz is None:
+    if demand.all_hz <= machine.sure_hz or machine.core_hz is None:
         return 1
-    usable_hz = max(SURE_HZ, machine.core_hz * USABLE_RATIO)
+    usable_hz = max(machine.sure_hz, machine.core_hz * machine.part * USABLE_RATIO)
     needed = math.ceil(demand.all_hz / usable_hz)
     if needed > most:
         machines = "larger" if most < PROCESSES_MOST else "faster"
         raise PlanRefused(
             "rate_over_machine",
-            f"{show_rate(demand.rate_hz)} on {_arms(demand.arms)} is {show_rate(demand.all_hz)}, and {_cores(most)} of this machine "
+            f"{show_rate(demand.rate_hz)} on {_arms(demand.arms)} is {show_rate(demand.all_hz)}, and {_cores(most, machine.part)} of this machine "
             f"can send {show_rate(round_rate_down_hz(usable_hz * most))} in time",
             next_step=f"lower {demand.written} to {show_rate(round_rate_down_hz(usable_hz * most / demand.arms))}, or use a {machines} machine",
         )
@@ -113,7 +124,9 @@ def _arms(count: int) -> str:
     return "one arm" if count == 1 else "each of two arms"
 
 
-def _cores(count: int) -> str:
+def _cores(count: int, part: float) -> str:
+    if part < 1.0:
+        return f"{part:.2g} of a core"
     return "one core" if count == 1 else f"{count} cores"
 
 

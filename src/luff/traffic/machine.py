@@ -12,6 +12,7 @@ import asyncio
 import os
 import resource
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -19,7 +20,7 @@ from luff.model import Request, Traffic
 from luff.pacing import Arrival, load_of
 from luff.samples import Samples
 from luff.scope import Scope
-from luff.traffic.capacity import SURE_HZ, Demand, Machine, share
+from luff.traffic.capacity import Demand, Machine, share
 from luff.traffic.dial import Address
 from luff.traffic.driver import Driver
 from luff.traffic.sender import Work
@@ -62,8 +63,8 @@ def may_be_http2(traffic: Traffic) -> bool:
 
 async def look_at_machine(demand: Demand, *, http2: bool = False) -> Machine:
     """Return what this machine has for *demand*. The limit on open files is raised as far as it may be, if that is needed."""
-    trial = await _trial(http2=http2) if demand.all_hz > SURE_HZ else None
-    return Machine(files=_files(demand), ports=_ports(), cores=_cores(), core_hz=trial)
+    found = Machine(files=_files(demand), ports=_ports(), cores=_cores())
+    return replace(found, core_hz=await _trial(http2=http2)) if demand.all_hz > found.sure_hz else found
 
 
 def _files(demand: Demand) -> int:
@@ -86,19 +87,19 @@ def _ports() -> int:
     return int(last) - int(first) + 1
 
 
-def _cores() -> int:
+def _cores() -> float:
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(count, cores_of(_QUOTA) or count)
 
 
-def cores_of(quota: Path) -> int | None:
-    """Return the whole cores that *quota*, a control group's ``cpu.max``, lets this container use; ``None`` for all."""
+def cores_of(quota: Path) -> float | None:
+    """Return the cores, and parts of one, that *quota*, a control group's ``cpu.max``, lets this container use; ``None`` for all."""
     try:
         most, period = (int(word) for word in quota.read_text().split())
     except (OSError, ValueError):
         # There is none, or it says "max".
         return None
-    return max(1, most // period) if period > 0 else None
+    return most / period if most > 0 and period > 0 else None
 
 
 class _Peer(asyncio.Protocol):
