@@ -302,6 +302,22 @@ def test_a_process_that_stands_still_holds_nobody_up() -> None:
     uvloop.run(work())
 
 
+def test_a_process_that_stood_still_while_answers_were_waited_for_says_so() -> None:
+    async def work() -> None:
+        async with _shop(silent=True) as (port, seen), Driven(port, 1) as driven:
+            await driven.driver.drive([Arrival(0.0, arm, 0) for arm in Arm], phase=Phase.FAULT)
+            await seen.at_least(2)
+            [worker] = _workers()
+            os.kill(worker, signal.SIGSTOP)
+            asyncio.get_running_loop().call_later(0.5, os.kill, worker, signal.SIGCONT)
+            await driven.driver.drain(within_s=10)
+            await driven.driver.stop()
+            assert driven.driver.lost is None
+            assert driven.driver.health().lag_max_s > 0.3
+
+    uvloop.run(work())
+
+
 def test_a_process_that_does_not_hear_is_ended_and_its_requests_are_luffs_own_failures() -> None:
     async def work() -> None:
         async with _shop(silent=True) as (port, seen), Driven(port, 1) as driven:

@@ -440,6 +440,30 @@ def test_a_busy_process_is_late_and_says_so() -> None:
     asyncio.run(work())
 
 
+def test_a_process_that_stands_still_while_answers_are_waited_for_says_so() -> None:
+    samples, answering = Samples(), asyncio.Event()
+
+    async def late(_: httpx.Request) -> httpx.Response:
+        await answering.wait()
+        return httpx.Response(200)
+
+    async def work() -> None:
+        driver = _driver(Peer(late), samples)
+        await driver.drive([Arrival(0.0, Arm.FAULT, 0)], phase=Phase.FAULT)
+        draining = asyncio.create_task(driver.drain(within_s=5))
+        await asyncio.sleep(0)
+        time.sleep(0.3)  # noqa: ASYNC251
+        answering.set()
+        await draining
+        await driver.stop()
+        health = driver.health(Lateness(0.25, 0.01))
+        assert health.lag_max_s > 0.25
+        assert health.trouble is not None
+        assert "stood still" in health.trouble
+
+    asyncio.run(work())
+
+
 # What a request carries
 
 

@@ -234,6 +234,8 @@ class Crew:
             hand.pulse.add(content)
             if not hand.halted:
                 hand.idle.set()
+        elif kind is Kind.WAITED:
+            hand.pulse.add(content)
         elif kind is Kind.DROPPED:
             self._give_up(hand, numbers_in(content), Failure.CUT)
             hand.halted = False

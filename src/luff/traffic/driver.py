@@ -185,10 +185,11 @@ class Driver:
 
     async def drain(self, *, arm: Arm | None = None, within_s: float) -> None:
         """Wait for what is in flight, of *arm* or of both, at most *within_s*. A mistake of ours is raised here at last."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(within_s):
-                for each, state in self._arms.items():
-                    if arm in (None, each) and state.open:
+        waited_for = [state for each, state in self._arms.items() if arm in (None, each) and state.open]
+        if waited_for:
+            with contextlib.suppress(TimeoutError), self._pulse.waiting():
+                async with asyncio.timeout(within_s):
+                    for state in waited_for:
                         await state.idle.wait()
         self._confess()
 

@@ -63,6 +63,8 @@ class Kind(IntEnum):
     """How its event loop did and what CPU it used since it was given orders; it sends nothing until there are new ones."""
     MISTAKE = 10
     """A mistake of luff's own, as text with its trace."""
+    WAITED = 11
+    """How its event loop did since then, until the last answer was there or it was given orders again."""
 
 
 class Order(NamedTuple):

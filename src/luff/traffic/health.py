@@ -12,7 +12,8 @@ import struct
 import time
 from array import array
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from luff.checks import USUAL_LATENESS, Lateness
@@ -39,8 +40,9 @@ class Health:
     This is how well the generator kept time.
 
     *late_p99_s* is over every request sent, *lag_p99_s* and *lag_max_s* over
-    looks at the event loop, *stalled_ratio* the share of the time that it stood
-    still for longer than the samples can bear; *cpu_ratio* is in cores.
+    looks at the event loop, *stalled_ratio* for how long it stood still longer
+    than the samples can bear, as a share of the time of sending; *cpu_ratio* is
+    in cores.
     *repeated* counts requests that were sent twice.
 
     Where *processes* others sent, the event loop is the worst of theirs: ours
@@ -88,32 +90,56 @@ class Pulse:
     """
     This takes the pulse of a process that sends: looks at its event loop, and its CPU time.
 
-    Use it as a context around the sending, as often as there is sending.
+    Use it as a context around the sending, as often as there is sending, and
+    `waiting` around the time in which answers alone are waited for.
     """
 
     def __init__(self) -> None:
         self.lags_s = array("d")
         self.busy_s = 0.0
         self.wall_s = 0.0
-        self._task: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self._looked_s = 0.0
         self._began = (0.0, 0.0)
 
     def __enter__(self) -> None:
         self._began = (time.monotonic(), time.process_time())
-        self._task = asyncio.create_task(self._look())
+        self._begin_looking()
 
     def __exit__(self, *_: object) -> None:
         wall_s, busy_s = self._began
         self.wall_s += time.monotonic() - wall_s
         self.busy_s += time.process_time() - busy_s
-        if self._task is not None:
-            self._task.cancel()
+        self._end_looking()
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Look at the event loop alone: an answer that it sees late makes the service look slow, and the CPU is for sending."""
+        self._begin_looking()
+        try:
+            yield
+        finally:
+            self._end_looking()
+
+    def _begin_looking(self) -> None:
+        self._looked_s = time.monotonic()
+        self._looking = asyncio.create_task(self._look())
+
+    def _end_looking(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            # What the last look would have seen is seen here.
+            if self._lag_s() > 0.0:
+                self.lags_s.append(self._lag_s())
 
     async def _look(self) -> None:
         while True:
-            before_s = time.monotonic()
             await asyncio.sleep(LAG_EVERY_S)
-            self.lags_s.append(max(0.0, time.monotonic() - before_s - LAG_EVERY_S))
+            self.lags_s.append(max(0.0, self._lag_s()))
+            self._looked_s = time.monotonic()
+
+    def _lag_s(self) -> float:
+        return time.monotonic() - self._looked_s - LAG_EVERY_S
 
     @property
     def cpu_ratio(self) -> float | None:

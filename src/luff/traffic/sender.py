@@ -109,6 +109,11 @@ class Sender:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def settled(self) -> None:
+        """Come back when nothing is in flight."""
+        while self._tasks:
+            await asyncio.wait(list(self._tasks))
+
     def _ended(self, task: asyncio.Task[None]) -> None:
         number = self._tasks.pop(task)
         if task.cancelled():

@@ -49,6 +49,7 @@ class _Worker:
         self._more = asyncio.Event()
         self._ending = False
         self._sending: asyncio.Task[None] | None = None
+        self._waiting: asyncio.Task[None] | None = None
         self._answers = bytearray()
         self._confessed = False
 
@@ -59,6 +60,8 @@ class _Worker:
             self._ending = False
             self._more.set()
             if self._sending is None or self._sending.done():
+                if self._waiting is not None:
+                    self._waiting.cancel()
                 self._sending = asyncio.create_task(self._send_in_time())
         elif kind is Kind.END:
             self._ending = True
@@ -72,6 +75,8 @@ class _Worker:
         """End everything, and say the last of it."""
         await self._halt()
         await self._sender.cut()
+        if self._waiting is not None:
+            await asyncio.gather(self._waiting, return_exceptions=True)
         self._flush()
         await self._transport.aclose()
 
@@ -103,6 +108,16 @@ class _Worker:
                     self._sender.send(self._orders.popleft())
         finally:
             self._say(frame(Kind.PULSE, pulse.packed()))
+            self._waiting = asyncio.create_task(self._wait())
+
+    async def _wait(self) -> None:
+        """Look at the event loop until nothing is in flight."""
+        pulse = Pulse()
+        try:
+            with pulse.waiting():
+                await self._sender.settled()
+        finally:
+            self._say(frame(Kind.WAITED, pulse.packed()))
 
     def _now_ns(self) -> int:
         return time.perf_counter_ns() - self._zero_ns
