@@ -191,6 +191,7 @@ async def _failing(transport: Transport, method: str = "GET", url: str = "http:/
     return caught.value.failure
 
 
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 BROKEN: list[tuple[str, bytes, Failure]] = [
     ("nothing at all", b"", Failure.RESET),
     ("half a head", b"HTTP/1.1 200 OK\r\ncontent-le", Failure.RESET),
@@ -205,6 +206,9 @@ BROKEN: list[tuple[str, bytes, Failure]] = [
     ("a large header", b"HTTP/1.1 200 OK\r\nx-large: " + b"x" * (HEAD_MOST_BYTES + 9) + b"\r\ncontent-length: 0\r\n\r\n", Failure.TOO_LARGE),
     ("many headers", b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * HEAD_MOST_BYTES + b"\r\n", Failure.TOO_LARGE),
     ("interim answers without end", b"HTTP/1.1 100 Continue\r\nx: 123456789\r\n\r\n" * 20_000, Failure.TOO_LARGE),
+    ("a large header behind the body", CHUNKED + b"1\r\na\r\n0\r\nx-large: " + b"x" * 4 * HEAD_MOST_BYTES, Failure.TOO_LARGE),
+    ("headers behind the body without end", CHUNKED + b"1\r\na\r\n0\r\n" + b"x: y\r\n" * HEAD_MOST_BYTES, Failure.TOO_LARGE),
+    ("a chunk whose size has no end", CHUNKED + b"1;x=" + b"x" * 4 * HEAD_MOST_BYTES, Failure.TOO_LARGE),
     ("10 MB", b"HTTP/1.1 200 OK\r\ncontent-length: 10000000\r\n\r\n" + bytes(10_000_000), Failure.TOO_LARGE),
     ("10 MB until the end", b"HTTP/1.1 200 OK\r\n\r\n" + bytes(10_000_000), Failure.TOO_LARGE),
 ]  # fmt: skip
@@ -244,6 +248,29 @@ def test_the_largest_body_that_may_come_comes_with_its_head(run: Run) -> None:
         assert len(response.content) == BODY_MOST_BYTES
 
     run(_asked(handler, ask))
+
+
+def test_a_head_that_comes_in_pieces_may_be_as_large_as_one_in_one_piece(run: Run) -> None:
+    async def handler(reader: Reader, writer: Writer) -> None:
+        await _head(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\n")
+        for number in range(240):
+            writer.write(b"x-%d: %b\r\n" % (number, b"x" * 1000))
+            await writer.drain()
+            await asyncio.sleep(0)
+        writer.write(b"content-length: 2\r\n\r\nok")
+
+    async def ask(transport: Transport, _: Server) -> None:
+        assert (await send(transport)).content == b"ok"
+
+    run(_asked(handler, ask))
+
+
+def test_a_body_may_come_in_the_smallest_of_chunks(run: Run) -> None:
+    async def ask(transport: Transport, _: Server) -> None:
+        assert (await send(transport)).content == b"x" * HEAD_MOST_BYTES
+
+    run(_asked(_once(CHUNKED + b"1\r\nx\r\n" * HEAD_MOST_BYTES + b"0\r\nx-late: 1\r\n\r\n"), ask))
 
 
 def test_a_refused_connection_is_theirs(run: Run) -> None:

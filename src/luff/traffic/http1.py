@@ -52,6 +52,7 @@ class Connection(asyncio.Protocol):
         self.got_bytes = False
         self.keep_alive = False
         self._head_bytes = 0
+        self._bodiless_bytes = 0
         self._body_bytes = 0
         self._until_close = False
         self._done = False
@@ -71,7 +72,7 @@ class Connection(asyncio.Protocol):
             # Bytes that nobody asked for: this connection cannot be trusted any more.
             self.close()
             return
-        in_head = not self.status
+        body_bytes = self._body_bytes
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -79,10 +80,11 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             if not self._done:
                 self._fail(Failure.PROTOCOL, f"what came is not HTTP: {error}")
-        if in_head and not self.status:
-            # Also what has no end, and is no header either: a reason that goes on and on, interim answers without number.
-            self._head_bytes += len(data)
-            self._limit_head()
+        # Also what has no end, and is no header either: a reason that goes on and on, interim answers without number,
+        # and what is behind the body or between its chunks, which the parser takes the longer for the more there is.
+        self._bodiless_bytes = 0 if self._body_bytes > body_bytes else self._bodiless_bytes + len(data)
+        if not self._done:
+            self._limit(self._bodiless_bytes)
 
     def eof_received(self) -> bool:
         return False
@@ -112,7 +114,7 @@ class Connection(asyncio.Protocol):
     def on_headers_complete(self) -> None:
         if self._done:
             return
-        self._limit_head()
+        self._limit(self._head_bytes)
         status = self._parser.get_status_code()
         if 100 <= status < 200:
             self.headers = []
@@ -175,9 +177,9 @@ class Connection(asyncio.Protocol):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _limit_head(self) -> None:
-        if self._head_bytes > HEAD_MOST_BYTES:
-            self._fail(Failure.TOO_LARGE, f"the head is larger than {HEAD_MOST_BYTES} bytes")
+    def _limit(self, size: int) -> None:
+        if size > HEAD_MOST_BYTES:
+            self._fail(Failure.TOO_LARGE, f"what is beside the body is larger than {HEAD_MOST_BYTES} bytes")
 
     def _fail(self, failure: Failure, message: str) -> None:
         if self._waiter is not None and not self._waiter.done():
