@@ -462,6 +462,7 @@ REFUSALS: list[Row] = [
         for one in ("fallback: {status: 200}", "noWorseThan: {}", "recovery: {within: 5s}", "{arm: control, latency: {p50: 1s}}")
     ),
     (spec("target: a\nfault: {delay: 3s}\ntraffic: {requests: []}\n"), 7, 23, "requests must not be empty"),
+    (spec(f"target: a\nfault: {{delay: 3s}}\ntraffic: {{requests: [{'http://a/, ' * 257}]}}\n"), 7, 23, "requests must have at most 256 entries"),
     (spec("target: a\nfault: {delay: 3s}\ntraffic: {requests: http://a/}\n"), 7, 23, "requests must be a list"),
     (spec("target: a\nfault: {delay: 3s}\ntraffic: {requests: [http://a/], rate: 20}\n"), 7, 42, "such as 20/s"),
     (spec("target: a\nfault: {delay: 3s}\ntraffic: {requests: [http://a/], control: yes}\n"), 7, 45, "write true"),

@@ -288,6 +288,10 @@ class SecretRef(Document):
         return Secret(environment[self.from_env])
 
 
+REQUESTS_MOST = 256
+"""What a byte of each sample can tell apart."""
+
+
 class Request(Document):
     """This is one synthetic request. ``{{uuid}}`` and ``{{seq}}`` are filled in; *weight* is its share among several."""
 
@@ -369,7 +373,7 @@ class Traffic(Document):
     false, nothing is sent but what carries the scope.
     """
 
-    requests: Annotated[tuple[Request, ...], Field(min_length=1)]
+    requests: Annotated[tuple[Request, ...], Field(min_length=1, max_length=REQUESTS_MOST)]
     rate_hz: RateHz | None = None
     arrivals: Literal["constant", "poisson"] = "constant"
     stages: Annotated[tuple[Stage, ...], Field(max_length=100)] = ()

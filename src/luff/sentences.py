@@ -144,6 +144,8 @@ def _complain(it: _Complaint, model: type[BaseModel], problems: Problems) -> Non
         problems.add(place, f"{it.name} must be {words} {_written(it.context[bound], model, it.path)}, not {shown}")
     elif it.kind in ("too_short", "string_too_short"):
         problems.add(place, f"{it.name} must not be empty")
+    elif it.kind == "too_long":
+        problems.add(place, f"{it.name} must have at most {it.context['max_length']} entries")
     else:
         problems.add(place, f"{it.name}: {it.message[:1].lower()}{it.message[1:]}")
 
