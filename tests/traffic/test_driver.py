@@ -27,6 +27,7 @@ from luff.patches import apply
 from luff.samples import Failure, Flag, Samples
 from luff.scope import Scope
 from luff.stats import quantile
+from luff.testing import SimClock, virtual_time
 from luff.traffic import Address, Driver, TrafficError, Transport, Work
 from luff.traffic.transport import ARM
 from luff.words import Arm, Carrier, Object, Phase
@@ -378,6 +379,18 @@ def test_figures_for_people() -> None:
     assert fault.p99_ms is not None
     assert fault.p50_ms <= fault.p99_ms
     assert 0 < fault.rate_hz <= 40
+
+
+def test_figures_for_people_are_kept_no_longer_than_they_look_back_though_nobody_looks() -> None:
+    async def work() -> None:
+        driver = Driver(Work(_traffic(), SCOPE, 5.0), Samples(), Peer(), clock=SimClock())
+        await _driven(driver, _due(20, 60))
+        assert driver.snapshot(Arm.FAULT).sent == 1200
+        assert driver.snapshot(Arm.FAULT).rate_hz == pytest.approx(20, rel=0.1)
+        assert len(driver._arms[Arm.FAULT].recent) <= 110
+
+    with virtual_time() as play:
+        play(work())
 
 
 # The generator's own health

@@ -34,7 +34,7 @@ from luff.traffic.sender import BURST_MOST, Sender, Work
 
 __all__ = ["Driver", "Snapshot"]
 
-WINDOW_S = 5.0
+WINDOW_NS = 5_000_000_000
 """How far back the figures for people look."""
 LOOK_EVERY_NS = 50_000_000
 """How long it can take until somebody's wish to end is seen."""
@@ -54,7 +54,7 @@ class Snapshot:
 
 @dataclass(slots=True)
 class _Arm:
-    recent: deque[tuple[float, float | None]] = field(default_factory=deque)
+    recent: deque[tuple[int, float | None]] = field(default_factory=deque)
     sent: int = 0
     began_s: float = 0.0
     errors: int = 0
@@ -198,14 +198,13 @@ class Driver:
         await self._senders.stop()
 
     def snapshot(self, arm: Arm) -> Snapshot:
-        """Return how *arm* does now."""
+        """Return how *arm* does now. Another thread may ask."""
         state = self._arms[arm]
-        now_s = time.monotonic()
-        while state.recent and state.recent[0][0] < now_s - WINDOW_S:
-            state.recent.popleft()
-        latencies = sorted(latency for _, latency in state.recent if latency is not None)
+        begin_ns = self.now_ns() - WINDOW_NS
+        recent = [latency_s for done_ns, latency_s in state.recent.copy() if done_ns >= begin_ns]
+        latencies = sorted(latency for latency in recent if latency is not None)
         return Snapshot(
-            rate_hz=len(state.recent) / min(WINDOW_S, max(0.5, self.now_ns() / 1e9 - state.began_s)),
+            rate_hz=len(recent) / min(WINDOW_NS / 1e9, max(0.5, self.now_ns() / 1e9 - state.began_s)),
             p50_ms=quantile(latencies, 0.5) * 1000 if latencies else None,
             p99_ms=quantile(latencies, 0.99) * 1000 if latencies else None,
             sent=state.sent,
@@ -238,7 +237,9 @@ class Driver:
             state.idle.set()
         if failure is not Failure.CUT:
             latency_s = (done_ns - samples.due_ns[number]) / 1e9 if failure is Failure.NONE else None
-            state.recent.append((time.monotonic(), latency_s))
+            state.recent.append((done_ns, latency_s))
+            while state.recent[0][0] < done_ns - WINDOW_NS:
+                state.recent.popleft()
             state.errors += failure is not Failure.NONE or status >= 500
 
 
