@@ -204,6 +204,33 @@ def test_nothing_is_sent_before_it_is_due_by_the_one_clock(
         runner.run(work())
 
 
+class _OneAfterTheOther(asyncio.SelectorEventLoop):
+    """This is a loop that starts a process only when the one before has said something."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._started: list[Any] = []
+
+    async def subprocess_exec(self, *args: Any, **more: Any) -> Any:
+        for stdout in self._started:
+            while not stdout._buffer:  # noqa: ASYNC110  # nothing tells it
+                await asyncio.sleep(0.01)
+        transport, protocol = await super().subprocess_exec(*args, **more)
+        self._started.append(protocol.stdout)
+        return transport, protocol
+
+
+def test_a_process_that_is_ready_before_the_last_is_started_is_no_stranger() -> None:
+    async def work() -> None:
+        async with _shop() as (port, _), Driven(port, 2) as driven:
+            await driven.drive(50, 0.1)
+            await driven.driver.drain(within_s=10)
+            assert len(driven.samples) == 10
+
+    with asyncio.Runner(loop_factory=_OneAfterTheOther) as runner:
+        runner.run(work())
+
+
 def test_what_was_handed_over_is_called_back_when_it_is_enough() -> None:
     async def work() -> None:
         async with _shop() as (port, seen), Driven(port, 2) as driven:

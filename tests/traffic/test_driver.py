@@ -243,6 +243,8 @@ BODIES: list[tuple[str, str, bytes, Failure, bytes]] = [
     ("zipped", "gzip", gzip.compress(b"ok" * 100_000), Failure.NONE, b"ok" * 100_000),
     ("deflated", "deflate", zlib.compress(b"ok"), Failure.NONE, b"ok"),
     ("not what it says", "gzip", b"this is not gzip", Failure.PROTOCOL, b""),
+    ("zipped, beside what says nothing", "aws-chunked, GZIP", gzip.compress(b"ok"), Failure.NONE, b"ok"),
+    ("zipped twice", "gzip, gzip", gzip.compress(gzip.compress(b"ok")), Failure.TOO_LARGE, b""),
     ("a bomb", "gzip", gzip.compress(bytes(64 << 20)), Failure.TOO_LARGE, b""),
 ]
 

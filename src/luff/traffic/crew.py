@@ -53,11 +53,12 @@ class Spread:
 @dataclass(slots=True, eq=False)
 class _Hand:
     """
-    This is one process that sends. *idle* is set while it has no orders, *due* are those that are not answered for;
+    This is one process that sends, *asked_ns* of the clock is when it was begun. *idle* is set while it has no orders, *due* are those that are not answered for;
     one that is *halted* has still to say which of them it drops.
     """
 
     process: asyncio.subprocess.Process
+    asked_ns: int
     idle: asyncio.Event = field(default_factory=asyncio.Event)
     halted: bool = False
     due: set[int] = field(default_factory=set)
@@ -121,6 +122,7 @@ class Crew:
     async def _started(self, index: int) -> _Hand:
         work = replace(self._work, seed=f"{self._work.seed}.{index}")
         job = pickle.dumps(Job(work, self._spread.way, self._zero_ns))
+        asked_ns = time.perf_counter_ns()
         try:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -135,13 +137,12 @@ class Crew:
             )
         except OSError as error:
             raise _not_started(str(error)) from error
-        hand = _Hand(process)
+        hand = _Hand(process, asked_ns)
         # Not in its arguments or its environment, which others on this machine can read: the scope's secret is in it.
         hand.say(Kind.JOB, job)
         return hand
 
     async def _ready(self, hand: _Hand) -> None:
-        asked_ns = time.perf_counter_ns()
         try:
             async with asyncio.timeout(READY_WITHIN_S):
                 kind, content = await hand.heard()
@@ -151,7 +152,7 @@ class Crew:
             raise _not_started("it ended at once") from error
         if kind is not Kind.READY:
             raise _not_started(content.decode(errors="replace").partition("\n")[0])
-        if not asked_ns <= int.from_bytes(content, "little") <= time.perf_counter_ns():
+        if not hand.asked_ns <= int.from_bytes(content, "little") <= time.perf_counter_ns():
             raise _not_started("its clock is not ours")
         hand.idle.set()
         hand.listening = asyncio.create_task(self._listen(hand))

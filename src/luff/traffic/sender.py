@@ -29,6 +29,8 @@ __all__ = ["BURST_MOST", "Job", "Observe", "Sender", "Work", "sees_nothing"]
 
 BURST_MOST = 16
 """Requests started in one go when they are overdue."""
+DECODED = ("gzip", "deflate", "br", "zstd")
+"""The content-encodings that httpx knows, given what they need; others it leaves as they are."""
 NO_ROUTE_STATUSES = (404, 502)
 """How Envoy answers for a host that it does not know: at a gateway, and in a sidecar that knows the mesh alone."""
 
@@ -170,6 +172,10 @@ async def _whole(response: httpx.Response) -> bytes:
     if isinstance(response.stream, Body) and "content-encoding" not in response.headers:
         # It is here already, within its bounds, and there is nothing to decode.
         return response.stream.whole
+    codings = response.headers.get_list("content-encoding", split_commas=True)
+    if sum(each.strip().lower() in DECODED for each in codings) > 1:
+        # Each coding can make a part a thousand times as large, and only what comes out of the last is counted.
+        raise TrafficError(Failure.TOO_LARGE, "the body is encoded more than once")
     parts, size = [], 0
     async for part in response.aiter_bytes():
         size += len(part)
