@@ -23,8 +23,8 @@ FAULT_INJECTED = "LuffFaultInjected"
 FAULT_REMOVED = "LuffFaultRemoved"
 RESTORE_FAILED = "LuffRestoreFailed"
 CONTROLLER = "luff.dev/luff"
-NOTE_MOST = 1024
-"""Characters, by the API's own bound."""
+NOTE_MOST_BYTES = 1024
+"""The API's own bound."""
 INSTANCE_MOST = 128
 NAME_MOST = 253
 
@@ -72,7 +72,6 @@ def event(virtual_service: Object, announcement: Announcement) -> Object:
     metadata = virtual_service["metadata"]
     suffix = f".{secrets.token_hex(8)}"
     at = datetime.fromtimestamp(announcement.at_s, UTC)
-    note = announcement.note
     return {
         "apiVersion": "events.k8s.io/v1",
         "kind": str(Kind.EVENT),
@@ -86,7 +85,7 @@ def event(virtual_service: Object, announcement: Announcement) -> Object:
         "action": announcement.reason.removeprefix("Luff"),
         "reason": announcement.reason,
         "type": announcement.type,
-        "note": note if len(note) <= NOTE_MOST else note[: NOTE_MOST - 1] + "…",
+        "note": _shortened(announcement.note),
         "regarding": {
             "apiVersion": virtual_service.get("apiVersion", "networking.istio.io/v1"),
             "kind": str(Kind.VIRTUAL_SERVICE),
@@ -95,3 +94,11 @@ def event(virtual_service: Object, announcement: Announcement) -> Object:
             "uid": metadata["uid"],
         },
     }
+
+
+def _shortened(note: str) -> str:
+    whole, dots = note.encode(errors="replace"), "…"
+    if len(whole) <= NOTE_MOST_BYTES:
+        return note
+    # A letter of which only a part fits is left out.
+    return whole[: NOTE_MOST_BYTES - len(dots.encode())].decode(errors="ignore") + dots

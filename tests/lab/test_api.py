@@ -265,7 +265,11 @@ def test_both_groups_of_events_are_one(http: httpx.Client, namespace: str) -> No
         "regarding": {"kind": "VirtualService", "name": "reviews", "namespace": namespace},
         "note": "hello",
         "reason": "Injected",
+        "type": "Warning",
+        "action": "FaultInjected",
+        "eventTime": "2026-01-01T00:00:00.000000Z",
         "reportingController": "luff",
+        "reportingInstance": "luff-0",
     }
 
     made = http.post(f"/apis/events.k8s.io/v1/namespaces/{namespace}/events", json=event).json()
@@ -275,6 +279,50 @@ def test_both_groups_of_events_are_one(http: httpx.Client, namespace: str) -> No
     assert made["note"] == "hello"
     assert made["metadata"]["name"].startswith("x.")
     assert (old["message"], old["involvedObject"]["name"], old["reportingComponent"]) == ("hello", "reviews", "luff")
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"eventTime": None}, "eventTime"),
+        ({"reportingController": ""}, "reportingController"),
+        ({"reportingInstance": ""}, "reportingInstance"),
+        ({"action": ""}, "action"),
+        ({"note": "ü" * 513}, "message"),
+        ({"reportingInstance": "x" * 129}, "reportingInstance"),
+    ],
+)
+def test_an_event_of_the_new_group_says_who_when_and_what_in_so_many_bytes(
+    http: httpx.Client, namespace: str, change: dict[str, Any], field: str
+) -> None:
+    whole = {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {"generateName": "x."},
+        "regarding": {"kind": "VirtualService", "name": "reviews", "namespace": namespace},
+        "note": "ü" * 512,
+        "reason": "Injected",
+        "type": "Warning",
+        "action": "FaultInjected",
+        "eventTime": "2026-01-01T00:00:00.000000Z",
+        "reportingController": "luff",
+        "reportingInstance": "luff-0",
+    }
+    events = f"/apis/events.k8s.io/v1/namespaces/{namespace}/events"
+
+    answers = [http.post(events, json={**whole, **more}) for more in ({}, change)]
+
+    assert [answer.status_code for answer in answers] == [201, 422]
+    assert f": {field}: " in answers[1].json()["message"]
+
+
+def test_an_event_of_the_old_group_need_not_say_more(http: httpx.Client, namespace: str) -> None:
+    about = {"kind": "VirtualService", "name": "reviews", "namespace": namespace}
+    event = {"metadata": {"generateName": "x."}, "involvedObject": about, "message": "x" * 2000}
+
+    answer = http.post(f"/api/v1/namespaces/{namespace}/events", json=event)
+
+    assert answer.status_code == 201
 
 
 @pytest.mark.parametrize(

@@ -265,17 +265,23 @@ def test_a_lease_keeps_another_run_out_and_carries_a_stop(mesh_and_run: Case, vi
     assert "c asked for the end" in run(story()).message
 
 
-def test_an_event_stands_on_its_object(mesh_and_run: Case, virtual_service: Object, namespace: str) -> None:
+@pytest.mark.parametrize(
+    ("note", "kept"),
+    [("ü, until then", "ü, until then"), ("ü" * 512, "ü" * 512), ("ü" * 513, "ü" * 510 + "…"), ("x" * 1025, "x" * 1021 + "…")],
+)  # fmt: skip
+def test_an_event_stands_on_its_object(
+    mesh_and_run: Case, virtual_service: Object, namespace: str, note: str, kept: str
+) -> None:
     mesh, run = mesh_and_run
 
     async def story() -> list[Object]:
         there = await mesh.create(virtual_service)
-        await announce(mesh, there, Announcement(FAULT_INJECTED, "ü, until then", await mesh.server_time_s()))
+        await announce(mesh, there, Announcement(FAULT_INJECTED, note, await mesh.server_time_s()))
         return await mesh.list(Kind.EVENT, namespace)
 
     [event] = [each for each in run(story()) if each["reason"] == FAULT_INJECTED]
 
-    assert event["note"] == "ü, until then"
+    assert event["note"] == kept
     assert event["regarding"]["name"] == "stock"
     assert event["type"] == "Warning"
 

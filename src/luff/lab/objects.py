@@ -33,7 +33,7 @@ from luff.lab.ownership import (
 )
 from luff.lab.resources import RESOURCES, Resource, timestamp
 from luff.lab.statuses import ApiError, invalid
-from luff.lab.wellformed import metadata_problems, name_problem
+from luff.lab.wellformed import event_problems, metadata_problems, name_problem
 from luff.lab.writes import Change, Preconditions, Write
 from luff.model import Object
 
@@ -171,6 +171,7 @@ class Store:
             problem = name_problem(resource, name)
             problems = [problem] if problem else []
             problems += metadata_problems(metadata)
+            problems += event_problems(new, resource.group) if resource.plural == "events" else []
             if problems:
                 raise invalid(resource.group, resource.kind, name, problems)
             if resource.namespaced:

@@ -1,4 +1,4 @@
-"""What the API server asks of every object's metadata: names, labels, annotations."""
+"""What the API server asks of every object's metadata (names, labels, annotations), and of an Event."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any, TypeAlias
 from luff.lab.resources import Resource
 from luff.model import Object
 
-__all__ = ["metadata_problems", "name_problem"]
+__all__ = ["event_problems", "metadata_problems", "name_problem"]
 
 MOST_ANNOTATION_BYTES = 262_144
+MOST_EVENT_BYTES = {"message": 1024, "reason": 128, "action": 128, "reportingInstance": 128}
 
 Problem: TypeAlias = tuple[str, str]
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
@@ -71,6 +72,28 @@ def metadata_problems(metadata: Object) -> list[Problem]:
         MOST_ANNOTATION_BYTES
     ):
         problems.append(("metadata.annotations", f"Too long: may not be more than {MOST_ANNOTATION_BYTES} bytes"))
+    return problems
+
+
+def event_problems(event: Object, group: str) -> list[Problem]:
+    """Return what is wrong with a new *event*, given as it is kept, that was sent to *group*."""
+    problems: list[Problem] = []
+    if not event.get("eventTime"):
+        # Whoever sends one of the old kind to the old group need not say more.
+        return [("eventTime", "Required value")] if group else []
+    if group and event.get("type") not in {"Normal", "Warning"}:
+        problems.append(("type", 'Invalid value: "": has invalid value: ' + str(event.get("type") or "")))
+    for field, called in (
+        ("reportingComponent", "reportingController" if group else "reportingComponent"),
+        ("reportingInstance", "reportingInstance"),
+        ("action", "action"),
+        ("reason", "reason"),
+    ):
+        if not event.get(field):
+            problems.append((called, "Required value"))
+    for field, most in MOST_EVENT_BYTES.items():
+        if len(str(event.get(field) or "").encode(errors="replace")) > most:
+            problems.append((field, f'Invalid value: "": can have at most {most} characters'))
     return problems
 
 
