@@ -348,6 +348,15 @@ def test_a_gateway_serves_what_is_bound_to_it_with_catch_alls_last() -> None:
             },
         ),
         (
+            {"attempts": 1, "retryOn": "+503,0504"},
+            {
+                **DEFAULT_RETRIES,
+                "num_retries": 1,
+                "retry_on": "retriable-status-codes",
+                "retriable_status_codes": [503, 504],
+            },
+        ),
+        (
             {"attempts": 1, "perTryTimeout": "1.5s", "backoff": "25ms"},
             {
                 **DEFAULT_RETRIES,

@@ -133,6 +133,7 @@ RULES: list[tuple[str, Object, str, Object]] = [
     ("a duration of Go", _to(timeout="1 s"), "valid duration", _to(timeout="1h1m1.5s")),
     ("a unit", _delay("5"), "valid duration", _delay("5s")),
     ("a name", _service(FORWARD, {"name": ""}), "metadata.name", _to()),
+    ("an annotation of istiod's own", _service(FORWARD, {"annotations": {"internal.istio.io/parent-namespace": "x"}}), "not allowed", _service(FORWARD, {"annotations": {"luff.dev/parent-namespace": "x"}})),
     ("annotations", _service(FORWARD, {"annotations": {"internal.istio.io/webhook-always-reject": "true"}}), "not allowed", _service(FORWARD, {"annotations": {"luff.dev/x": "y"}})),
     # Durations, percentages, statuses.
     ("whole milliseconds of timeout", _to(timeout="1.0005s"), "ms precision", _to(timeout="1.001s")),
@@ -228,6 +229,7 @@ RULES: list[tuple[str, Object, str, Object]] = [
     ("one mirror's share", _to(mirrors=[{"destination": {"host": "a"}, "percentage": {"value": -1}}]), "mirror percentage", _to(mirrors=[{"destination": {"host": "a"}, "percentage": {"value": 0}}])),
     ("attempts", _to(retries={"attempts": -1}), "negative", _to(retries={"attempts": 0})),
     ("no attempts with a policy", _to(retries={"attempts": 0, "retryOn": "5xx"}), "set to 0", _to(retries={"attempts": 1, "retryOn": "5xx"})),
+    ("a status spelled as Go reads it", _to(retries={"attempts": 1, "retryOn": "-503"}), "retryOn", _to(retries={"attempts": 1, "retryOn": "+503,0503"})),
     ("what to retry on", _to(retries={"attempts": 1, "retryOn": "5xx, reset"}), "retryOn", _to(retries={"attempts": 1, "retryOn": "5xx,reset,503"})),
     ("a status with a text", _to(retries={"attempts": 1, "retryOn": "599"}), "retryOn", _to(retries={"attempts": 1, "retryOn": "511"})),
     ("an origin", _to(corsPolicy={"allowOrigins": [{}]}), "allow origins", _to(corsPolicy={"allowOrigins": [{"exact": "*"}]})),
@@ -329,6 +331,7 @@ WARNINGS: list[tuple[str, Object, str, Object]] = [
     ("outliers of old", _policy(outlierDetection={"consecutiveErrors": 5}), "consecutiveGatewayErrors", _policy(outlierDetection={"consecutive5xxErrors": 5})),
     ("a hash ring of old", _balancer(consistentHash={"minimumRingSize": 5}), "RingHash", _balancer(consistentHash={"ringHash": {}})),
     ("a second rule for all", _service(http=[FORWARD, FORWARD]), "only the last rule", _service(http=[{**FORWARD, "match": [{"port": 1}]}, FORWARD])),
+    ("a rule after one for all", _service(http=[FORWARD, {**FORWARD, "match": [{"port": 1}, {"port": 2}]}]), "rule #1 not used (route without matches defined before)", _service(http=[{**FORWARD, "match": [{"port": 1}, {"port": 2}]}, FORWARD])),
     ("the same match", _to(match=[{"port": 1, "name": "a"}, {"port": 1, "name": "b", "headers": {}, "xNew": 1}]), "duplicate/overlapping", _to(match=[{"port": 1}, {"port": 2}])),
     ("the same matches", _service(http=[{**FORWARD, "match": [{"port": 1}]}] * 2), "all matches used", _service(http=[{**FORWARD, "match": [{"port": p}]} for p in (1, 2)])),
     ("a longer prefix later", _to(match=[{"uri": {"prefix": "/a"}}, {"uri": {"prefix": "/ab"}}]), "of prefix /ab", _to(match=[{"uri": {"prefix": "/ab"}}, {"uri": {"prefix": "/a"}}])),

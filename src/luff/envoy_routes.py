@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from luff import spelling
 from luff.header_values import is_authority
 from luff.hosts import namespace_of, qualify
 from luff.mesh_state import MeshState, protobuf_seconds
@@ -248,8 +249,8 @@ def retry_policy(retries: Object | None) -> Object | None:
     policy["num_retries"] = attempts
     if retries.get("retryOn"):
         words = [word.strip() for word in str(retries["retryOn"]).split(",") if word.strip()]
-        codes = [int(word) for word in words if word.isdigit()]
-        policy["retry_on"] = ",".join(word for word in words if not word.isdigit())
+        codes = [code for code in map(spelling.status, words) if code is not None]
+        policy["retry_on"] = ",".join(word for word in words if spelling.status(word) is None)
         if codes:
             policy["retriable_status_codes"] = codes
             if "retriable-status-codes" not in words:

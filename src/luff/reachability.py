@@ -26,6 +26,9 @@ def unreachable(routes: list[Object]) -> Iterator[str]:
             if without_match:
                 yield f"virtualService rule {called} not used (only the last rule can have no matches)"
             without_match = True
+        elif without_match:
+            yield f"virtualService rule {called} not used (route without matches defined before)"
+            continue
         doubles = 0
         for place, match in enumerate(matches):
             which = json.dumps(match["name"]) if match.get("name") else f"#{place}"

@@ -10,11 +10,16 @@ import ipaddress
 import re
 from collections.abc import Iterator, Mapping
 
-__all__ = ["domain", "export_to", "gateway_names", "labels", "namespace", "port", "subnet", "subset_name"]
+__all__ = ["domain", "export_to", "gateway_names", "labels", "namespace", "port", "status", "subnet", "subset_name"]
 
 _DNS_LABEL = re.compile(r"[a-zA-Z0-9](?:[-a-zA-Z0-9]{0,61}[a-zA-Z0-9])?")
 _WILDCARD_LABEL = re.compile(r"\*|(?:\*|\*-)?[a-zA-Z0-9](?:[-a-zA-Z0-9]{0,61}[a-zA-Z0-9])?")
 _LABEL_NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_STATUS = re.compile(r"\+?0*([0-9]{3})")
+_STATUSES_WITH_A_TEXT = {
+    *range(100, 104), *range(200, 209), 226, *range(300, 306), 307, 308, *range(400, 419), *range(421, 427), 428, 429,
+    431, 451, *range(500, 509), 510, 511,
+}  # fmt: skip
 
 
 def domain(name: str, *, wildcard: bool = True) -> Iterator[str]:
@@ -106,3 +111,9 @@ def subnet(text: str) -> Iterator[str]:
     is_block = "%" not in address and re.fullmatch("0|[1-9][0-9]{0,2}", length) and int(length) <= most
     if most < 0 or (slash and not is_block):
         yield f"{text} is not a valid {'CIDR block' if slash else 'IP'}"
+
+
+def status(text: str) -> int | None:
+    """Return the HTTP status that *text* is, as Go reads a number; ``None`` when it is none that has a text."""
+    found = _STATUS.fullmatch(text)
+    return int(found[1]) if found and int(found[1]) in _STATUSES_WITH_A_TEXT else None

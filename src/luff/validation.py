@@ -36,12 +36,13 @@ _RETRY_ON = {
     "retriable-status-codes", "retriable-headers", "envoy-ratelimited", "http3-post-connect-failure", "cancelled",
     "deadline-exceeded", "internal", "resource-exhausted", "unavailable",
 }  # fmt: skip
-_STATUSES_WITH_A_TEXT = {
-    *range(100, 104), *range(200, 209), 226, *range(300, 306), 307, 308, *range(400, 419), *range(421, 427), 428, 429,
-    431, 451, *range(500, 509), 510, 511,
-}  # fmt: skip
 _METHODS = {"*", "CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"}
-_REFUSED_ANNOTATIONS = ("istio.io/dry-run", "internal.istio.io/webhook-always-reject", "internal.istio.io/parents")
+_REFUSED_ANNOTATIONS = (
+    "istio.io/dry-run",
+    "internal.istio.io/webhook-always-reject",
+    "internal.istio.io/parents",
+    "internal.istio.io/parent-namespace",
+)
 _BODY_MOST_BYTES = 1 << 20
 _BODY_LARGE_BYTES = 100 << 10
 _WEIGHTS_MOST = (1 << 32) - 1
@@ -353,8 +354,7 @@ def _retries(retries: Object | None) -> Iterator[str]:
         yield "http retry policy configured when attempts are set to 0 (disabled)"
     yield from whole_milliseconds(retries, "perTryTimeout", "backoff")
     for policy in retries["retryOn"].split(",") if retries.get("retryOn") else []:
-        known = policy in _RETRY_ON or (re.fullmatch("[0-9]{3}", policy) and int(policy) in _STATUSES_WITH_A_TEXT)
-        if not known:
+        if policy not in _RETRY_ON and spelling.status(policy) is None:
             yield f"{policy!r} is not a valid retryOn policy"
 
 
