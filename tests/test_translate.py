@@ -10,6 +10,7 @@ import yaml
 
 from luff.clusters import clusters
 from luff.decide import Proxy
+from luff.destination_policies import rule_for
 from luff.mesh_state import Endpoint, MeshState, Service
 from luff.translate import HTTP_PROXY, gateway_routes, inbound_routes, peer_routes, sidecar_routes
 from tests.lab.one_envoy import one_envoy
@@ -614,16 +615,29 @@ def test_settings_of_a_port_replace_all_others() -> None:
     assert (_connections(subset), subset["lb_policy"]) == (7, "RANDOM")
 
 
+def test_settings_of_a_subsets_port_inherit_nothing_that_they_could_have_said() -> None:
+    at_port = {"portLevelSettings": [{"port": {"number": 9080}, "loadBalancer": {"simple": "RANDOM"}}]}
+    common = {**_pool(5), "outlierDetection": {}, "tls": {"mode": "DISABLE"}, "proxyProtocol": {"version": "V1"}}
+    rule = _rule("r", trafficPolicy=common, subsets=[{"name": "s", "trafficPolicy": at_port}])
+
+    found = rule_for("ratings.shop.svc.cluster.local", [rule], caller="shop", home="shop")
+
+    assert found.policy(9080, "s") == {"loadBalancer": {"simple": "RANDOM"}, "proxyProtocol": {"version": "V1"}}
+    assert found.policy(9090, "s") == common
+
+
 def test_which_rule_counts() -> None:
     def size(*rules: Object, namespace: str = "client") -> Any:
         return _connections(_cluster(CLUSTER, *rules, namespace=namespace))
 
     full = "ratings.shop.svc.cluster.local"
-    own = _rule("own", namespace="client", host=full, trafficPolicy=_pool(1), exportTo=["elsewhere"])
+    own = _rule("own", namespace="client", host=full, trafficPolicy=_pool(1), exportTo=["."])
+    for_others = _rule("own", namespace="client", host=full, trafficPolicy=_pool(7), exportTo=["elsewhere"])
     service = _rule("service", trafficPolicy=_pool(2))
     root = _rule("root", namespace="istio-system", host="*.local", trafficPolicy=_pool(3))
     foreign = _rule("foreign", namespace="foreign", host=full, trafficPolicy=_pool(4))
     assert size(foreign, root, service, own) == 1
+    assert size(foreign, root, service, for_others) == 2
     assert size(foreign, root, service) == 2
     assert size(foreign, root) == 3
     assert size(foreign) == 4294967295
@@ -633,6 +647,53 @@ def test_which_rule_counts() -> None:
     wide = _rule("a-wide", host="*.shop.svc.cluster.local", trafficPolicy=_pool(6))
     assert size(wide, service) == 2
     assert size(wide) == 6
+    # The closest host is found first, and may then turn out to be for others.
+    hidden = _rule("b", trafficPolicy=_pool(8), exportTo=["elsewhere", "."])
+    assert size(wide, hidden) == 4294967295
+    assert size(wide, hidden, root) == 3
+
+
+def test_a_caller_in_the_meshs_root_goes_by_what_is_private_there_and_else_by_the_services_own_rule() -> None:
+    def size(*rules: Object) -> Any:
+        return _connections(_cluster(CLUSTER, *rules, namespace="istio-system"))
+
+    private = _rule("private", namespace="istio-system", host="*.local", trafficPolicy=_pool(1), exportTo=["."])
+    service = _rule("service", trafficPolicy=_pool(2))
+    public = _rule("public", namespace="istio-system", host="*.local", trafficPolicy=_pool(3))
+
+    assert size(public, service, private) == 1
+    assert size(public, service) == 2
+    assert size(public) == 3
+
+
+@pytest.mark.parametrize(
+    ("older", "younger", "caller", "expected"),
+    [
+        # to whom each is exported, and what the caller sees: the pool and the subsets
+        ([], [], "client", (5, {"v1", "v2"})),
+        (["*"], ["*"], "client", (5, {"v1", "v2"})),
+        (["client", "a"], ["a", "client"], "client", (5, {"v1", "v2"})),
+        # Apart, and of those that a caller sees the younger counts.
+        ([], ["*"], "client", (7, {"v2"})),
+        (["*"], ["."], "client", (5, {"v1"})),
+        (["*"], ["."], "shop", (7, {"v2"})),
+        (["a"], ["client"], "client", (7, {"v2"})),
+        (["a"], ["client"], "a", (5, {"v1"})),
+        # The wider one is added to the narrower one, and is for nobody else.
+        (["client"], ["client", "a"], "client", (5, {"v1", "v2"})),
+        (["client"], ["client", "a"], "a", (4294967295, set())),
+        (["client", "a"], ["client"], "client", (7, {"v2"})),
+    ],
+)
+def test_rules_that_are_exported_to_others_are_not_one(
+    older: list[str], younger: list[str], caller: str, expected: tuple[int, set[str]]
+) -> None:
+    old = _rule("z", created="2026-01-01T00:00:00Z", trafficPolicy=_pool(5), subsets=[{"name": "v1"}], exportTo=older)
+    new = _rule("a", created="2026-01-02T00:00:00Z", trafficPolicy=_pool(7), subsets=[{"name": "v2"}], exportTo=younger)
+
+    made = clusters(MeshState((RATINGS,), (), (new, old)), caller)
+
+    assert (_connections(made[0]), {each["name"].split("|")[2] for each in made} - {""}) == expected
 
 
 def test_several_rules_for_one_host_are_one() -> None:

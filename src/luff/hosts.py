@@ -16,8 +16,10 @@ from luff.words import Object
 
 __all__ = [
     "DOMAIN",
+    "EVERYBODY",
     "MESH",
     "NOBODY",
+    "OWN",
     "covers",
     "exports_of",
     "host_of",
