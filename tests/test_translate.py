@@ -44,6 +44,11 @@ def _rule(name: str, *, namespace: str = "shop", created: str = "", **spec: Any)
     return _made("DestinationRule", name, {"host": "ratings", **spec}, namespace=namespace, created=created)
 
 
+def _gateway(*hosts: str, name: str = "gw", namespace: str = "shop", **server: Any) -> Object:
+    servers = [{"port": {"number": 80, "protocol": "HTTP"}, "hosts": list(hosts), **server}]
+    return _made("Gateway", name, {"servers": servers}, namespace=namespace)
+
+
 def _routes(*virtual_services: Object, proxy: Proxy | None = None, service: Service = RATINGS) -> list[Object]:
     state = MeshState((RATINGS, REVIEWS), virtual_services)
     configuration = sidecar_routes(state, proxy or Proxy({"app": "web"}, "shop"))[str(service.port)]
@@ -130,14 +135,32 @@ def test_route_names(entry: str | None, match: str | None, expected: str | None)
         ({"host": "ratings"}, CLUSTER),
         ({"host": "ratings", "subset": "v1"}, "outbound|9080|v1|ratings.shop.svc.cluster.local"),
         ({"host": "ratings", "port": {"number": 1}}, "outbound|1||ratings.shop.svc.cluster.local"),
-        # The only port of the service that is led to, and the listener's for one that nobody knows.
-        ({"host": "reviews"}, "outbound|8080||reviews.shop.svc.cluster.local"),
+        # The listener's, whatever the service that is led to listens on.
+        ({"host": "reviews"}, "outbound|9080||reviews.shop.svc.cluster.local"),
         ({"host": "elsewhere"}, "outbound|9080||elsewhere.shop.svc.cluster.local"),
         ({"host": "api.example.com"}, "outbound|9080||api.example.com"),
     ],
 )
 def test_where_a_destination_leads(destination: Object, expected: str) -> None:
     assert _action(route=[{"destination": destination}])["cluster"] == expected
+
+
+@pytest.mark.parametrize(
+    ("destination", "expected"),
+    [
+        ({"host": "reviews"}, "outbound|8080||reviews.shop.svc.cluster.local"),
+        ({"host": "reviews", "port": {"number": 1}}, "outbound|1||reviews.shop.svc.cluster.local"),
+        ({"host": "both"}, "outbound|80||both.shop.svc.cluster.local"),
+        ({"host": "elsewhere"}, "outbound|80||elsewhere.shop.svc.cluster.local"),
+    ],
+)
+def test_where_a_destination_leads_from_a_gateway_that_asks_its_service(destination: Object, expected: str) -> None:
+    both = (Service("both", "shop", 1), Service("both", "shop", 2))
+    here = _service({"route": [{"destination": destination}]}, hosts=["a.com"], gateways=["gw"])
+
+    made = gateway_routes(MeshState((REVIEWS, *both), (here,), (), (_gateway("a.com"),)), "shop")
+
+    assert made["virtual_hosts"][0]["routes"][0]["route"]["cluster"] == expected
 
 
 # Matches.
@@ -291,7 +314,7 @@ def test_one_that_makes_no_route_for_a_proxy_leaves_the_host_to_the_next() -> No
         return [str(route.get("name")) for route in _routes(*virtual_services, proxy=Proxy({"app": "web"}, "shop"))]
 
     mine = _service({"name": "mine", "route": TO}, name="m", created="2026-01-02T00:00:00Z")
-    wide = _service({"name": "wide", "route": TO}, name="w", hosts=["*.local"])
+    wide = _service({"name": "wide", "route": TO}, name="w", created="2026-01-02T00:00:00Z", hosts=["*.local"])
     for nothing in (
         {"tcp": [{"route": TO}], "http": []},
         {"http": [{"route": TO, "match": [{"port": 9000}]}]},
@@ -299,12 +322,17 @@ def test_one_that_makes_no_route_for_a_proxy_leaves_the_host_to_the_next() -> No
     ):
         older = _made("VirtualService", "o", {"hosts": ["ratings"], **nothing}, created="2020-01-01T00:00:00Z")
         assert owners(older, mine) == ["mine"]
-        assert owners(older, wide) == ["wide"]
-        assert owners(older) == ["default"]
+        # A wildcard is looked at only where nobody names the host, and then one alone.
+        assert owners(older, wide) == owners(older) == ["default"]
+        older["spec"]["hosts"] = ["*.local"]
+        assert owners(older, wide) == ["default"]
+        assert owners(older, mine) == ["mine"]
+        older["spec"]["hosts"] = ["*.shop.svc.cluster.local"]
+        assert owners(older, wide) == ["default"]
 
 
 def test_a_gateway_serves_what_is_bound_to_it_with_catch_alls_last() -> None:
-    gateway = _made("Gateway", "gw", {"servers": [{"port": {"number": 80, "protocol": "HTTP"}, "hosts": ["*.com"]}]})
+    gateway = _gateway("*.com")
     bound: Object = {"hosts": ["a.com"], "gateways": ["gw"]}
     first = _service({"name": "all", "route": TO}, name="a", created="2026-01-01T00:00:00Z", **bound)
     second = _service(
@@ -318,6 +346,71 @@ def test_a_gateway_serves_what_is_bound_to_it_with_catch_alls_last() -> None:
     [host] = made["virtual_hosts"]
     assert (made["name"], host["name"], host["domains"]) == ("http.80", "a.com:80", ["a.com"])
     assert [route["name"] for route in host["routes"]] == ["some", "all"]
+
+
+@pytest.mark.parametrize(
+    ("served", "claimed", "expected"),
+    [
+        (["*"], ["a.com"], ["a.com"]),
+        (["a.com"], ["*"], ["a.com"]),
+        (["a.com", "b.com"], ["*.com"], ["a.com", "b.com"]),
+        (["*.com"], ["*.a.com"], ["*.a.com"]),
+        (["*.a.com"], ["*.com"], ["*.a.com"]),
+        (["A.com"], ["a.COM"], ["a.com"]),
+        (["a.org"], ["*.com"], []),
+        (["shop/*", "*/b.com"], ["a.com", "b.com"], ["a.com", "b.com"]),
+        (["other/*"], ["a.com"], []),
+        (["other/*", "other/b.com", "a.com"], ["*"], ["a.com"]),
+    ],
+)
+def test_a_gateway_serves_the_narrower_host_to_the_namespaces_that_it_is_for(
+    served: list[str], claimed: list[str], expected: list[str]
+) -> None:
+    here = _service({"route": TO}, hosts=claimed, gateways=["other/gw"])
+    gateway = _gateway(*served, namespace="other")
+
+    made = gateway_routes(MeshState((RATINGS,), (here,), (), (gateway,)), "shop")
+
+    assert [host["domains"] for host in made["virtual_hosts"]] == [[host] for host in expected]
+
+
+def test_a_dot_before_a_gateways_host_is_its_own_namespace() -> None:
+    here = _service({"route": TO}, hosts=["a.com"], gateways=["other/gw"])
+    there = _service({"route": TO}, hosts=["b.com"], gateways=["gw"], namespace="other")
+
+    made = gateway_routes(MeshState((), (here, there), (), (_gateway("./*", namespace="other"),)), "shop")
+
+    assert [host["domains"] for host in made["virtual_hosts"]] == [["b.com"]]
+
+
+def test_two_that_share_a_host_at_a_gateway_share_their_routes_though_they_spell_it_otherwise() -> None:
+    some: Object = {"match": [{"uri": {"exact": "/a"}}], "route": TO}
+    exact = _service({"name": "all", "route": TO}, name="a", created="2026-01-01T00:00:00Z", hosts=["a.com"], gateways=["gw"])  # fmt: skip
+    wide = _service({"name": "some", **some}, name="b", created="2026-01-02T00:00:00Z", hosts=["*"], gateways=["gw"])
+
+    [host] = gateway_routes(MeshState((), (exact, wide), (), (_gateway("a.com"),)), "shop")["virtual_hosts"]
+
+    assert [route["name"] for route in host["routes"]] == ["some", "all"]
+
+
+def test_a_server_that_redirects_to_https_does_so_with_and_without_routes() -> None:
+    here = _service({"route": TO}, hosts=["a.com"], gateways=["gw"])
+    redirecting = _gateway("a.com", "b.com", tls={"httpsRedirect": True})
+    plain = _gateway("c.com", name="plain")
+    there = _service({"route": TO}, name="c", hosts=["c.com"], gateways=["plain"])
+
+    made = gateway_routes(MeshState((), (here, there), (), (redirecting, plain)), "shop")["virtual_hosts"]
+
+    assert {host["domains"][0]: (host.get("require_tls"), len(host["routes"])) for host in made} == {
+        "a.com": ("ALL", 1), "b.com": ("ALL", 0), "c.com": (None, 1),
+    }  # fmt: skip
+
+
+def test_every_way_out_has_room_for_the_longest_answer_that_istio_lets_through() -> None:
+    made = sidecar_routes(MeshState((RATINGS,)), Proxy({}, "shop"))
+
+    for configuration in (*made.values(), gateway_routes(MeshState(), "shop")):
+        assert configuration["max_direct_response_body_size_bytes"] == 1 << 20
 
 
 # Actions.
@@ -508,7 +601,7 @@ def test_mirrors(http: Object, shares: list[int]) -> None:
     found = _action(**http).get("request_mirror_policies", [])
     assert [each["runtime_fraction"]["default_value"]["numerator"] for each in found] == shares
     assert all(each["trace_sampled"] is False for each in found)
-    assert all(each["cluster"] == "outbound|8080||reviews.shop.svc.cluster.local" for each in found)
+    assert all(each["cluster"] == "outbound|9080||reviews.shop.svc.cluster.local" for each in found)
 
 
 def test_cors() -> None:
@@ -772,7 +865,7 @@ subsets:
 
 
 def test_envoy_takes_everything_that_is_made(tmp_path: Path) -> None:
-    gateway = _made("Gateway", "gw", {"servers": [{"port": {"number": 80, "protocol": "HTTP"}, "hosts": ["*"]}]})
+    gateway = _gateway("*")
     routes = _service(*yaml.safe_load(EVERYTHING), gateways=["mesh", "gw"])
     state = MeshState((RATINGS, REVIEWS), (routes,), (_rule("r", **yaml.safe_load(RULE)),), (gateway,))
     proxies = [Proxy({"app": "web"}, "shop"), Proxy(namespace="shop", gateway="shop/gw")]

@@ -9,12 +9,13 @@ made here too: the proxy then keeps what it had, as it would in a cluster, and
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from luff import spelling
 from luff.header_values import is_authority
 from luff.hosts import namespace_of, qualify
-from luff.mesh_state import MeshState, protobuf_seconds
+from luff.mesh_state import protobuf_seconds
 from luff.words import GRPC_CODES, REDIRECT_CODES, Object
 
 __all__ = ["retry_policy", "translated_route"]
@@ -25,10 +26,22 @@ _CORS_FILTER = "envoy.filters.http.cors"
 _TYPES = "type.googleapis.com/envoy.extensions"
 
 
+class _Ports(NamedTuple):
+    """This is where a destination without a port leads: to the *only* one of its host, where that is asked for, or the *listener*'s."""
+
+    listener: int
+    only: Mapping[str, int]
+
+
 def translated_route(
-    route: Object, match: Object | None, virtual_service: Object, state: MeshState, *, port: int
+    route: Object, match: Object | None, virtual_service: Object, *, port: int, only_ports: Mapping[str, int]
 ) -> Object | None:
-    """Return what pilot makes of one match of *route*, or of the route without one; ``None`` when it is nothing."""
+    """
+    Return what pilot makes of one match of *route*, or of the route without one; ``None`` when it is nothing.
+
+    *port* is the listener's. Where a destination names none it leads to that, unless
+    *only_ports* has one for its host, a full name.
+    """
     namespace = namespace_of(virtual_service)
     name = route.get("name") or ""
     if match and match.get("name"):
@@ -48,7 +61,7 @@ def translated_route(
     elif route.get("directResponse"):
         made["direct_response"] = _direct_response(route["directResponse"])
     elif route.get("route"):
-        made["route"] = _action(route, namespace, state, port=port)
+        made["route"] = _action(route, namespace, _Ports(port, only_ports))
     else:
         return None
     made.update(_header_operations(route.get("headers"), _only_destination(route).get("headers")))
@@ -140,19 +153,17 @@ def _only_destination(route: Object) -> Object:
     return destinations[0] if len(destinations) == 1 else {}
 
 
-def _action(route: Object, namespace: str, state: MeshState, *, port: int) -> Object:
+def _action(route: Object, namespace: str, ports: _Ports) -> Object:
     action: Object = {"timeout": protobuf_seconds(route.get("timeout")) or "0s"}
     retries = retry_policy(route.get("retries"))
     if retries is not None:
         action["retry_policy"] = retries
     only = _only_destination(route)
     if only:
-        action["cluster"] = _cluster(only["destination"], namespace, state, port=port)
+        action["cluster"] = _cluster(only["destination"], namespace, ports)
     else:
         weighted = [
-            _weighted(each, namespace, state, port=port, weight=each["weight"])
-            for each in route["route"]
-            if each.get("weight")
+            _weighted(each, namespace, ports, weight=each["weight"]) for each in route["route"] if each.get("weight")
         ]
         action["weighted_clusters"] = {"clusters": weighted}
     authority = _authority(route.get("headers")) or _authority(only.get("headers"))
@@ -162,7 +173,7 @@ def _action(route: Object, namespace: str, state: MeshState, *, port: int) -> Ob
     action.update(_rewrite(route.get("rewrite")))
     mirrors = [
         {
-            "cluster": _cluster(destination, namespace, state, port=port),
+            "cluster": _cluster(destination, namespace, ports),
             "runtime_fraction": {"default_value": _fraction(share)},
             "trace_sampled": False,
         }
@@ -174,8 +185,8 @@ def _action(route: Object, namespace: str, state: MeshState, *, port: int) -> Ob
     return action
 
 
-def _weighted(destination: Object, namespace: str, state: MeshState, *, port: int, weight: int) -> Object:
-    made: Object = {"name": _cluster(destination["destination"], namespace, state, port=port), "weight": weight}
+def _weighted(destination: Object, namespace: str, ports: _Ports, *, weight: int) -> Object:
+    made: Object = {"name": _cluster(destination["destination"], namespace, ports), "weight": weight}
     made.update(_header_operations(destination.get("headers")))
     authority = _authority(destination.get("headers"))
     if authority:
@@ -183,12 +194,11 @@ def _weighted(destination: Object, namespace: str, state: MeshState, *, port: in
     return made
 
 
-def _cluster(destination: Object, namespace: str, state: MeshState, *, port: int) -> str:
+def _cluster(destination: Object, namespace: str, ports: _Ports) -> str:
     host = qualify(str(destination.get("host") or ""), namespace)
     wanted = (destination.get("port") or {}).get("number")
     if wanted is None:
-        ports = [service.port for service in state.services if service.host == host]
-        wanted = ports[0] if len(ports) == 1 else port
+        wanted = ports.only.get(host, ports.listener)
     return f"outbound|{wanted}|{destination.get('subset') or ''}|{host}"
 
 

@@ -28,6 +28,7 @@ __all__ = [
 
 HTTP_PROXY = "http_proxy"
 """The route configuration of the listener that takes any host, as pilot calls it."""
+_BODY_MOST_BYTES = 1 << 20
 
 # Which VirtualService a proxy uses for what.
 
@@ -38,14 +39,26 @@ def _at_gateway(virtual_service: Object, gateway: str) -> bool:
 
 
 def _in_line(service: Service, seen: Sequence[Object]) -> list[Object]:
-    """Return the VirtualServices for *service* in the order in which a sidecar uses them: the closest host, then the first seen."""
-    ranked = []
+    """
+    Return the VirtualServices that a sidecar may use for *service*, in that order: all that name it.
+
+    Only where none does, it is the first with the closest wildcard, and that one alone.
+    """
+    exact: list[Object] = []
+    wildcards: dict[str, Object] = {}
     for candidate in seen:
-        patterns = [qualify(str(written), namespace_of(candidate)) for written in candidate["spec"].get("hosts") or []]
-        ranks = [10_000 if not p.startswith("*") else len(p) for p in patterns if matches(p, service.host)]
-        if ranks:
-            ranked.append((max(ranks), candidate))
-    return [candidate for _, candidate in sorted(ranked, key=lambda each: -each[0])]
+        fits = [host for host in _hosts(candidate) if matches(host, service.host)]
+        if any(not host.startswith("*") for host in fits):
+            exact.append(candidate)
+        for host in fits:
+            wildcards.setdefault(host, candidate)
+    return exact or [wildcards[host] for host in sorted(wildcards, key=len)[-1:]]
+
+
+def _hosts(virtual_service: Object) -> list[str]:
+    return [
+        qualify(str(written), namespace_of(virtual_service)) for written in virtual_service["spec"].get("hosts") or []
+    ]
 
 
 # Route configurations.
@@ -95,7 +108,7 @@ def _configuration(name: str, hosts: list[Object]) -> Object:
         "virtual_hosts": [*hosts, block],
         "validate_clusters": False,
         "ignore_port_in_host_matching": True,
-        "max_direct_response_body_size_bytes": 1 << 20,
+        "max_direct_response_body_size_bytes": _BODY_MOST_BYTES,
     }
 
 
@@ -107,8 +120,9 @@ def _domains(service: Service, namespace: str) -> list[str]:
 
 def _service_routes(service: Service, seen: Sequence[Object], state: MeshState, proxy: Proxy) -> list[Object]:
     for candidate in _in_line(service, seen):
-        routes = list(_translated(candidate, state, proxy, port=service.port))
-        # One that makes no route for this proxy, such as one for TCP alone, leaves the host to the next.
+        # A destination without a port leads to the one that was called, whatever its service listens on.
+        routes = list(_translated(candidate, state, proxy, port=service.port, only_ports={}))
+        # One that makes no route for this proxy, such as one for TCP alone, leaves the host to the next that names it.
         if routes:
             return routes
     return [_default_route(f"outbound|{service.port}||{service.host}")]
@@ -141,45 +155,75 @@ def inbound_routes(port: int) -> Object:
 def gateway_routes(state: MeshState, namespace: str) -> Object:
     """Return the route configuration of the ingress, which serves every HTTP server of every Gateway on one port."""
     hosts: dict[str, list[Object]] = {}
+    secured: set[str] = set()
+    only_ports = _only_ports(state.services)
+    seen = [each for each in imported(state.virtual_services, namespace) if each["spec"].get("hosts")]
     for gateway in sorted(state.gateways, key=age):
-        name = f"{namespace_of(gateway)}/{gateway['metadata']['name']}"
-        proxy = Proxy(namespace=namespace, gateway=name)
-        served = [
-            host.split("/", 1)[-1]
-            for server in gateway["spec"].get("servers") or []
-            if str(server.get("port", {}).get("protocol", "HTTP")).upper() in ("HTTP", "HTTP2", "GRPC")
-            for host in server.get("hosts") or []
-        ]
-        for candidate in imported(state.virtual_services, namespace):
-            if not candidate["spec"].get("hosts") or not _at_gateway(candidate, name):
-                continue
-            for written in candidate["spec"]["hosts"]:
-                host = qualify(str(written), namespace_of(candidate))
-                if any(covers(pattern, host) or covers(host, pattern) for pattern in served):
-                    routes = hosts.setdefault(host, [])
-                    routes += _translated(candidate, state, proxy, port=80)
-    virtual_hosts = []
-    for host, routes in hosts.items():
-        ordered: list[Object] = sorted(routes, key=_is_catch_all)
-        virtual_hosts.append({"name": f"{host}:80", "domains": [host], "routes": ordered})
+        home = namespace_of(gateway)
+        proxy = Proxy(namespace=namespace, gateway=f"{home}/{gateway['metadata']['name']}")
+        servers = [server for server in gateway["spec"].get("servers") or [] if _is_http(server)]
+        redirecting = [server for server in servers if (server.get("tls") or {}).get("httpsRedirect")]
+        for candidate in (each for each in seen if _at_gateway(each, proxy.gateway)):
+            routes = list(_translated(candidate, state, proxy, port=80, only_ports=only_ports))
+            for host in _shared_by(servers, home, candidate) if routes else ():
+                hosts.setdefault(host, []).extend(routes)
+            secured.update(_shared_by(redirecting, home, candidate))
+        # A host redirects without any VirtualService too, unless it is for those of one namespace.
+        secured.update(host.removeprefix("*/").lower() for each in redirecting for host in each.get("hosts") or [])
+    hosts |= {host: [] for host in sorted(secured - hosts.keys()) if "/" not in host}
     return {
         "name": "http.80",
-        "virtual_hosts": virtual_hosts,
+        "virtual_hosts": [_gateway_host(host, routes, secured=host in secured) for host, routes in hosts.items()],
         "validate_clusters": False,
         "ignore_port_in_host_matching": True,
+        "max_direct_response_body_size_bytes": _BODY_MOST_BYTES,
     }
+
+
+def _gateway_host(host: str, routes: list[Object], *, secured: bool) -> Object:
+    made: Object = {"name": f"{host}:80", "domains": [host], "routes": sorted(routes, key=_is_catch_all)}
+    return {**made, "require_tls": "ALL"} if secured else made
+
+
+def _is_http(server: Object) -> bool:
+    return str((server.get("port") or {}).get("protocol", "HTTP")).upper() in ("HTTP", "HTTP2", "GRPC")
+
+
+def _shared_by(servers: Iterable[Object], home: str, virtual_service: Object) -> list[str]:
+    """Return the hosts that a Gateway's *servers* and *virtual_service* share, the narrower of each two; *home* is the Gateway's namespace."""
+    found: dict[str, None] = {}
+    for written in (host for server in servers for host in server.get("hosts") or []):
+        place, _, served = written.lower().rpartition("/")
+        if (home if place == "." else place) not in ("", "*", namespace_of(virtual_service)):
+            continue
+        for claimed in map(str.lower, _hosts(virtual_service)):
+            if covers(claimed, served):
+                found[served] = None
+            elif covers(served, claimed):
+                found[claimed] = None
+    return list(found)
+
+
+def _only_ports(services: Iterable[Service]) -> dict[str, int]:
+    """Return the ports of those *services* that have one, by full name."""
+    every: dict[str, set[int]] = {}
+    for service in services:
+        every.setdefault(service.host, set()).add(service.port)
+    return {host: ports.pop() for host, ports in every.items() if len(ports) == 1}
 
 
 # Routes.
 
 
-def _translated(virtual_service: Object, state: MeshState, proxy: Proxy, *, port: int) -> Iterable[Object]:
+def _translated(
+    virtual_service: Object, state: MeshState, proxy: Proxy, *, port: int, only_ports: Mapping[str, int]
+) -> Iterable[Object]:
     """Yield one Envoy route per match, in order, and stop at the first that takes everything."""
     for route in merged_routes(virtual_service, state.virtual_services):
         for match in route.get("match") or [None]:
             if match is not None and not _generated(match, proxy, port=port, namespace=namespace_of(virtual_service)):
                 continue
-            made = translated_route(route, match, virtual_service, state, port=port)
+            made = translated_route(route, match, virtual_service, port=port, only_ports=only_ports)
             if made is not None:
                 yield made
                 if _is_catch_all(made):
