@@ -60,6 +60,7 @@ def by_waypoint(name: str) -> Object:
 
 SPLIT = {"route": [{"destination": {"host": "stock"}, "weight": 90}, {"destination": {"host": "stock-canary"}, "weight": 10}]}  # fmt: skip
 UNNAMED = [route()]
+SOME = {**route(name="some"), "match": [{"uri": {"prefix": "/b"}}]}
 CANARY = [{"kind": "Canary", "name": "stock", "apiVersion": "flagger.app/v1beta1", "uid": "u"}]
 YOUNGER, OLDER = "2026-02-01T00:00:00Z", "2025-01-01T00:00:00Z"
 
@@ -96,8 +97,19 @@ CASES: list[tuple[str, str | None, bool, dict[str, Any], list[Object], dict[str,
     ("elsewhere, the same short name", None, False, {}, [thing("old", "platform", age=OLDER)], {}, []),
     ("an older wildcard", None, False, {}, [thing("old", age=OLDER, hosts=["*.shop.svc.cluster.local"])], {}, []),
     ("an exact one beside our wildcard", "shadowed_virtual_service", True, {"hosts": ["*.shop.svc.cluster.local"]}, [thing("young", age=YOUNGER)], {}, ["more exact"]),
+    ("an exact one without routes beside our wildcard", "shadowed_virtual_service", True, {"hosts": ["*.shop.svc.cluster.local"]}, [thing("tcp", age=YOUNGER, http=[])], {}, ["shop/tcp", "more exact"]),
+    ("an older wildcard without routes beside our own", "shadowed_virtual_service", True, {"hosts": ["*.shop.svc.cluster.local"]}, [thing("tcp", age=OLDER, hosts=["*.shop.svc.cluster.local"], http=[])], {}, ["oldest"]),
+    ("an exact one without routes beside ours", None, False, {}, [thing("tcp", age=OLDER, http=[])], {}, []),
     ("an older one at a gateway only", None, False, {}, [thing("old", age=OLDER, gateways=["gw"])], {}, []),
-    ("the same gateway", "gateway_merge", False, {"gateways": ["gw"]}, [thing("old", age=OLDER, gateways=["shop/gw"])], {}, ["shop/gw", "exposure"]),
+    ("the same gateway, ours for everything", "gateway_merge", True, {"gateways": ["gw"]}, [thing("old", gateways=["shop/gw"], http=[SOME])], {}, ["shop/gw", "route all", "target.routes"]),
+    ("the same gateway, both for everything", "gateway_merge", True, {"gateways": ["gw"]}, [thing("old", gateways=["shop/gw"])], {}, ["shop/old"]),
+    ("the same gateway, ours for some", "gateway_merge", False, {"gateways": ["gw"], "http": [SOME]}, [thing("old", gateways=["shop/gw"], http=[SOME])], {}, ["have a match", "exposure"]),
+    ("the same gateway, theirs comes last", None, False, {"gateways": ["gw"], "http": [SOME]}, [thing("old", gateways=["shop/gw"])], {}, []),
+    ("the same gateway, ours for everything at another", "gateway_merge", False, {"gateways": ["gw", "x"], "http": [{**SOME, "match": [{"gateways": ["x"]}, *SOME["match"]]}]}, [thing("old", gateways=["gw"], http=[SOME])], {"target": {"host": "stock", "gateways": ["gw"]}}, ["exposure"]),
+    ("the same gateway, theirs for the mesh alone", None, False, {"gateways": ["gw"]}, [thing("old", age=YOUNGER, hosts=["other", "stock"], gateways=["gw", "mesh"], http=[{**SOME, "match": [{"gateways": ["mesh"]}]}])], {"target": {"host": "stock", "gateways": ["gw"]}}, []),
+    ("the same gateway, a wider host", "gateway_merge", False, {"gateways": ["gw"], "hosts": ["shop.example.com"]}, [thing("old", gateways=["shop/gw"], hosts=["*"], http=[SOME])], {}, ["shop/old", "no wider", "route all"]),
+    ("the same gateway, a narrower host", "gateway_merge", False, {"gateways": ["gw"], "hosts": ["*.example.com"]}, [thing("old", gateways=["shop/gw"], hosts=["shop.example.com"], http=[SOME])], {}, ["no wider"]),
+    ("the same gateway, another host", None, False, {"gateways": ["gw"], "hosts": ["shop.example.com"]}, [thing("old", gateways=["shop/gw"], hosts=["*.example.org"])], {}, []),
     ("another gateway", None, False, {"gateways": ["gw"]}, [thing("old", age=OLDER, gateways=["other/gw"])], {}, []),
     ("exported to nobody", "exported_to_nobody", True, {"exportTo": ["~"]}, [], {}, ["no proxy"]),
     ("exported to others", "hidden_from_callers", False, {"exportTo": ["front"]}, [], {}, ["leaves out shop"]),

@@ -2,9 +2,10 @@
 Which VirtualService a sidecar uses for a host: it uses one, and does not even look at the others.
 
 The most exact host wins, then who is exported to few before who is exported to
-all, then the oldest. One that makes no HTTP route for a proxy does not count
-there: the next in line is used, and where there is none, the service has its
-plain route.
+all, then the oldest. Among those that name the host itself, one that makes no
+HTTP route for a proxy does not count there: the next of them is used. A wildcard
+is looked at only where nobody names the host, and then the first in line alone.
+Where nothing is left, the service has its plain route.
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ also when no canary runs, and one annotation too many resets a canary to 0 %.
 Argo Rollouts names an unnamed second route an invalid Rollout, at once. Argo CD
 and Flux put ``spec.http`` back whole. A sidecar uses one VirtualService for a
 host, the oldest, private ones before those exported to it before public ones;
-a gateway merges them in an order that Istio leaves open.
+a gateway merges them, those for everything last, the rest in an order that Istio
+leaves open.
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from luff.claims import coverage, hosts_of, key_of, on_mesh, ports_of, service_host, standing
-from luff.hosts import MESH, NOBODY, exports_of, matches, meanings, namespace_of, qualify, qualify_gateway, visibility
+from luff.claims import Coverage, coverage, hosts_of, key_of, on_mesh, service_host, standing
+from luff.decide import unconditional
+from luff.hosts import MESH, NOBODY, covers, exports_of, namespace_of, qualify, qualify_gateway, visibility
 from luff.names import http_routes, ours, suspects
 from luff.targeting import Found
 from luff.words import Object
@@ -176,44 +178,48 @@ def _flux(found: Found) -> Iterator[Finding]:
 
 @dataclass(frozen=True, slots=True)
 class _Rival:
-    """This is another object for sidecars. *everybody* says that it makes routes for all of them, and not for some."""
+    """This is another object for sidecars, and for whom of them it makes routes."""
 
     object_: Object
-    everybody: bool
+    makes_routes_for: Coverage
+
+    def keeps_it_from(self, place: tuple[int, int, str, str, str]) -> Coverage:
+        """Return for whom this, where it comes first, keeps the host from an object in *place*; see `luff.claims`."""
+        by_a_wildcard = place[0] > 0
+        return "everybody" if by_a_wildcard else self.makes_routes_for
 
 
 def _rivals(found: Found) -> list[_Rival]:
     """Return the other objects of which sidecars may use one instead of the target's; those for everybody first."""
     root, target = found.root, found.target
-    if not on_mesh(root) or (target.gateways and MESH not in target.gateways):
+    if not found.for_sidecars:
         return []
     others = [each for each in found.view.all_virtual_services if key_of(each) != key_of(root) and on_mesh(each)]
-    ports = _called_ports(found)
-    covered = [(each, coverage(each, ports=ports, labels=target.from_)) for each in others]
-    rivals = [_Rival(each, whom == "everybody") for each, whom in covered if whom != "nobody"]
-    return sorted(rivals, key=lambda rival: not rival.everybody)
+    ports = found.called_ports
+    rivals = [_Rival(each, coverage(each, ports=ports, labels=target.from_)) for each in others]
+    return sorted(rivals, key=lambda rival: rival.makes_routes_for != "everybody")
 
 
 def _shadowed(found: Found, callers: Sequence[str]) -> Iterator[Finding]:
     """Find the other objects for the same host on sidecars: one of them is used, the rest is not even looked at."""
-    root, rivals, wanted = found.root, _rivals(found), _wanted(found)
-    lost: dict[tuple[str, str], _Rival] = {}
+    root, rivals, wanted = found.root, _rivals(found), found.hosts
+    lost: dict[tuple[str, str], tuple[Object, Coverage]] = {}
     beaten: dict[str, Object] = {}
     everywhere = [(caller, host) for caller in dict.fromkeys([namespace_of(root), *callers]) for host in wanted]
     for caller, host in everywhere:
         mine = standing(root, host, caller)
         for rival in rivals:
             theirs = standing(rival.object_, host, caller)
-            if theirs is None or mine is None:
+            if theirs is None or mine is None or rival.keeps_it_from(mine) == "nobody":
                 continue
             if theirs < mine:
-                lost.setdefault((caller, host), rival)
+                lost.setdefault((caller, host), (rival.object_, rival.keeps_it_from(mine)))
             else:
                 beaten[host] = rival.object_
     if lost:
-        refuse = len(lost) == len(everywhere) and all(winner.everybody for winner in lost.values())
-        (caller, host), winner = next(iter(lost.items()))
-        yield _shadow(root, winner.object_, (caller, host), refuse=refuse)
+        refuse = len(lost) == len(everywhere) and all(whom == "everybody" for _, whom in lost.values())
+        seen, (winner, _) = next(iter(lost.items()))
+        yield _shadow(root, winner, seen, refuse=refuse)
         return
     second = [(host, other) for host, other in beaten.items() if host.startswith("*") or host in hosts_of(other)]
     for host, other in second[:1]:
@@ -239,22 +245,6 @@ def _shadow(root: Object, other: Object, seen: tuple[str, str], *, refuse: bool)
     )
 
 
-def _called_ports(found: Found) -> set[int]:
-    """Return the ports on which the target is called, empty when that is not known."""
-    port = found.target.port
-    return {port} if port is not None else ports_of(_wanted(found), found.view.services)
-
-
-def _wanted(found: Found) -> list[str]:
-    """Return the full names of the hosts that matter: the target's, else all that the root claims."""
-    root, target = found.root, found.target
-    claimed = hosts_of(root)
-    if target.host is None:
-        return claimed
-    meant = meanings(target.host, target.namespace or key_of(root)[0])
-    return [host for host in meant if any(matches(own, host) for own in claimed)] or claimed
-
-
 def _why_first(other: Object, root: Object, host: str, caller: str) -> str:
     theirs, mine = standing(other, host, caller), standing(root, host, caller)
     if theirs is None or mine is None or theirs[0] != mine[0]:
@@ -265,24 +255,68 @@ def _why_first(other: Object, root: Object, host: str, caller: str) -> str:
 
 
 def _gateway_merges(found: Found) -> Iterator[Finding]:
+    """
+    Find the other objects whose routes a gateway puts together with the target's, those for everything last.
+
+    A twin of a route for everything has a condition, and so comes before whatever
+    others have: it would take requests in scope that are theirs.
+    """
     root, target = found.root, found.target
     if target.from_:
         return
-    shared_with: list[str] = []
     mine = _gateways(root) & ({qualify_gateway(name, key_of(root)[0]) for name in target.gateways} or _gateways(root))
-    for other in found.view.all_virtual_services:
-        if key_of(other) == key_of(root) or not mine & _gateways(other):
+    sharing = [
+        other
+        for other in found.view.all_virtual_services
+        if key_of(other) != key_of(root) and _matches_at(mine & _gateways(other), _theirs(other), other)
+        if any(covers(own, theirs) or covers(theirs, own) for own in hosts_of(root) for theirs in hosts_of(other))
+    ]
+    where = f"the gateway {', '.join(sorted(mine))}"
+    for called, route in found.merged if sharing else ():
+        if not any(map(unconditional, _matches_at(mine, [route], root))):
             continue
-        if set(hosts_of(root)) & set(hosts_of(other)):
-            shared_with.append(_name(other))
-    if shared_with:
+        certain = [other for other in sharing if set(hosts_of(root)) & set(hosts_of(other))]
+        met = f"a twin of {called} would come before all of them, and requests in scope which are theirs go where it leads"
+        do = "name routes with a match in target.routes, or keep one VirtualService per host and gateway"
+        if certain:
+            yield Finding("gateway_merge", True, f"{where} merges {_name(root)} with {_names(certain)}: {met}", do)
+        else:
+            yield Finding(
+                "gateway_merge",
+                False,
+                f"{where} merges {_name(root)} with {_names(sharing)} if its own host is no wider than theirs: {met}",
+                f"look at the hosts of that Gateway, and if it is so, {do}",
+            )
+        return
+    first = [
+        other
+        for other in sharing
+        if not all(map(unconditional, _matches_at(mine & _gateways(other), _theirs(other), other)))
+    ]
+    if first:
         yield Finding(
             "gateway_merge",
             False,
-            f"the gateway {', '.join(sorted(mine))} merges {_name(root)} with {', '.join(shared_with)}, in an order that Istio leaves open: "
-            "requests that their routes take first never meet the twins",
+            f"{where} merges {_name(root)} with {_names(first)}, in an order that Istio leaves open: "
+            "what those of their routes that have a match take first never meets the twins",
             "keep one VirtualService per host and gateway, or look at the run's exposure before you believe it",
         )
+
+
+def _matches_at(gateways: set[str], routes: Iterable[Object], virtual_service: Object) -> list[Object]:
+    """Return the matches of *routes* that count at one of *gateways*; one that asks for nothing for a route without."""
+    if not gateways:
+        return []
+    every = [match or {} for route in routes for match in route.get("match") or [{}]]
+    namespace = key_of(virtual_service)[0]
+    named = [
+        ({qualify_gateway(str(name), namespace) for name in match.get("gateways") or []}, match) for match in every
+    ]
+    return [match for only_at, match in named if not only_at or only_at & gateways]
+
+
+def _names(virtual_services: Iterable[Object]) -> str:
+    return ", ".join(map(_name, virtual_services))
 
 
 def _hidden(found: Found, callers: Sequence[str]) -> Iterator[Finding]:
@@ -315,7 +349,7 @@ def _hidden(found: Found, callers: Sequence[str]) -> Iterator[Finding]:
 
 
 def _waypoints(found: Found) -> Iterator[Finding]:
-    wanted = set(_wanted(found))
+    wanted = set(found.hosts)
     for service in found.view.services:
         waypoint = str((_metadata(service).get("labels") or {}).get(WAYPOINT_LABEL) or "none")
         if waypoint == "none" or service_host(service) not in wanted:

@@ -15,7 +15,7 @@ from typing import Literal
 from luff.claims import coverage, hosts_of, key_of, on_mesh, ports_of
 from luff.delegates import merged_route, root_routes
 from luff.errors import PlanRefused
-from luff.hosts import DOMAIN, matches, meanings
+from luff.hosts import DOMAIN, MESH, matches, meanings
 from luff.model import Object, Target
 from luff.selection import Selection, called, check_gateways, select
 
@@ -83,6 +83,26 @@ class Found:
     def target(self) -> Target:
         """Return what was looked for; in a leaf that was followed to, without the names of the root's routes."""
         return self.selection.target
+
+    @property
+    def for_sidecars(self) -> bool:
+        """Return whether sidecars are meant, and not gateways alone."""
+        return on_mesh(self.root) and (not self.target.gateways or MESH in self.target.gateways)
+
+    @property
+    def hosts(self) -> list[str]:
+        """Return the full names of the hosts that callers call: the target's, else all that the root claims."""
+        claimed = hosts_of(self.root)
+        if self.target.host is None:
+            return claimed
+        meant = meanings(self.target.host, self.target.namespace or key_of(self.root)[0])
+        return [host for host in meant if any(matches(own, host) for own in claimed)] or claimed
+
+    @property
+    def called_ports(self) -> set[int]:
+        """Return the ports on which the target is called, empty when they are not known."""
+        port = self.target.port
+        return {port} if port is not None else ports_of(self.hosts, self.view.services)
 
     @property
     def merged(self) -> list[tuple[str, Object]]:
