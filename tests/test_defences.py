@@ -59,9 +59,9 @@ def to(subset: str, **more: Any) -> Object:
     return {"destination": {"host": "stock", "subset": subset}, **more}
 
 
-def service(name: str) -> Object:
+def service(name: str, port: int = 80) -> Object:
     metadata = {"name": name, "namespace": "shop"}
-    spec = {"ports": [{"port": 80}], "selector": {"app": name}}
+    spec = {"ports": [{"port": port}], "selector": {"app": name}}
     return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
 
 
@@ -73,6 +73,7 @@ def planned(
     subject: str = "cart",
     target: str = "stock",
     every_rule: bool = True,
+    also: Sequence[Object] = (),
 ) -> Plan:
     text = TEXT.replace("FAULT", fault).replace("SUBJECT", subject).replace("target: stock", f"target: {target}")
     [experiment] = parse_documents([("e.yaml", text)]).experiments
@@ -80,7 +81,7 @@ def planned(
         "cluster",
         "shop",
         (routes() if routed is None else routed,),
-        (service("cart"), service("basket"), service("stock")),
+        (service("cart"), service("basket"), service("stock"), *also),
         destination_rules=None if rules is None else tuple(rules),
         every_rule=every_rule,
     )
@@ -257,3 +258,19 @@ def test_the_rules_are_read_as_far_as_they_may_be(
     read = view.destination_rules
     assert (None if read is None else {each["metadata"]["name"] for each in read}) == names
     assert view.every_rule is every_rule
+
+
+@pytest.mark.parametrize(("gateways", "reached"), [([], 80), (["mesh", "gw"], 80), (["gw"], 8080)])
+def test_a_destination_without_a_port_is_where_the_caller_calls_and_at_a_gateway_where_its_service_is(
+    gateways: list[str], reached: int
+) -> None:
+    routed = routes({"destination": {"host": "depot"}})
+    routed["spec"]["gateways"] = gateways
+
+    def limited(port: int) -> list[str]:
+        settings = {"port": {"number": port}, "connectionPool": {"http": {"http2MaxRequests": 2}}}
+        limits = rule("depot", trafficPolicy={"portLevelSettings": [settings]})
+        target = "{virtualService: stock}"
+        return said(planned(DELAY, [limits], routed=routed, target=target, also=[service("depot", 8080)]))
+
+    assert [port for port in (80, 8080) if any("lets 2 requests" in text for text in limited(port))] == [reached]

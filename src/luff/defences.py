@@ -131,9 +131,17 @@ def _clusters(found: Found, named: list[Object]) -> list[_Cluster]:
     of, made = namespace_of(found.leaf), []
     for each in named:
         host = qualify(str(each.get("host") or ""), of).lower().removesuffix(".")
-        port = (each.get("port") or {}).get("number") or found.target.port or _only_port(host, found)
+        port = (each.get("port") or {}).get("number") or _port_of_the_caller(host, found)
         made.append(_Cluster(host, port, str(each.get("subset") or "")))
     return list(dict.fromkeys(made))
+
+
+def _port_of_the_caller(host: str, found: Found) -> int | None:
+    """Return the port at which a destination is reached that names none: that which is called, at a gateway its only one."""
+    if not found.for_sidecars:
+        return found.target.port or _only_port(host, found)
+    called = found.called_ports
+    return called.pop() if len(called) == 1 else None
 
 
 def _only_port(host: str, found: Found) -> int | None:
