@@ -87,6 +87,13 @@ REFUSALS: list[tuple[str, str, dict[str, Any], list[Object], list[str]]] = [
         [virtual_service("stock", route()), virtual_service("again", route(), hosts=["stock"])],
         ["again", "oldest"],
     ),
+    (
+        "several_virtual_services",
+        "",
+        {},
+        [virtual_service("wide", route(), hosts=["*.local"]), virtual_service("tcp", hosts=["*.local"])],
+        ["tcp", "wide", "oldest"],
+    ),
     ("no_http_routes", "", {}, [virtual_service("stock")], ["http routes"]),
     ("only_redirects", "", {}, [virtual_service("stock", {"redirect": {"uri": "/"}})], ["redirect"]),
     (

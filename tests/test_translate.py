@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
@@ -876,6 +877,30 @@ def test_envoy_takes_everything_that_is_made(tmp_path: Path) -> None:
         assert all(
             name in dump for name in ("headers.m", "outbound|9080|v2|ratings.shop.svc.cluster.local", "HTTPFault")
         )
+
+
+def test_envoy_redirects_answers_at_length_and_knows_no_port_that_nobody_calls(tmp_path: Path) -> None:
+    body = "x" * 100_000
+    gateways = (_gateway("a.com", "b.com", tls={"httpsRedirect": True}), _gateway("c.com", name="plain"))
+    long = _service({"directResponse": {"status": 200, "body": {"string": body}}}, name="long", hosts=["*"], gateways=["plain"])  # fmt: skip
+    elsewhere = _service({"route": [{"destination": {"host": "reviews"}}]})
+    state = MeshState((RATINGS, REVIEWS), (long, elsewhere), (), gateways)
+    proxies = [Proxy({}, "shop"), Proxy(namespace="shop", gateway="shop/gw")]
+
+    with one_envoy(tmp_path, proxies, state, marked=False) as envoy:
+        refused = envoy.refused()
+        answers = {
+            host: httpx.get(f"http://127.0.0.1:{envoy.ports[at]}/p", headers={"Host": host}, trust_env=False)
+            for at, host in ((0, "ratings:9080"), (1, "a.com"), (1, "b.com"), (1, "c.com"))
+        }
+
+    assert refused == []
+    assert {host: answer.headers.get("location") for host, answer in answers.items() if answer.status_code == 301} == {
+        "a.com": "https://a.com/p", "b.com": "https://b.com/p",
+    }  # fmt: skip
+    assert answers["c.com"].text == body
+    # No cluster has this name: the answer has no word of an upstream.
+    assert (answers["ratings:9080"].status_code, answers["ratings:9080"].text) == (503, "")
 
 
 @pytest.mark.parametrize(

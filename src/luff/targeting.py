@@ -221,6 +221,8 @@ def _claims(wanted: Sequence[str], target: Target, view: MeshView, *, exact: boo
                 closest.setdefault(max(map(len, fits)), []).append(candidate)
         if closest:
             found = closest[max(closest)]
+            if not exact:
+                return found
             ports = {target.port} if target.port is not None else ports_of({host}, view.services)
             # One without a route for these callers is passed over by their sidecars, unless there is no other.
             counted = [each for each in found if coverage(each, ports=ports, labels=target.from_) != "nobody"]
