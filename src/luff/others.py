@@ -277,7 +277,8 @@ def _gateway_merges(found: Found) -> Iterator[Finding]:
             continue
         certain = [other for other in sharing if set(hosts_of(root)) & set(hosts_of(other))]
         met = f"a twin of {called} would come before all of them, and requests in scope which are theirs go where it leads"
-        do = "name routes with a match in target.routes, or keep one VirtualService per host and gateway"
+        sidecars = "set target.gateways to [mesh], " if found.for_sidecars else ""
+        do = f"{sidecars}name routes with a match in target.routes, or keep one VirtualService per host and gateway"
         if certain:
             yield Finding("gateway_merge", True, f"{where} merges {_name(root)} with {_names(certain)}: {met}", do)
         else:
