@@ -258,8 +258,8 @@ def _gateway_merges(found: Found) -> Iterator[Finding]:
     """
     Find the other objects whose routes a gateway puts together with the target's, those for everything last.
 
-    A twin of a route for everything has a condition, and so comes before whatever
-    others have: it would take requests in scope that are theirs.
+    A twin of a route for everything has a condition, and so is not last: where it comes
+    before what others have, it takes requests in scope that are theirs.
     """
     root, target = found.root, found.target
     if target.from_:
@@ -271,12 +271,15 @@ def _gateway_merges(found: Found) -> Iterator[Finding]:
         if key_of(other) != key_of(root) and _matches_at(mine & _gateways(other), _theirs(other), other)
         if any(covers(own, theirs) or covers(theirs, own) for own in hosts_of(root) for theirs in hosts_of(other))
     ]
+    mine = mine.intersection(gateway for other in sharing for gateway in _gateways(other))
     where = f"the gateway {', '.join(sorted(mine))}"
     for called, route in found.merged if sharing else ():
         if not any(map(unconditional, _matches_at(mine, [route], root))):
             continue
         certain = [other for other in sharing if set(hosts_of(root)) & set(hosts_of(other))]
-        met = f"a twin of {called} would come before all of them, and requests in scope which are theirs go where it leads"
+        met = (
+            f"a twin of {called} may come before their routes, and requests in scope which are theirs go where it leads"
+        )
         sidecars = "set target.gateways to [mesh], " if found.for_sidecars else ""
         do = f"{sidecars}name routes with a match in target.routes, or keep one VirtualService per host and gateway"
         if certain:
