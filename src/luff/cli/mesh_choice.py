@@ -3,7 +3,7 @@ Which mesh is meant, by the rules of the contract.
 
 ``--lab`` is the running lab that answers, or one started for this command's
 own life. Without it a cluster is meant and must be named: an ambient context
-is asked about on a terminal and refused elsewhere.
+is asked about on a terminal and refused elsewhere, as in a CI job.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import click
 from luff import lab
 from luff.cli.files import read_documents, read_policy
 from luff.cli.options import MeshOptions
+from luff.cli.terminal import interactive
 from luff.errors import MeshError, UsageError
 from luff.lab import LabState
 from luff.mesh.kubernetes import Connection, current_context
@@ -105,7 +106,7 @@ def _named_cluster(options: MeshOptions, policy: PolicySpec | None) -> Connectio
         raise _no_kubeconfig(options)
     if options.yes:
         return Connection(options.kubeconfig, ambient)
-    if sys.stdin.isatty() and sys.stderr.isatty():
+    if interactive(sys.stdin, sys.stderr):
         if click.confirm(f"Use the cluster of the current context, {ambient}?", err=True):
             return Connection(options.kubeconfig, ambient)
         raise click.Abort

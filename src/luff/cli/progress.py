@@ -1,11 +1,12 @@
 """
-How a run goes, for people to watch: a live line on a terminal, plain lines elsewhere. All of it on stderr.
+How a run goes, for people to watch: a live line on a terminal, plain lines elsewhere and in CI. All of it on stderr.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
+import sys
 import time
 from types import TracebackType
 from typing import Self
@@ -17,6 +18,7 @@ from rich.text import Text
 
 from luff.cli.options import Voice
 from luff.cli.paint import console_for
+from luff.cli.terminal import interactive
 from luff.model import Arm, Phase
 from luff.traffic import Driver
 from luff.units import show_count, show_duration
@@ -116,8 +118,9 @@ def _ms(value: float | None) -> str:
 
 
 def progress_for(voice: Voice, title: str) -> SilentProgress:
-    """Return the progress that suits stderr: none when quiet, live on a terminal, lines elsewhere."""
+    """Return the progress that suits stderr: none when quiet, live on a terminal, lines elsewhere and in CI."""
     if voice.level < 0:
         return SilentProgress()
     console = console_for(voice, stderr=True)
-    return TerminalProgress(console, title) if console.is_terminal else PlainProgress(console, title)
+    live = console.is_terminal and interactive(sys.stderr)
+    return TerminalProgress(console, title) if live else PlainProgress(console, title)
