@@ -56,6 +56,7 @@ __all__ = [
     "resolved",
     "run_id",
     "samples",
+    "stale",
     "stranded",
     "valid",
     "validate",
@@ -339,6 +340,13 @@ def stranded(**changes: Any) -> Outcome:
         "expected": None,
     }
     return outcome(**{**usual, **changes})
+
+
+def stale(**changes: Any) -> Outcome:
+    """Return a run that passed and whose object is clean, while proxies still run its fault, with *changes*."""
+    made = passed(**changes)
+    assert made.restore is not None
+    return valid(made.model_copy(update={"restore": made.restore.model_copy(update={"data_plane": "stale"})}))
 
 
 EVERY_VERDICT: Sequence[Callable[..., Outcome]] = (passed, failed, inconclusive, aborted, errored, stranded)

@@ -13,17 +13,11 @@ from luff.errors import UsageError
 from luff.exit_codes import FAIL_ON, SEVERITY, exit_code, is_unrestored, parse_fail_on, standing
 from luff.model import Verdict
 from luff.outcome import Outcome
-from tests.factories import EVERY_VERDICT, aborted, errored, failed, inconclusive, passed, stranded
+from tests.factories import EVERY_VERDICT, aborted, errored, failed, inconclusive, passed, stale, stranded
 
 TODAY = date(2026, 11, 23)
 KNOWN = {"reason": "LUFF-12", "until": "2027-01-31"}
 OVER = {"reason": "LUFF-12", "until": "2026-11-22"}
-
-
-def stale() -> Outcome:
-    made = passed()
-    assert made.restore is not None
-    return made.model_copy(update={"restore": made.restore.model_copy(update={"data_plane": "stale"})})
 
 
 @pytest.mark.parametrize(

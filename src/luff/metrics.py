@@ -18,7 +18,7 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from luff import __version__
-from luff.lifecycle import Phase
+from luff.exit_codes import is_unrestored
 from luff.model import Verdict
 from luff.outcome import Outcome
 
@@ -98,7 +98,7 @@ class Metrics:
                 self._proof.labels(name).set(ended)
         for check in outcome.checks if name != OTHER else ():
             self._checks.labels(name, check.id, check.verdict).inc()
-        if outcome.phase is Phase.STRANDED:
+        if is_unrestored(outcome):
             self._failures.inc()
         if outcome.restore is not None and outcome.restore.seconds is not None:
             self._restore.observe(outcome.restore.seconds)

@@ -17,9 +17,9 @@ from datetime import UTC, datetime, timedelta
 
 from luff.clock import Clock
 from luff.errors import LuffError
+from luff.exit_codes import is_unrestored
 from luff.gameday import Planned
 from luff.gameday_files import GameDays
-from luff.lifecycle import Phase
 from luff.model import GameDay
 from luff.notify import Ahead, NotHeld, Notice, Notifier, game_day_ahead, occurrences_not_held, of_outcome
 from luff.outcome import Outcome
@@ -67,7 +67,7 @@ class RunTidings:
 
     async def _tell(self, outcome: Outcome) -> None:
         # What was before is not known where history cannot be read; that a fault may be live is said all the same.
-        before = outcome.verdict if outcome.phase is Phase.STRANDED else None
+        before = outcome.verdict if is_unrestored(outcome) else None
         try:
             before = await asyncio.to_thread(self._store.verdict_before, outcome)
         except LuffError as error:

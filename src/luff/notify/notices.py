@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
+from luff.exit_codes import is_unrestored
 from luff.lifecycle import Phase
 from luff.outcome import Outcome
 from luff.report.trend import age_words
@@ -83,7 +84,7 @@ def of_outcome(outcome: Outcome, before: Verdict | None, *, at: datetime) -> lis
     """
     found = []
     where = f"on {outcome.mesh.kind} {outcome.mesh.name}"
-    if outcome.phase is Phase.STRANDED:
+    if is_unrestored(outcome):
         what = "look at it now" if outcome.next is None else outcome.next.do
         text = f"A fault may still be live: {outcome.experiment} {where} was not proven restored; {what}"
         found.append(_notice(Event.STRANDED, outcome, text, before, at))
