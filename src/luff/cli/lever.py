@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from luff.cli import tell
-from luff.cli.options import MeshOptions, Voice, mesh_options, option, store_option, voice_options
+from luff.cli.options import MeshOptions, MustAct, Voice, mesh_options, option, store_option, voice_options
 from luff.cli.restore import who_am_i
 from luff.errors import LuffError, MeshError, StoreError, UsageError
 
@@ -98,7 +98,7 @@ def lever() -> None:
     """The global stop: end every run, restore everything, refuse new runs until it is off again."""
 
 
-@lever.command()
+@lever.command(cls=MustAct)
 @option("--why", metavar="TEXT", help="The reason, for everybody whose run is refused.")
 @_output
 @mesh_options
@@ -123,7 +123,7 @@ def on(why: str | None, output: str, store: str | None, mesh: MeshOptions, voice
     return _with_mesh(_Asked(mesh, store, output, voice), lambda hand: to_the_end(_on(hand, reason)), **patience)
 
 
-@lever.command()
+@lever.command(cls=MustAct)
 @_output
 @mesh_options
 @store_option
@@ -133,7 +133,7 @@ def off(output: str, store: str | None, mesh: MeshOptions, voice: Voice) -> int:
     return _with_mesh(_Asked(mesh, store, output, voice), _off)
 
 
-@lever.command()
+@lever.command(cls=MustAct)
 @_output
 @mesh_options
 @store_option

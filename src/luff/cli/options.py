@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable
@@ -10,10 +11,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 __all__ = [
     "MeshOptions",
+    "MustAct",
     "Voice",
+    "by_hand",
     "mesh_options",
     "option",
     "policy_option",
@@ -33,13 +37,45 @@ def option(*declarations: str, **attributes: Any) -> Callable[[F], F]:
     return click.option(*declarations, **attributes)
 
 
-def consent(*declarations: str, **attributes: Any) -> Callable[[F], F]:
-    """Return a click option that only a person can give: consent is never taken from the environment."""
-    return click.option(*declarations, cls=_Consent, **attributes)
+def by_hand(*declarations: str, **attributes: Any) -> Callable[[F], F]:
+    """Return a click option that has no environment variable: consent, and what would keep an emergency from being acted on."""
+    return click.option(*declarations, cls=_ByHand, **attributes)
 
 
-class _Consent(click.Option):
+class _ByHand(click.Option):
     """This is an option without an environment variable."""
+
+
+class MustAct(click.Command):
+    """
+    This is a command for an emergency: a variable that another command can take and this one cannot keeps it from nothing.
+
+    Such a variable is ignored, and that is said. ``LUFF_LAB`` is not: nobody may guess which mesh is meant.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse *args* as click does, without what the environment says and no option here can be."""
+        while True:
+            try:
+                return super().parse_args(ctx, list(args))
+            except click.BadParameter as error:
+                variable = _variable_behind(error, ctx)
+                if variable is None:
+                    raise
+                del os.environ[variable]
+                with contextlib.suppress(OSError, ValueError):
+                    click.echo(f"luff: {variable} is ignored here: {error.message}", err=True)
+
+
+def _variable_behind(error: click.BadParameter, ctx: click.Context) -> str | None:
+    """Return the environment variable that *error* is about; ``None`` where the command line is at fault, or the mesh in doubt."""
+    flag = error.param
+    if not isinstance(flag, click.Option) or flag.name == "lab":
+        return None
+    if ctx.get_parameter_source(flag.name) is not ParameterSource.ENVIRONMENT:
+        return None
+    names = [flag.envvar] if isinstance(flag.envvar, str) else [*(flag.envvar or ())]
+    return next((name for name in names if os.environ.get(name)), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +105,7 @@ def mesh_options(command: F) -> F:
 
     @option("--lab", is_flag=True, help="Use the local mesh, and start one if none is running.")
     @option("--context", metavar="NAME", help="The kubeconfig's context that names the cluster.")
-    @click.option("--kubeconfig", envvar="KUBECONFIG", metavar="FILE", help="The kubeconfig to use.")
+    @option("--kubeconfig", envvar=["LUFF_KUBECONFIG", "KUBECONFIG"], metavar="FILE", help="The kubeconfig to use.")
     @option("-n", "--namespace", metavar="NAME", help="The namespace to work in.")
     @policy_option
     @functools.wraps(command)
@@ -133,7 +169,7 @@ def with_common_flags(command: click.Command) -> click.Command:
     common = [*_UNUSED, *([_UNUSED_STORE] if "--context" in taken else [])]
     command.params += [each for each in common if not taken & set(each.opts)]
     for flag in command.params:
-        if isinstance(flag, click.Option) and flag.envvar is None and not isinstance(flag, _Consent):
+        if isinstance(flag, click.Option) and flag.envvar is None and not isinstance(flag, _ByHand):
             long = next(name for name in reversed(flag.opts) if name.startswith("--"))
             flag.envvar = "LUFF_" + long.removeprefix("--").replace("-", "_").upper()
     return command

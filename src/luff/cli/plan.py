@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import yaml
 
-from luff.cli.options import MeshOptions, Voice, consent, mesh_options, voice_options
+from luff.cli.options import MeshOptions, Voice, by_hand, mesh_options, voice_options
 from luff.units import show_count, show_duration, show_rate
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ __all__ = ["plan"]
 @click.option(
     "-o", "--output", type=click.Choice(["diff", "json", "yaml"]), default="diff", help="The shape of the answer."
 )
-@consent("--yes", is_flag=True, help="Use the kubeconfig's current context.")
+@by_hand("--yes", is_flag=True, help="Use the kubeconfig's current context.")
 @mesh_options
 @voice_options
 def plan(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from luff.cli.options import MeshOptions, Voice, mesh_options, option, voice_options
+from luff.cli.options import MeshOptions, MustAct, Voice, mesh_options, option, voice_options
 
 if TYPE_CHECKING:
     from luff.reaper import Reaper, Sweep
@@ -21,7 +21,7 @@ __all__ = ["reaper"]
 EVERY_S = 5.0
 
 
-@click.command()
+@click.command(cls=MustAct)
 @option(
     "--every", type=click.FloatRange(0.5, 300), default=EVERY_S, show_default=True, help="Seconds between two looks."
 )

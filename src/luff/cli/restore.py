@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 import json
+import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from luff.cli import tell
-from luff.cli.options import MeshOptions, Voice, consent, mesh_options, option, voice_options
+from luff.cli.options import MeshOptions, MustAct, Voice, by_hand, mesh_options, option, voice_options
 from luff.errors import RestoreNotVerified, UsageError
 
 if TYPE_CHECKING:
@@ -34,11 +35,11 @@ _WHY_LEFT = {
 }
 
 
-@click.command()
+@click.command(cls=MustAct)
 @click.argument("run", required=False)
 @option("--expired", is_flag=True, help="Only what has outlived its own time.")
-@consent("--all", "everything", is_flag=True, help="Also what a live run is using right now.")
-@option("--dry-run", is_flag=True, help="Show what would be removed.")
+@by_hand("--all", "everything", is_flag=True, help="Also what a live run is using right now.")
+@by_hand("--dry-run", is_flag=True, help="Show what would be removed; LUFF_DRY_RUN does not say so here.")
 @option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="The shape of the answer.")
 @mesh_options
 @voice_options
@@ -57,6 +58,8 @@ def restore(
     Without arguments it withdraws what is expired or orphaned; live runs, those
     whose Lease could not be read, and those of a newer luff need their id or
     --all, and are listed first.
+    LUFF_DRY_RUN is not heeded: it is set for other commands, and must not keep
+    a fault where it is.
     """
     from luff.cli.mesh_choice import ambient_mesh
     from luff.cli.signals import to_the_end
@@ -65,6 +68,8 @@ def restore(
     from luff.withdraw import PATIENCE_S
 
     check_run(run)
+    if os.environ.get("LUFF_DRY_RUN") and not dry_run:
+        tell("luff: LUFF_DRY_RUN is not heeded here; --dry-run shows what would be removed", err=True)
     if sum((run is not None, expired, everything)) > 1:
         raise UsageError("RUN, --expired and --all exclude one another")
     connection = ambient_mesh(mesh).connection

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 
 from luff.cli.notify import notify_option
-from luff.cli.options import MeshOptions, Voice, consent, mesh_options, option, store_option, voice_options
+from luff.cli.options import MeshOptions, Voice, by_hand, mesh_options, option, store_option, voice_options
 
 __all__ = ["Duration", "RunFlags", "run", "run_options"]
 
@@ -125,8 +125,8 @@ def run_options(command: F) -> F:
     @option(
         "--wait-for", type=Duration(), metavar="D", help="Wait so long for an object that somebody else's run holds."
     )
-    @consent("--yes", is_flag=True, help="Use the kubeconfig's current context.")
-    @consent(
+    @by_hand("--yes", is_flag=True, help="Use the kubeconfig's current context.")
+    @by_hand(
         "--accept-inert-leftover",
         is_flag=True,
         help="In a container without a reaper: run all the same, though a twin that hits nobody may stay behind.",

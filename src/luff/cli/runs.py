@@ -233,7 +233,14 @@ def import_(store: str | None, files: tuple[str, ...], voice: Voice) -> None:
 @runs.command()
 @store_option
 @click.argument("what", nargs=-1, required=True, metavar="RUN|FILE...")
-@click.option("--to", "server", required=True, envvar="LUFF_SERVER", metavar="URL", help="The other luff's address.")
+@option(
+    "--to",
+    "server",
+    required=True,
+    envvar=["LUFF_TO", "LUFF_SERVER"],
+    metavar="URL",
+    help="The other luff's address; LUFF_TO, or LUFF_SERVER.",
+)
 @voice_options
 def push(store: str | None, what: tuple[str, ...], server: str, voice: Voice) -> None:
     """Send outcomes to another `luff serve`, with the bearer token that LUFF_TOKEN holds."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from luff.cli.notify import channels_of, notify_option
-from luff.cli.options import MeshOptions, Voice, consent, mesh_options, option, store_option, voice_options
+from luff.cli.options import MeshOptions, Voice, by_hand, mesh_options, option, store_option, voice_options
 from luff.errors import RunAborted, UsageError
 
 if TYPE_CHECKING:
@@ -63,8 +63,8 @@ class _Asked:
     help="The folder of experiments that may be run, and of game days; it is watched.",
 )
 @option("--listen", default="127.0.0.1:8080", show_default=True, metavar="HOST:PORT", help="Where to listen.")
-@consent("--yes", is_flag=True, help="Use the kubeconfig's current context.")
-@consent(
+@by_hand("--yes", is_flag=True, help="Use the kubeconfig's current context.")
+@by_hand(
     "--accept-inert-leftover",
     is_flag=True,
     help="In a container without a reaper: run all the same, though a twin that hits nobody may stay behind.",

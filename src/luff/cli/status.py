@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from luff.cli.options import MeshOptions, Voice, mesh_options, voice_options
+from luff.cli.options import MeshOptions, MustAct, Voice, mesh_options, voice_options
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -21,7 +21,7 @@ _STATES = {
 }
 
 
-@click.command()
+@click.command(cls=MustAct)
 @mesh_options
 @click.option("-A", "--all-namespaces", is_flag=True, help="Look everywhere; so it does without -n too.")
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="The shape of the answer.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from luff.cli import tell
-from luff.cli.options import MeshOptions, Voice, consent, mesh_options, option, voice_options
+from luff.cli.options import MeshOptions, MustAct, Voice, by_hand, mesh_options, option, voice_options
 from luff.cli.restore import check_run, who_am_i
 from luff.errors import LuffError, MeshError, NothingSelected, RestoreNotVerified, UsageError
 
@@ -31,9 +31,9 @@ LATE_S = 3.0
 LOOKS_MOST = 20
 
 
-@click.command()
+@click.command(cls=MustAct)
 @click.argument("run", required=False)
-@consent("--all", "everything", is_flag=True, help="Every run.")
+@by_hand("--all", "everything", is_flag=True, help="Every run.")
 @option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="The shape of the answer.")
 @mesh_options
 @voice_options
