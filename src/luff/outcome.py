@@ -3,14 +3,16 @@ The outcome of a run in the one shape that everybody reads: ``luff.dev/outcome/v
 
 `luff runs show -o json`, the API and every report hold this shape; its JSON
 Schema is made from these models. What was never measured is ``None``, never a
-zero. No NaN and no infinity: they are not JSON.
+zero. No NaN and no infinity: they are not JSON; and no half characters: they
+are not text.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from luff.lifecycle import Phase
 from luff.words import Verdict
@@ -39,10 +41,32 @@ __all__ = [
 OUTCOME_SCHEMA = "luff.dev/outcome/v1"
 REPORT_SCHEMA = "luff.dev/report/v1"
 
+RunId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+"""What names a run, also in a twin's name and in a URL: 16 hex digits in lower case."""
+
+
+_HALF = re.compile("[\ud800-\udfff]")
+
+
+def _whole(data: Any) -> Any:
+    """Return *data* with U+FFFD for each half of a surrogate pair: no encoding has those, names of files do."""
+    if isinstance(data, str):
+        return data if data.isascii() else _HALF.sub("\ufffd", data)
+    if isinstance(data, dict):
+        return {_whole(name): _whole(value) for name, value in data.items()}
+    if isinstance(data, list):
+        return [_whole(value) for value in data]
+    return data
+
 
 class _Part(BaseModel):
     # Readers of an older minor release must not choke on what a newer one adds.
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, allow_inf_nan=False, defer_build=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _in_whole_characters(cls, data: Any) -> Any:
+        return _whole(data)
 
 
 class MeshIdentity(_Part):
@@ -219,7 +243,7 @@ class Context(_Part):
 class FirstTry(_Part):
     """This is the run before, which could not tell and was worth another try. It is in history as well."""
 
-    run: str
+    run: RunId
     verdict: Verdict
     reason: str | None
     explanation: str
@@ -229,7 +253,7 @@ class Outcome(_Part):
     """This is one run. *verdict* says what was learnt, *phase* where the routes are; neither decides the other."""
 
     schema_: Literal["luff.dev/outcome/v1"] = Field(default="luff.dev/outcome/v1", alias="schema")
-    run: str
+    run: RunId
     experiment: str
     labels: dict[str, str] = Field(default_factory=dict)
     actor: str

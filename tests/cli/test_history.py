@@ -204,6 +204,7 @@ FILES = {
     "newer": '{"schema": "luff.dev/outcome/v7"}',
     "half": '{"schema": "luff.dev/outcome/v1"}',
     "a list": "[]",
+    "no id of a run": json.dumps({**json.loads(render(passed())), "run": "☃/../x\r\nX: y"}),
     "not text": "\udcff",
 }
 

@@ -28,6 +28,12 @@ def test_an_outcome_comes_back_as_it_went_in(store: Store, make: Any) -> None:
     assert store.outcome(make().run) == make()
 
 
+def test_an_outcome_that_was_kept_with_half_characters_can_be_read(store: Store) -> None:
+    store.record(passed().model_copy(update={"explanation": "caf\udce9/x.yaml is slow"}))
+
+    assert store.outcome(passed().run).explanation == "caf\ufffd/x.yaml is slow"
+
+
 def test_the_row_says_what_the_outcome_says(store: Store) -> None:
     store.record(failed())
 
@@ -42,10 +48,21 @@ def test_the_row_says_what_the_outcome_says(store: Store) -> None:
     assert (row.ended_at - row.started_at).total_seconds() == 74.8
 
 
-HOSTILE = ["☃ żółć 𝄞 \u202e", "a\x00b", "\x1b[31m\x07", "'; DROP TABLE run; --", "%_\\", "x" * 100_000, ""]
+HOSTILE = [
+    "☃ żółć 𝄞 \u202e",
+    "caf\udce9/x.yaml",
+    "a\x00b",
+    "\x1b[31m\x07",
+    "'; DROP TABLE run; --",
+    "%_\\",
+    "x" * 100_000,
+    "",
+]
 
 
-@pytest.mark.parametrize("text", HOSTILE, ids=["unicode", "nul", "escape", "quotes", "wildcards", "huge", "empty"])
+@pytest.mark.parametrize(
+    "text", HOSTILE, ids=["unicode", "half", "nul", "escape", "quotes", "wildcards", "huge", "empty"]
+)
 def test_no_text_is_too_strange(store: Store, text: str) -> None:
     strange = outcome(
         experiment=text,

@@ -332,6 +332,20 @@ def test_foreign_and_newer_results_are_refused(play: Play, body: bytes) -> None:
     play(story)
 
 
+@pytest.mark.parametrize("run", ["☃/../x\r\nX: y", "", "9f2c", "9F2C" * 4, "0" * 17, "0" * 16 + "\n"])
+def test_a_result_whose_run_has_no_id_of_ours_is_refused(play: Play, run: str) -> None:
+    async def story(server: Server) -> None:
+        body = {**passed().model_dump(mode="json", by_alias=True), "run": run}
+
+        answer = await server.client.post("/api/v1/outcomes", json=body)
+
+        assert is_problem(answer, "invalid")
+        assert "run:" in answer.json()["detail"]
+        assert answer.status_code == 422
+
+    play(story)
+
+
 def test_an_outcome_with_a_time_that_is_none_is_refused(play: Play) -> None:
     async def story(server: Server) -> None:
         answer = await server.client.post(
