@@ -71,6 +71,9 @@ def test_it_comes_up_answers_tells_what_died_and_goes_down_whole(home: Home) -> 
     assert {each["name"] for each in as_json["workloads"]} == {"parent-0", "back-0", "back-1", "luff-0", "ingress-0"}
     exports = home.luff("lab", "env").out
     assert f"export KUBECONFIG={state.kubeconfig}\n" in exports
+    for name in ("PARENT", "BACK_0", "BACK_1", "LUFF", "INGRESS"):
+        (admin,) = re.findall(f"^export LUFF_LAB_ADMIN_{name}=(http://.*)$", exports, re.MULTILINE)
+        assert httpx.get(f"{admin}/ready", trust_env=False).status_code == 200
 
     [victim] = [each for each in state.workloads if each.full_name == "back-1"]
     assert victim.pid is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import time
 from pathlib import Path
@@ -13,7 +14,7 @@ from luff.cli.options import Voice, option, voice_options
 from luff.errors import LabError
 
 if TYPE_CHECKING:
-    from luff.lab import LabState
+    from luff.lab import LabState, WorkloadState
 
 __all__ = ["lab"]
 
@@ -120,7 +121,12 @@ def status(directory: Path | None, output: str) -> int:
     "--dir", "directory", type=click.Path(path_type=Path), help="Which lab; by default the newest that answers."
 )
 def env(directory: Path | None) -> None:
-    """Print a lab as shell exports: `eval "$(luff lab env)"`, then kubectl and curl find it."""
+    """
+    Print a lab as shell exports: `eval "$(luff lab env)"`, then kubectl and curl find it.
+
+    The admin addresses of its Envoys are LUFF_LAB_ADMIN_WORKLOAD, in upper case with _ for what is no letter or digit,
+    and LUFF_LAB_ADMIN_WORKLOAD_REPLICA (from 0) for a workload with several replicas.
+    """
     state = _found(directory)
     for name, value in _exports(state).items():
         click.echo(f"export {name}={shlex.quote(value)}")
@@ -163,7 +169,15 @@ def _exports(state: LabState) -> dict[str, str]:
         "LUFF_LAB_DIR": state.directory,
         "LUFF_LAB_INGRESS": f"http://{state.ingress}",
         "LUFF_LAB_SIDECAR": f"http://{state.sidecar}",
+        **{_admin_variable(state, each): f"http://{each.admin}" for each in state.workloads},
     }
+
+
+def _admin_variable(state: LabState, workload: WorkloadState) -> str:
+    """Return the variable of the admin address of *workload*; its replica's number is in it where there are several."""
+    several = [each.name for each in state.workloads].count(workload.name) > 1
+    name = workload.full_name if several else workload.name
+    return "LUFF_LAB_ADMIN_" + re.sub("[^A-Z0-9]", "_", name.upper())
 
 
 def _show(state: LabState, *, voice: Voice) -> None:
