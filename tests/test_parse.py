@@ -455,6 +455,21 @@ REFUSALS: list[Row] = [
     (spec("target: a\nfault: {delay: 3s}\ntraffic: http:///x\n"), 7, 12, "names no host"),
     (spec("target: a\nfault: {delay: 3s}\ntraffic: 'http://[::1/x'\n"), 7, 12, "is no URL"),
     (spec("target: a\nfault: {delay: 3s}\ntraffic: http://a:99999/x\n"), 7, 12, "is no URL"),
+    (spec("target: a\nfault: {delay: 3s}\ntraffic: http://a:0/x\n"), 7, 12, "port 0"),
+    (spec("target: a\nfault: {delay: 3s}\ntraffic: http://xn--a/\n"), 7, 12, "no international name"),
+    (spec("target: a\nfault: {delay: 3s}\ntraffic: http://ü..de/\n"), 7, 12, "no international name"),
+    (spec("target: a\nfault: {delay: 3s}\ntraffic: http://10.0.0.999/\n"), 7, 12, "no IP address"),
+    (spec("target: a\nfault: {delay: 3s}\ntraffic: 'http://[v1.x]/'\n"), 7, 12, "no IP address"),
+    (spec("target: a\nfault: {delay: 3s}\ntraffic: http://a^b/\n"), 7, 12, "letters, digits, '-', '_' and '.'"),
+    (spec("target: a\nfault: {delay: 3s}\ntraffic: http://a/" + "x" * 66_000 + "\n"), 7, 12, "proxies take 60000"),
+    *(
+        (spec(f"target: a\nfault: {{delay: 3s}}\ntraffic: {{requests: [http://a/], connect: '{address}'}}\n"), 7, 45, why)
+        for address, why in (
+            ("127.0.0.1:99999", "a port from 1 to 65535"), ("127.0.0.1:0", "a port from 1 to 65535"), ("a?b:80", "HOST:PORT"),
+            ("::1:80", "in brackets"), ("[:::1]:80", "no IP address"), ("[1.2.3.4]:80", "no IP address"),
+            ("127.0.0.256:80", "no IP address"), ("a@b:80", "HOST:PORT"), ("a\\b:80", "HOST:PORT"), ("xn--a:80", "no international name"),
+        )
+    ),
     (spec("target: a\nfault: {delay: 3s}\ntraffic: get http://a/\n"), 7, 12, "did you mean 'GET'?"),
     (spec("target: a\nfault: {delay: 3s}\ntraffic: POST http://a/\n"), 7, 12, "spell out spec.traffic.control"),
     *(
@@ -539,6 +554,9 @@ REFUSALS: list[Row] = [
     # other kinds
     (other("LabWorkload", "{service: a, port: 80}"), 4, 7, "needs one of run and address"),
     (other("LabWorkload", "{service: a, port: 80, run: [x], address: 'a:1'}"), 4, 40, "not both"),
+    (other("LabWorkload", "{service: a, port: 80, address: '127.0.0.1:99999'}"), 4, 39, "a port from 1 to 65535"),
+    (other("LabWorkload", "{service: a, port: 80, address: 'db.local:80'}"), 4, 39, "resolves no names"),
+    (other("LabWorkload", "{service: a, port: 80, address: '[::g]:80'}"), 4, 39, "HOST:PORT"),
     (other("LabWorkload", "{service: a, port: 80, run: [x], env: {A: 1}}"), 4, 49, 'write it in quotes: "1"'),
     (other("LabWorkload", "{service: a, port: 70000, run: [x]}"), 4, 26, "port must be at most 65535"),
     (other("Suite", "{experiments: []}"), 4, 21, "must not be empty"),

@@ -161,7 +161,13 @@ Status = Annotated[
     Field(pattern=r"^[1-5]([0-9][0-9]|xx)$"),
     Means("a status such as 503, or a class of them such as 5xx", "5xx"),
 ]
-Address = Annotated[str, Field(pattern=r"^[^\s:/]+:[0-9]{1,5}$"), Means("an address: HOST:PORT", "127.0.0.1:8080")]
+_DIALLED = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_]([-A-Za-z0-9._]{0,251}[A-Za-z0-9._])?)"
+_PORT = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+Address = Annotated[
+    str,
+    Field(pattern=f"^{_DIALLED}:{_PORT}$"),
+    Means("an address: HOST:PORT, with a port from 1 to 65535, and an IPv6 address in brackets", "127.0.0.1:8080"),
+]
 Text = Annotated[str, Field(min_length=1)]
 
 

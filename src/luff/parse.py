@@ -28,7 +28,14 @@ from pydantic import BaseModel, ValidationError
 from luff.default_claims import default_expectations
 from luff.errors import InvalidFile
 from luff.model import API_VERSION, Experiment, GameDay, LabWorkload, Object, Policy, Suite
-from luff.refusals import refuse_before, refuse_experiment, refuse_game_day, refuse_policy, refuse_suite
+from luff.refusals import (
+    refuse_before,
+    refuse_experiment,
+    refuse_game_day,
+    refuse_lab_workload,
+    refuse_policy,
+    refuse_suite,
+)
 from luff.sentences import bare_numbers, complaints
 from luff.short_forms import shape, spell
 from luff.yaml_nodes import (
@@ -268,6 +275,7 @@ _CHECKS: Mapping[str, Callable[[Any, Fields, Problems], None]] = {
     "Experiment": refuse_experiment,
     "Suite": refuse_suite,
     "GameDay": refuse_game_day,
+    "LabWorkload": refuse_lab_workload,
     "Policy": refuse_policy,
 }
 

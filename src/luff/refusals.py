@@ -29,6 +29,7 @@ from luff.model import (
     FallbackExpectation,
     GameDay,
     HttpTripwire,
+    LabWorkload,
     NoWorseThanExpectation,
     Policy,
     RecoveryExpectation,
@@ -42,13 +43,22 @@ from luff.units import TTL_MOST_S, show_duration, write_duration
 from luff.words import GRPC_CODES
 from luff.yaml_nodes import Fields, Items, Node, Place, Problems, Scalar, did_you_mean, mapping, place_at
 
-__all__ = ["refuse_before", "refuse_experiment", "refuse_game_day", "refuse_policy", "refuse_suite"]
+__all__ = [
+    "refuse_before",
+    "refuse_experiment",
+    "refuse_game_day",
+    "refuse_lab_workload",
+    "refuse_policy",
+    "refuse_suite",
+]
 
 ANSWERS_MOST = 32
 """How many distinct answers one experiment can tell apart."""
 PERCENT_LEAST = 0.0001
 """Istio draws in parts of a million."""
 DELAY_LEAST_S = 0.001
+URL_LENGTH_MOST = 60_000
+"""Characters; Envoy takes 60 KiB of head by default."""
 _NOT_FOR_SCOPE = frozenset(
     [
         "accept",
@@ -94,6 +104,8 @@ _NOT_FOR_SCOPE = frozenset(
 _ENVOY = "x-envoy-"
 """Headers by which a proxy is told what to do, or says what it did: it acts on them, and takes them out at the edge."""
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_HOST = re.compile(r"[a-z0-9._-]+")
+_LIKE_IPV4 = re.compile(r"[0-9]+(\.[0-9]+){3}")
 _CRON_LENGTH_MOST = 200
 _SOME_DAY = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -342,7 +354,7 @@ def _twice_named(requests: tuple[Request, ...], index: int, spec: Fields, proble
 def _url(url: str, place: Place, problems: Problems) -> None:
     try:
         parts = urlsplit(url)
-        scheme, host, _ = parts.scheme, parts.hostname, parts.port
+        scheme, host, port = parts.scheme, parts.hostname, parts.port
     except ValueError as error:
         problems.add(place, f"{url[:80]!r} is no URL: {str(error)[:80]}")
         return
@@ -355,8 +367,43 @@ def _url(url: str, place: Place, problems: Problems) -> None:
             problems.add(place, f"the URL must begin with http:// or https://, not {scheme[:20]}://")
     elif not host or "{" in host:
         problems.add(place, f"the URL {url[:80]!r} names no host", "write such as http://checkout/cart/42")
+    elif port == 0:
+        problems.add(place, "nothing can be reached at port 0", "write one from 1 to 65535")
+    elif len(url) > URL_LENGTH_MOST:
+        problems.add(place, f"the URL has {len(url)} characters; proxies take {URL_LENGTH_MOST}", "send less in it")
+    elif why := _why_no_host(host, bracketed="[" in parts.netloc):
+        problems.add(place, f"{host[:80]!r} is no host that a request can go to: {why}")
     elif re.search(r"[\x00-\x20\x7f]", url):
         problems.add(place, f"the URL {url[:80]!r} has a space or a control character in it", "write %20 for a space")
+
+
+def _why_no_host(host: str, *, bracketed: bool = False) -> str | None:
+    """Return why no HTTP client goes to *host*, which is written in brackets or not; ``None`` when it can be one's name or address."""
+    if bracketed or _LIKE_IPV4.fullmatch(host):
+        return None if is_ip(host) and bracketed == (":" in host) else "this is no IP address"
+    if host.isascii() and not host.startswith("xn--"):
+        return None if _HOST.fullmatch(host) else "a name is of letters, digits, '-', '_' and '.'"
+    import idna  # its tables are for names that hardly anybody has here
+
+    try:
+        # As httpx reads them.
+        idna.decode(host) if host.isascii() else idna.encode(host)
+    except UnicodeError as error:
+        return f"it is no international name ({str(error)[:80]})"
+    return None
+
+
+def _why_no_address(address: str) -> str | None:
+    """Return why nothing can be dialled at *address*, HOST:PORT; ``None`` when something may be there."""
+    host = address.rpartition(":")[0].lower()
+    return _why_no_host(host.strip("[]"), bracketed=host.startswith("["))
+
+
+def _connect(experiment: Experiment, spec: Fields, problems: Problems) -> None:
+    connect = experiment.spec.traffic.via.connect
+    if connect is not None and (why := _why_no_address(connect)):
+        message = f"nothing can be dialled at {connect[:80]!r}: {why}"
+        problems.add(place_at(spec, "traffic", "via", "connect"), message, "write such as 127.0.0.1:8080 or [::1]:8080")
 
 
 def _matches(experiment: Experiment, spec: Fields, problems: Problems) -> None:
@@ -419,11 +466,23 @@ def _is_date(text: str) -> bool:
 
 
 _EXPERIMENT_CHECKS: tuple[_Check, ...] = (
-    _faults, _header_names, _requests, _control, _aims, refuse_bounds, _matches, _others, refuse_small_samples,
+    _faults, _header_names, _requests, _connect, _control, _aims, refuse_bounds, _matches, _others, refuse_small_samples,
 )  # fmt: skip
 
 
 # --- other kinds -------------------------------------------------------------------------------------------------
+
+
+def refuse_lab_workload(workload: LabWorkload, spec: Fields, problems: Problems) -> None:
+    """Refuse an address that a proxy of the lab cannot dial: it resolves no names."""
+    address = workload.spec.address
+    if address is None or address.rpartition(":")[0] == "localhost":
+        return
+    host = address.rpartition(":")[0].strip("[]")
+    why = _why_no_address(address) or (None if is_ip(host) else "a proxy of the lab resolves no names")
+    if why is not None:
+        message = f"nothing can be dialled at {address[:80]!r}: {why}"
+        problems.add(place_at(spec, "address"), message, "write such as 127.0.0.1:9083 or [::1]:9083")
 
 
 def refuse_suite(suite: Suite, spec: Fields, problems: Problems) -> None:

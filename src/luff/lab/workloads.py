@@ -134,7 +134,7 @@ def _application(workload: LabWorkload, ports: Ports) -> tuple[str, int]:
     if workload.spec.address is None:
         return LOOPBACK, ports.take()
     host, _, port = workload.spec.address.rpartition(":")
-    return ("127.0.0.1" if host == "localhost" else host), int(port)
+    return ("127.0.0.1" if host == "localhost" else host.strip("[]")), int(port)
 
 
 def _replica(

@@ -16,7 +16,6 @@ from enum import StrEnum
 from typing import Any
 
 from luff.exit_codes import is_unrestored
-from luff.lifecycle import Phase
 from luff.outcome import Outcome
 from luff.report.trend import age_words
 from luff.report.words import MARKS, visible
