@@ -129,6 +129,14 @@ def test_what_is_asked_of_the_mesh_is_answered_as_json_where_wanted(name: str) -
     assert any("--output" in each.opts for each in options(COMMANDS[name]))
 
 
+@pytest.mark.parametrize("name", ["run", "gate", "plan", "runs list", "runs show"])
+def test_what_is_learnt_is_answered_as_json_where_wanted(name: str) -> None:
+    [flag] = [each for each in options(COMMANDS[name]) if "--output" in each.opts]
+
+    assert isinstance(flag.type, click.Choice)
+    assert "json" in flag.type.choices
+
+
 def test_a_flag_that_is_of_no_use_is_taken_all_the_same() -> None:
     done = CliRunner().invoke(cli, ["version", "-q", "-vv"])
 

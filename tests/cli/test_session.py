@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from luff.cli import cli
 from luff.cli.results import all_written
 from luff.cli.run import run_options
 from luff.cli.running import Done
 from luff.cli.session import prepare
-from luff.errors import LuffError
+from luff.errors import LuffError, NothingSelected
 from luff.gate import INCONCLUSIVE, spec_sha256
-from luff.outcome import MeshIdentity
+from luff.outcome import MeshIdentity, Outcome
 from luff.parse import parse_documents
 from luff.store import Store
 from tests.cli.test_mesh_choice import policy
-from tests.factories import LAB, aborted, passed, run_id
+from tests.factories import LAB, aborted, passed, run_id, validate
 
 TEXT = """\
 # why
@@ -35,6 +37,17 @@ spec:
   fault: {delay: 3s}
   traffic: GET http://front.shop/
 """
+
+
+def keep_pass(store: str, file: str, mesh: MeshIdentity) -> Outcome:
+    """Put into *store* that the experiment in *file* passed just now on *mesh*."""
+    [late] = parse_documents([(file, TEXT)]).experiments
+    now = datetime.now(UTC).isoformat()
+    made = passed(run=run_id(mesh), experiment="late", mesh=mesh, started_at=now, ended_at=now)
+    made = made.model_copy(update={"spec_sha256": spec_sha256(late)})
+    with Store.open(store) as opened:
+        opened.record(made)
+    return made
 
 
 def test_what_no_expectation_is_to_blame_for_is_annotated_where_the_experiment_is_named(
@@ -72,16 +85,34 @@ def test_a_report_that_cannot_be_written_is_the_end_of_what_is_less_severe_alone
         assert capsys.readouterr().err == "luff: report.html could not be written: No space left on device\n"
 
 
+def test_a_gate_prints_its_report_for_a_program_and_speaks_to_people_beside_it(tmp_path: Path, kubeconfig: str) -> None:
+    file, also = tmp_path / "late.yaml", tmp_path / "report.json"
+    file.write_text(TEXT)
+    store = f"sqlite:///{tmp_path / 'luff.db'}"
+    kept = keep_pass(store, str(file), MeshIdentity(kind="cluster", name="staging"))
+    given = ["gate", str(file), "--from-history", "--store", store, "--kubeconfig", kubeconfig, "-o", "json"]
+
+    done = CliRunner(env={"GITHUB_STEP_SUMMARY": ""}).invoke(cli, [*given, "--json", str(also), "--github"])
+    quiet = CliRunner().invoke(cli, given, env={"LUFF_QUIET": "1"})
+    nothing = CliRunner().invoke(cli, [*given, "-k", "soon"])
+
+    validate(json.loads(done.stdout))
+    assert json.loads(done.stdout) == json.loads(also.read_text())
+    assert json.loads(done.stdout)["outcomes"][0]["run"] == kept.run
+    assert "GATE go" in done.stderr
+    assert "PASSED" in done.stderr
+    assert json.loads(quiet.stdout) == json.loads(done.stdout)
+    assert "PASSED" not in quiet.stderr
+    assert isinstance(nothing.exception, NothingSelected)
+    assert json.loads(nothing.stdout)["exit_code"] == 6
+
+
 def test_a_gate_from_history_goes_by_the_named_cluster_alone(tmp_path: Path, kubeconfig: str) -> None:
     file = tmp_path / "late.yaml"
     file.write_text(TEXT)
-    [late] = parse_documents([(str(file), TEXT)]).experiments
-    now = datetime.now(UTC).isoformat()
     store = f"sqlite:///{tmp_path / 'luff.db'}"
-    with Store.open(store) as opened:
-        for mesh in (LAB, MeshIdentity(kind="cluster", name="staging")):
-            made = passed(run=run_id(mesh), experiment="late", mesh=mesh, started_at=now, ended_at=now)
-            opened.record(made.model_copy(update={"spec_sha256": spec_sha256(late)}))
+    for mesh in (LAB, MeshIdentity(kind="cluster", name="staging")):
+        keep_pass(store, str(file), mesh)
 
     def decided(*arguments: str) -> Any:
         given = ["gate", str(file), "--from-history", "--store", store, "--kubeconfig", kubeconfig, *arguments]

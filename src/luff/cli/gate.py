@@ -74,7 +74,7 @@ def gate(flags: RunFlags, baseline: str | None, waivers_file: Path | None, from_
         done = run_all(session.experiments, session.documents, session.settings(), each=session.show)
         decision = session.decide(done)
     code = session.finish(decision, done)
-    tell(_words(decision))
+    tell(_words(decision), err=flags.as_json)
     return code
 
 

@@ -155,10 +155,13 @@ def voice_options(command: F) -> F:
 
 def with_common_flags(command: click.Command) -> click.Command:
     """
-    Return *command*, which has every flag that all commands have, and an environment variable for each of its own.
+    Return *command*, which takes ``-q``, ``-v`` and ``--no-color``, and ``--store`` where it takes ``--context``.
 
-    Where a command has no use for a common flag it takes it all the same, so
-    that a script may give the same ones to all.
+    Where a command has no use for one of these it takes it all the same, so
+    that a script may give the same ones to all. Every flag that has no
+    environment variable yet gets its own, but for those given `by_hand`. What
+    says which mesh is meant (``--context``, ``--kubeconfig``, ``-n``,
+    ``--policy``) and ``-o`` are flags of the commands for which they mean something.
     """
     if isinstance(command, click.Group):
         for each in command.commands.values():

@@ -30,10 +30,10 @@ def console_for(voice: Voice, *, stderr: bool = False) -> Console:
     return _Console(stderr=stderr, no_color=True if voice.color is False else None, highlight=False, soft_wrap=True)
 
 
-def print_outcomes(outcomes: Sequence[Outcome], *, voice: Voice) -> None:
-    """Print the block of each outcome to stdout."""
-    out = console_for(voice)
-    encoding = (sys.stdout.encoding or "ascii").lower().replace("-", "")
+def print_outcomes(outcomes: Sequence[Outcome], *, voice: Voice, stderr: bool = False) -> None:
+    """Print the block of each outcome to stdout, or to stderr."""
+    out = console_for(voice, stderr=stderr)
+    encoding = ((sys.stderr if stderr else sys.stdout).encoding or "ascii").lower().replace("-", "")
     text = console(
         outcomes,
         today=datetime.now(UTC).date(),

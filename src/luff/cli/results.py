@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -34,13 +34,14 @@ SUMMARY_BYTES_LEAST = 4096
 
 @dataclass(frozen=True, slots=True)
 class ReportFiles:
-    """This is which files are wanted, each ``None`` where it is not."""
+    """This is which files are wanted, each ``None`` where it is not; with *stdout* what would be in *json* is printed, too."""
 
     html: Path | None = None
     json: Path | None = None
     junit: Path | None = None
     markdown: Path | None = None
     gitlab_dir: Path | None = None
+    stdout: bool = field(default=False, kw_only=True)
 
     @property
     def written(self) -> tuple[Path, ...]:
@@ -101,8 +102,11 @@ def write_reports(
     """Write each file whole or not at all. *places* are where experiments are written, by name."""
     now = datetime.now(UTC)
     decided = decision or Decision(code)
+    document = report(outcomes, code, waivers_used=decided.waivers_used, quarantined=decided.quarantined)
+    if files.stdout:
+        # JSON is in UTF-8, whatever a terminal's encoding is.
+        tell(render(document).rstrip("\n").encode())
     if files.json is not None:
-        document = report(outcomes, code, waivers_used=decided.waivers_used, quarantined=decided.quarantined)
         write_atomically(files.json, render(document))
     if files.junit is not None:
         write_atomically(files.junit, junit(outcomes, today=now.date(), fail_on=fail_on, excused=decided.excused))
@@ -119,11 +123,15 @@ def write_reports(
 
 
 def write_to_github(
-    outcomes: Sequence[Outcome], decision: Decision, *, places: Mapping[str, tuple[str, int]] | None = None
+    outcomes: Sequence[Outcome],
+    decision: Decision,
+    *,
+    places: Mapping[str, tuple[str, int]] | None = None,
+    err: bool = False,
 ) -> None:
-    """Print workflow commands to stdout, and add to the file that ``GITHUB_STEP_SUMMARY`` names, if it does."""
+    """Print workflow commands to stdout, or with *err* to stderr, and add to the file that ``GITHUB_STEP_SUMMARY`` names, if it does."""
     locate = _from_root(os.environ.get("GITHUB_WORKSPACE"))
-    click.echo(commands(_findings(outcomes, decision, places), locate=locate), nl=False)
+    click.echo(commands(_findings(outcomes, decision, places), locate=locate), nl=False, err=err)
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if not summary:
         return

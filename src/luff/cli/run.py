@@ -67,6 +67,12 @@ class RunFlags:
     yes: bool
     accept_inert_leftover: bool
     notify: Path | None
+    output: str
+
+    @property
+    def as_json(self) -> bool:
+        """Return whether stdout is for a program, and what people read goes to stderr."""
+        return self.output == "json"
 
 
 _FILE = click.Path(path_type=Path)
@@ -101,6 +107,13 @@ def run_options(command: F) -> F:
         help="Change a field, such as spec.traffic.rate=10/s.",
     )
     @option("--seed", type=click.IntRange(0), help="The seed of everything random but the secrets.")
+    @option(
+        "-o",
+        "--output",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        help="The shape of the answer; json is what --json writes, and what people read goes to stderr.",
+    )
     @option("--json", "json_file", type=_FILE, help="Write the results as JSON.")
     @option("--junit", "junit_file", type=_FILE, help="Write JUnit XML.")
     @option("--html", "html_file", type=_FILE, help="Write one self-contained HTML page.")

@@ -22,7 +22,7 @@ from luff.cli.running import Done, RunSettings
 from luff.cli.selecting import Choice, choose
 from luff.cli.streams import may_be_lost
 from luff.errors import NothingSelected
-from luff.exit_codes import parse_fail_on
+from luff.exit_codes import is_unrestored, parse_fail_on
 from luff.gate import Baseline, Decision, Waiver, decide
 from luff.model import Experiment, Verdict
 from luff.notify import Channels
@@ -67,9 +67,12 @@ class Session:
         return decide([outcome], today=_today(), baseline=self.baseline, waivers=self.waivers).go
 
     def show(self, outcome: Outcome) -> None:
-        """Print the block of *outcome*, if anybody can have it: the decision is told by the exit code as well."""
-        with may_be_lost():
-            print_outcomes([outcome], voice=self.flags.voice)
+        """Print the block of *outcome*; where nobody asked for it only if a fault may still be live."""
+        if self.flags.as_json and self.flags.voice.level < 0 and not is_unrestored(outcome):
+            return
+        # The decision is told by the exit code as well.
+        with may_be_lost(err=self.flags.as_json):
+            print_outcomes([outcome], voice=self.flags.voice, stderr=self.flags.as_json)
 
     def decide(self, done: Done, *, missing: Mapping[str, str] | None = None) -> Decision:
         """Return go or stop."""
@@ -101,7 +104,8 @@ class Session:
             places=places,
         )
         if self.flags.github:
-            write_to_github(done.outcomes, decision, places=places)
+            # GitHub reads its commands on stderr as well.
+            write_to_github(done.outcomes, decision, places=places, err=self.flags.as_json)
 
 
 def prepare(flags: RunFlags) -> Session:
@@ -113,6 +117,7 @@ def prepare(flags: RunFlags) -> Session:
         junit=flags.junit_file,
         markdown=flags.markdown_file,
         gitlab_dir=flags.gitlab_dir,
+        stdout=flags.as_json,
     )
     documents = read_documents(flags.files, overrides=overrides_of(flags.overrides))
     choice = Choice(flags.keyword, flags.labels, flags.shard, flags.last_failed)

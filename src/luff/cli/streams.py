@@ -83,7 +83,7 @@ def flush() -> None:
             mute(stream)
 
 
-def tell(text: str, *, err: bool = False) -> None:
+def tell(text: str | bytes, *, err: bool = False) -> None:
     """Print *text* to stdout, or to stderr; that it cannot be written ends nothing and changes no exit code."""
     with may_be_lost(err=err):
         click.echo(text, err=err)
