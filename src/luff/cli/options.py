@@ -38,7 +38,7 @@ def option(*declarations: str, **attributes: Any) -> Callable[[F], F]:
 
 
 def by_hand(*declarations: str, **attributes: Any) -> Callable[[F], F]:
-    """Return a click option that has no environment variable: consent, and what would keep an emergency from being acted on."""
+    """Return a click option that no environment variable gives: for consent, and for what would keep an emergency command from acting."""
     return click.option(*declarations, cls=_ByHand, **attributes)
 
 
