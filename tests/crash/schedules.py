@@ -166,8 +166,9 @@ def wholes(*, seed: int = 0) -> Iterator[Schedule]:
     Whole runs, with traffic, verdict and exit code.
 
     Each trouble at each call; a stop at each call; the object denied from each
-    call on, with and without a guard that takes over, or with a stop at a later one; a kill at each await; each
-    writer at each boundary: each of them with proxies drawn by *seed*.
+    call on, with and without a guard that takes over, or with a stop at a later
+    one; a kill at each await; each writer at each boundary: each of them with
+    proxies drawn by *seed*.
     """
     seen = reach(Schedule(whole=True))
     rng = random.Random(seed)

@@ -260,10 +260,13 @@ def test_a_route_that_may_still_be_broken_is_news_every_time() -> None:
 
 
 def test_proxies_that_still_run_a_fault_are_news_every_time() -> None:
-    found = of_outcome(factories.stale(), Verdict.PASSED, at=AT)
+    outcome = factories.stale()
+
+    found = of_outcome(outcome, outcome.verdict, at=AT)
 
     assert [each.event for each in found] == [Event.STRANDED]
-    assert "luff status" in found[0].text, "in the object there is nothing left to restore"
+    assert "istioctl proxy-status" in found[0].text
+    assert "luff restore" not in found[0].text, "in the object there is nothing left to restore"
 
 
 def test_a_notice_is_one_line_whatever_a_service_said() -> None:
