@@ -56,14 +56,14 @@ def schedules_of_the_slice(seed: int, size: int) -> Iterator[Schedule]:
     Of whole runs, which take longer, a quarter of that, and as many that are
     denied and stopped: few of all are both.
     """
-    yield from every.pairs_with_the_inject()
     rng = random.Random(seed)
-    for kind in (every.singles(), every.kills(), every.kills_in_trouble(), every.others(), every.pairs(seed=seed)):
-        yield from rng.sample(list(kind), size)
     wholes = list(every.wholes(seed=seed))
     yield from rng.sample(wholes, size // 4)
     both = [each for each in wholes if each.denied_at is not None and each.stop_at is not None]
     yield from rng.sample(both, size // 4)
+    yield from every.pairs_with_the_inject()
+    for kind in (every.singles(), every.kills(), every.kills_in_trouble(), every.others(), every.pairs(seed=seed)):
+        yield from rng.sample(list(kind), size)
     yield from itertools.islice(every.deeper(seed=seed), 2 * size)
 
 

@@ -258,7 +258,10 @@ def test_a_url_that_leads_nowhere_is_nobodys_fault_but_the_experiments(shell: Sh
 
 @pytest.mark.parametrize(
     ("connect", "words"),
-    [("nowhere.invalid:80", ["this machine finds no address for the name"]), ("127.0.0.1:1", ["nobody accepts the connection"])],
+    [
+        ("nowhere.invalid:80", ["this machine finds no address for the name"]),
+        ("127.0.0.1:1", ["nobody accepts the connection"]),
+    ],
 )
 def test_an_address_that_leads_nowhere_is_said_with_what_to_dial_instead(
     shell: Shell, connect: str, words: list[str]
