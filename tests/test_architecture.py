@@ -11,7 +11,7 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "luff"
 PURE = [
-    "errors", "units", "words", "model", "lifecycle", "scope", "samples", "outcome", "hosts", "routes", "validation", "translate",
+    "errors", "units", "words", "fields", "load", "expectations", "model", "lifecycle", "scope", "samples", "outcome", "hosts", "routes", "validation", "translate",
     "pacing", "stats", "checks", "jsonpath", "parse", "schema", "plan", "report", "exit_codes", "names", "patches",
     "decide", "claims", "delegates", "mechanism", "selection", "targeting", "twins", "verdicts", "others", "selftest", "crd", "reachability", "clusters", "mesh_state", "gameday", "blackouts", "results", "tallies", "suite", "gate", "explain", "predicates", "refusals", "default_claims", "run_bounds", "sample_sizes", "sentences",
     "short_forms", "yaml_nodes", "regex", "destination_rules", "destination_policies", "defences", "envoy_routes", "header_values", "spelling",

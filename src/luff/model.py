@@ -10,30 +10,46 @@ forbid what they do not know. What a value must be is said twice, for machines
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import Field
 
-from luff.errors import UsageError
-from luff.units import (
-    DURATION_MOST_S,
-    RATE_MOST_HZ,
-    parse_duration_s,
-    parse_percent,
-    parse_rate_hz,
-    write_duration,
-    write_percent,
-    write_rate,
+from luff.expectations import (
+    Answer,
+    AnswerExpectation,
+    AttemptsExpectation,
+    BodyMatch,
+    ErrorsExpectation,
+    Expectation,
+    FallbackExpectation,
+    HeaderMatch,
+    JsonMatch,
+    LatencyExpectation,
+    NoWorseThanExpectation,
+    RecoveryExpectation,
 )
+from luff.fields import (
+    API_VERSION,
+    Address,
+    DnsLabel,
+    Document,
+    DurationS,
+    Host,
+    Means,
+    Percent,
+    RateHz,
+    Status,
+    Text,
+    Written,
+)
+from luff.load import DEFAULT_RATE_HZ, HEADER_VALUE, TLS, HttpVersion, Request, Secret, SecretRef, Stage, Traffic, Via
 from luff.words import Arm, Carrier, Object, Phase, Verdict
 
 __all__ = [
     "API_VERSION",
     "DEFAULT_RATE_HZ",
     "HEADER_VALUE",
+    "TLS",
     "Abort",
     "Announce",
     "Answer",
@@ -91,103 +107,6 @@ __all__ = [
     "Via",
     "Written",
 ]
-
-API_VERSION = "luff.dev/v1alpha1"
-
-_DURATION_SCHEMA = {"type": "string", "pattern": r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d))+$"}
-_PERCENT_SCHEMA = {"type": ["string", "number"], "pattern": r"^[0-9]+(\.[0-9]+)?\s*%?$", "minimum": 0, "maximum": 100}
-_RATE_SCHEMA = {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?/(s|m|h)$"}
-
-DEFAULT_RATE_HZ = 20.0
-"""What ``traffic.rate`` is per arm where it is left out; a plan may lower it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """This says that a number is written as text with a unit: *parse* reads it, *write* is its inverse."""
-
-    parse: Callable[[object], float]
-    write: Callable[[float], str]
-
-
-@dataclass(frozen=True, slots=True)
-class Means:
-    """This says in words what a text must be, where a pattern says it for machines; *example* is one that would do."""
-
-    words: str
-    example: str
-
-
-def _read(parse: Any) -> BeforeValidator:
-    """Let a model be built from text, by *parse*, or from a value that is already a number in our unit."""
-    return BeforeValidator(lambda value: value if isinstance(value, float) else parse(value))
-
-
-DurationS = Annotated[
-    float,
-    _read(parse_duration_s),
-    Field(ge=0, le=DURATION_MOST_S),
-    Written(parse_duration_s, write_duration),
-    WithJsonSchema(_DURATION_SCHEMA),
-]
-Percent = Annotated[
-    float,
-    _read(parse_percent),
-    Field(ge=0, le=100),
-    Written(parse_percent, write_percent),
-    WithJsonSchema(_PERCENT_SCHEMA),
-]
-RateHz = Annotated[
-    float,
-    _read(parse_rate_hz),
-    Field(gt=0, le=RATE_MOST_HZ),
-    Written(parse_rate_hz, write_rate),
-    WithJsonSchema(_RATE_SCHEMA),
-]
-
-_LABEL = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
-DnsLabel = Annotated[
-    str,
-    Field(pattern=_LABEL),
-    Means("a DNS label: lower-case letters, digits and '-', at most 63 of them", "slow-ratings"),
-]
-Host = Annotated[
-    str,
-    Field(pattern=r"^(\*\.)?[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"),
-    Means("a host name without scheme, port or path", "reviews.bookinfo"),
-]
-Status = Annotated[
-    str,
-    Field(pattern=r"^[1-5]([0-9][0-9]|xx)$"),
-    Means("a status such as 503, or a class of them such as 5xx", "5xx"),
-]
-_DIALLED = r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_]([-A-Za-z0-9._]{0,251}[A-Za-z0-9._])?)"
-_PORT = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
-Address = Annotated[
-    str,
-    Field(pattern=f"^{_DIALLED}:{_PORT}$"),
-    Means("an address: HOST:PORT, with a port from 1 to 65535, and an IPv6 address in brackets", "127.0.0.1:8080"),
-]
-Text = Annotated[str, Field(min_length=1)]
-
-
-class Document(BaseModel):
-    """This is the base of every modelled part: frozen, and unknown fields are errors. Keys are written in camelCase."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        populate_by_name=True,
-        defer_build=True,  # most commands read no documents, and the guard has to be there at once
-        alias_generator=lambda name: _camel(name),
-    )
-
-
-def _camel(name: str) -> str:
-    for unit in ("_s", "_hz", "_percent"):
-        name = name.removesuffix(unit)
-    head, *rest = name.split("_")
-    return head + "".join(word.title() for word in rest)
 
 
 class Metadata(Document):
@@ -253,281 +172,6 @@ class Fault(Document):
 
     delay: Delay | None = None
     abort: Abort | None = None
-
-
-class Secret(str):
-    """This is a secret's value: text like any other, but its ``repr`` does not show it."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "'<redacted>'"
-
-
-HEADER_VALUE = re.compile(r"[\t\x20-\x7e]*")
-"""What the value of a header may be."""
-_UNICODE = re.compile(r"[^\ud800-\udfff]*")
-"""What can be encoded: a variable that is not UTF-8 is read with surrogates in the place of its bytes."""
-
-
-class SecretRef(Document):
-    """
-    This stands for a value that is read from the environment when requests are made, and is written nowhere.
-
-    Only variables whose names begin with ``LUFF_SECRET_`` can be read, so that
-    an experiment cannot send away what else is in the environment.
-    """
-
-    from_env: Annotated[
-        str,
-        Field(pattern=r"^LUFF_SECRET_[A-Z0-9_]{1,200}$"),
-        Means("the name of a variable that begins with LUFF_SECRET_", "LUFF_SECRET_TOKEN"),
-    ]
-
-    def read(self, environment: Mapping[str, str]) -> Secret:
-        """Return the value; `UsageError` when *environment* has none."""
-        if not environment.get(self.from_env):
-            raise UsageError(
-                f"the experiment reads {self.from_env}, which is not set",
-                next_step=f"set it: export {self.from_env}=…",
-            )
-        return Secret(environment[self.from_env])
-
-
-REQUESTS_MOST = 256
-"""What a byte of each sample can tell apart."""
-
-
-class Request(Document):
-    """This is one synthetic request. ``{{uuid}}`` and ``{{seq}}`` are filled in; *weight* is its share among several."""
-
-    name: Text | None = None
-    method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] = "GET"
-    url: Text
-    headers: dict[str, str | SecretRef] = Field(default_factory=dict)
-    body: str | SecretRef | None = None
-    weight: Annotated[float, Field(gt=0, le=1e6)] = 1.0
-
-    def revealed(self, environment: Mapping[str, str]) -> Request:
-        """
-        Return this with each `SecretRef` replaced by its value, to send it: never to store, show or log it.
-
-        Raises `UsageError` where a value is not there, or nothing that can be sent in its place.
-        """
-
-        def reveal(value: str | SecretRef, where: str, fits: re.Pattern[str], remedy: str) -> str:
-            if not isinstance(value, SecretRef):
-                return value
-            secret = value.read(environment)
-            if not fits.fullmatch(secret):
-                # Its name alone: the value is for nobody's eyes.
-                raise UsageError(
-                    f"the value of {value.from_env} has characters that {where} cannot carry", next_step=remedy
-                )
-            return secret
-
-        ascii_alone = "set it to printable ASCII alone, without a line break at its end"
-        headers = {
-            name: reveal(value, f"the header {name}", HEADER_VALUE, ascii_alone) for name, value in self.headers.items()
-        }
-        body = None if self.body is None else reveal(self.body, "a body", _UNICODE, "set it to text in UTF-8")
-        return self.model_copy(update={"headers": headers, "body": body})
-
-
-class TLS(Document):
-    """This is how a TLS peer is checked: *ca* is a PEM file, *server_name* the name to ask for and verify."""
-
-    ca: str | None = None
-    server_name: str | None = None
-
-
-HttpVersion = Literal["auto", "http1", "http2"]
-
-
-class Via(Document):
-    """
-    This is how traffic gets in. *connect* is ``HOST:PORT`` to dial instead of the URL's.
-
-    *protocol* ``auto`` is what the TLS handshake agrees on, and HTTP/1.1 in plain text.
-    """
-
-    mode: Literal["direct"] = "direct"
-    connect: Address | None = None
-    tls: TLS | None = None
-    protocol: HttpVersion = "auto"
-
-
-class Stage(Document):
-    """This is a stretch of the load: for so long the rate goes in a straight line from where it is to *rate_hz*."""
-
-    for_s: DurationS
-    rate_hz: RateHz
-
-
-class Traffic(Document):
-    """
-    This is what is sent. *rate_hz* is per arm; *duration_s* is the most, after the warm-up.
-
-    *arrivals* says how requests fall within the rate: ``constant`` each in its
-    own even slot, ``poisson`` as if from many users who know nothing of one
-    another. With *stages* the rate changes: *rate_hz* is then where the first
-    one begins (nothing, unless written), and *duration_s* their sum.
-
-    *timeout_s* is the total for one request; ``None`` means max(10 s, 2 x delay + 5 s).
-    *rate_hz* ``None`` means 20/s, lowered so that held requests stay in bounds.
-    *control* must be spelled out for anything but GET and HEAD; where it is
-    false, nothing is sent but what carries the scope.
-    """
-
-    requests: Annotated[tuple[Request, ...], Field(min_length=1, max_length=REQUESTS_MOST)]
-    rate_hz: RateHz | None = None
-    arrivals: Literal["constant", "poisson"] = "constant"
-    stages: Annotated[tuple[Stage, ...], Field(max_length=100)] = ()
-    duration_s: DurationS = 60.0
-    timeout_s: DurationS | None = None
-    warmup_s: DurationS = 3.0
-    control: bool | None = None
-    via: Via = Via()
-
-    @property
-    def arms(self) -> tuple[Arm, ...]:
-        """Return the arms that are sent."""
-        return (Arm.FAULT,) if self.control is False else tuple(Arm)
-
-    @property
-    def stages_s(self) -> float:
-        """Return how long the stages last together, 0 without any."""
-        return sum(stage.for_s for stage in self.stages)
-
-    def revealed(self, environment: Mapping[str, str]) -> Traffic:
-        """Return this with every secret's value in place, to drive it; `UsageError` names one that is not set or cannot be sent."""
-        return self.model_copy(update={"requests": tuple(each.revealed(environment) for each in self.requests)})
-
-
-class BodyMatch(Document):
-    """This is a claim on the body as text: it *contains* a string, or *matches* a regular expression somewhere."""
-
-    contains: Text | None = None
-    matches: Text | None = None
-
-
-class JsonMatch(Document):
-    """
-    This is a claim on what *path* selects from a JSON body: it exists or not, equals a value, or matches as text.
-
-    That *equals* was given at all (``null`` is a value too) is in ``model_fields_set``.
-    """
-
-    path: Text
-    equals: Any = None
-    exists: bool | None = None
-    matches: Text | None = None
-
-
-class HeaderMatch(Document):
-    """This is a claim on one response header: it equals, or matches somewhere; with neither, it is there."""
-
-    name: Text
-    equals: str | None = None
-    matches: Text | None = None
-
-
-class Answer(Document):
-    """This is what an answer must be; every part given must hold. *status* is a code, ``5xx``, or a list of those."""
-
-    status: Annotated[tuple[Status, ...], Field(min_length=1)] | None = None
-    body: BodyMatch | None = None
-    json_: JsonMatch | None = Field(default=None, alias="json")
-    header: HeaderMatch | None = None
-
-
-class _Expectation(Document):
-    """This is what all expectations share. *id* is unique in an experiment; `luff.parse` fills in a default."""
-
-    id: Annotated[
-        str,
-        Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,62}$"),
-        Means("letters, digits, '-' and '_', at most 63 of them", "gives-up-in-time"),
-    ]
-    arm: Arm = Arm.FAULT
-
-
-class LatencyExpectation(_Expectation):
-    """A complete answer came within *limit_s* of its due time, in a share *quantile* (such as 0.99) of requests."""
-
-    quantile: Annotated[float, Field(gt=0, lt=1)]
-    limit_s: DurationS
-    kind: Literal["latency"] = "latency"
-
-
-class ErrorsExpectation(_Expectation):
-    """An answer came and its status is not in *status*, but for at most *at_most_percent* of requests."""
-
-    at_most_percent: Percent
-    status: Annotated[tuple[Status, ...], Field(min_length=1)] = ("5xx",)
-    kind: Literal["errors"] = "errors"
-
-
-class AnswerExpectation(_Expectation):
-    """Every part of *answer* holds, in at least *at_least_percent* of requests."""
-
-    answer: Answer
-    at_least_percent: Percent = 99.0
-    kind: Literal["answer"] = "answer"
-
-
-class FallbackExpectation(_Expectation):
-    """As `AnswerExpectation` on the fault arm, and it must *not* hold on the control arm: else it proves nothing."""
-
-    answer: Answer
-    at_least_percent: Percent = 99.0
-    kind: Literal["fallback"] = "fallback"
-
-
-class AttemptsExpectation(_Expectation):
-    """The request caused at most *at_most* attempts on the edge to *of*, in at least *at_least_percent* of requests."""
-
-    of: Host
-    at_most: Annotated[int, Field(ge=1, le=1000)]
-    at_least_percent: Percent = 99.0
-    kind: Literal["attempts"] = "attempts"
-
-
-class NoWorseThanExpectation(_Expectation):
-    """
-    An answer came, no 5xx, within 1.5 times the warm-up p95 of its own arm; compared between arms.
-
-    It holds when *arm* is worse than *than* by at most *by_percent* points. An
-    arm that is compared with itself is compared with its own warm-up: then at
-    most *by_percent* of its requests may be worse.
-    """
-
-    than: Arm = Arm.CONTROL
-    by_percent: Percent = 5.0
-    kind: Literal["noWorseThan"] = "noWorseThan"
-
-
-class RecoveryExpectation(_Expectation):
-    """
-    Within *within_s* of the removal, three 1 s windows in a row are like control.
-
-    Like control: errors at most control's plus 2 points, median at most 1.5
-    times control's plus 20 ms.
-    """
-
-    within_s: DurationS
-    kind: Literal["recovery"] = "recovery"
-
-
-Expectation: TypeAlias = (
-    LatencyExpectation
-    | ErrorsExpectation
-    | AnswerExpectation
-    | FallbackExpectation
-    | AttemptsExpectation
-    | NoWorseThanExpectation
-    | RecoveryExpectation
-)
 
 
 EvidenceSource: TypeAlias = Literal["auto", "lab-log", "response-header", "pod-metrics", "prometheus", "latency-shift"]
