@@ -78,6 +78,30 @@ class RunFlags:
 _FILE = click.Path(path_type=Path)
 
 
+_REPORTS = (
+    option(
+        "-o",
+        "--output",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        help="The shape of the answer; json is what --json writes, and what people read goes to stderr.",
+    ),
+    option("--json", "json_file", type=_FILE, help="Write the results as JSON."),
+    option("--junit", "junit_file", type=_FILE, help="Write JUnit XML."),
+    option("--html", "html_file", type=_FILE, help="Write one self-contained HTML page."),
+    option("--markdown", "markdown_file", type=_FILE, help="Write Markdown."),
+    option("--github", is_flag=True, help="Annotate the YAML on GitHub, and add to its step summary."),
+    option("--gitlab-dir", type=_FILE, help="Write GitLab's code quality report and JUnit XML into this folder."),
+)
+
+
+def _report_options(command: F) -> F:
+    """Add the flags that say in which shapes the answer is given."""
+    for add in reversed(_REPORTS):
+        command = add(command)
+    return command
+
+
 def run_options(command: F) -> F:
     """Add the arguments and flags that `run` and `gate` share; the command gets them as a `RunFlags`."""
 
@@ -107,19 +131,7 @@ def run_options(command: F) -> F:
         help="Change a field, such as spec.traffic.rate=10/s.",
     )
     @option("--seed", type=click.IntRange(0), help="The seed of everything random but the secrets.")
-    @option(
-        "-o",
-        "--output",
-        type=click.Choice(["text", "json"]),
-        default="text",
-        help="The shape of the answer; json is what --json writes, and what people read goes to stderr.",
-    )
-    @option("--json", "json_file", type=_FILE, help="Write the results as JSON.")
-    @option("--junit", "junit_file", type=_FILE, help="Write JUnit XML.")
-    @option("--html", "html_file", type=_FILE, help="Write one self-contained HTML page.")
-    @option("--markdown", "markdown_file", type=_FILE, help="Write Markdown.")
-    @option("--github", is_flag=True, help="Annotate the YAML on GitHub, and add to its step summary.")
-    @option("--gitlab-dir", type=_FILE, help="Write GitLab's code quality report and JUnit XML into this folder.")
+    @_report_options
     @option("--fail-on", default="fail,inconclusive,aborted,error", show_default=True, help="Which verdicts are not 0.")
     @option("--soft-fail", is_flag=True, help="Exit 0 whatever the verdicts; an unverified restore is still 7.")
     @option(
