@@ -69,7 +69,8 @@ class World:
     cannot be seen; *probes* makes one of requests over that way out, where those can see; *watcher_died* comes back when nobody guards any more;
     *begin* is told of a run that is about to touch something; *keep_traceback*
     keeps the trace of a mistake of luff's own and says where; *levers* is the
-    store's half of the levers, ``None`` where there is no store.
+    store's half of the levers, ``None`` where there is no store; *in_lab* says
+    that this is a lab's API, also where it is gone to as to a cluster.
     """
 
     mesh: Mesh
@@ -86,6 +87,7 @@ class World:
     begin: Callable[[Record], Awaitable[None]] | None = None
     keep_traceback: Callable[[str], str] = _to_the_log
     levers: LeverRecord | None = None
+    in_lab: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import pytest
 
@@ -23,6 +22,7 @@ from luff.cli.places import guard_dies_with_us, guard_log, needs_reaper
         ("supervisord", True),
         ("sleep", True),
         ("systemd", False),
+        ("runit", False),
         ("init", False),
         ("init(Ubuntu)", False),
         ("launchd", False),
@@ -52,18 +52,18 @@ def test_what_this_machine_says_of_itself_is_believed(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("kind", "accepted", "dies", "needed"),
+    ("in_lab", "accepted", "dies", "needed"),
     [
-        ("cluster", False, True, True),
-        ("cluster", False, False, False),
-        ("cluster", True, True, False),
-        ("lab", False, True, False),
+        (False, False, True, True),
+        (False, False, False, False),
+        (False, True, True, False),
+        (True, False, True, False),
     ],
 )
 def test_a_reaper_is_needed_on_a_cluster_where_the_guard_dies_too(
-    kind: Literal["lab", "cluster"], accepted: bool, dies: bool, needed: bool
+    in_lab: bool, accepted: bool, dies: bool, needed: bool
 ) -> None:
-    assert needs_reaper(kind, accepted=accepted, dies_with_us=dies) is needed
+    assert needs_reaper(in_lab=in_lab, accepted=accepted, dies_with_us=dies) is needed
 
 
 def test_a_run_needs_no_folder_for_what_its_guard_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import http.server
 import socket
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -106,7 +108,49 @@ def test_a_server_that_is_not_there_says_how_to_check(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    (tmp_path / "config").write_text(
+    mesh = KubernetesMesh.connect(Connection(str(_kubeconfig(tmp_path, port)), None))
+    try:
+        with pytest.raises(MeshUnreachable, match=f"127.0.0.1:{port}") as caught:
+            asyncio.run(mesh.server_time_s())
+    finally:
+        mesh.close()
+    assert f"kubectl --kubeconfig {tmp_path / 'config'} get --raw /readyz" in str(caught.value.next_step)
+
+
+@pytest.mark.parametrize(
+    ("version", "is_lab"),
+    [
+        ('{"gitVersion": "v1.37.0+luff-lab"}', True),
+        ('{"gitVersion": "v1.33.1-eks-0123456"}', False),
+        ("{}", False),
+        ("[]", False),
+        ("not JSON", False),
+    ],
+)
+def test_a_lab_is_known_by_its_version_whatever_led_to_it(version: str, is_lab: bool, tmp_path: Path) -> None:
+    class Versioned(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(version)))
+            self.end_headers()
+            self.wfile.write(version.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Versioned) as served:
+        threading.Thread(target=served.serve_forever, daemon=True).start()
+        mesh = KubernetesMesh.connect(Connection(str(_kubeconfig(tmp_path, served.server_port)), None))
+        try:
+            assert asyncio.run(mesh.is_lab()) is is_lab
+        finally:
+            mesh.close()
+            served.shutdown()
+
+
+def _kubeconfig(folder: Path, port: int) -> Path:
+    path = folder / "config"
+    path.write_text(
         yaml.safe_dump(
             {
                 "apiVersion": "v1",
@@ -118,13 +162,7 @@ def test_a_server_that_is_not_there_says_how_to_check(tmp_path: Path) -> None:
             }
         )
     )
-    mesh = KubernetesMesh.connect(Connection(str(tmp_path / "config"), None))
-    try:
-        with pytest.raises(MeshUnreachable, match=f"127.0.0.1:{port}") as caught:
-            asyncio.run(mesh.server_time_s())
-    finally:
-        mesh.close()
-    assert f"kubectl --kubeconfig {tmp_path / 'config'} get --raw /readyz" in str(caught.value.next_step)
+    return path
 
 
 @pytest.mark.parametrize("content", ["", "{{{", "[]", "apiVersion: v1\nkind: Config\n", "clusters: 7\n"])

@@ -11,8 +11,8 @@ import pytest
 
 from tests.story.conftest import Done, Shell
 
-RUN = ("run", "--context", "luff-lab", "--accept-inert-leftover")
-"""A lab taken for a cluster needs a reaper where this test runs in a container; who restores is not what it is about."""
+RUN = ("run", "--context", "luff-lab")
+"""A lab that is gone to by its kubeconfig is taken for a cluster, except that it needs no reaper wherever this runs."""
 INDIRECT = """\
 apiVersion: luff.dev/v1alpha1
 kind: Experiment

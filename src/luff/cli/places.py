@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import Literal
 
 import platformdirs
 
 __all__ = ["guard_dies_with_us", "guard_log", "keep_traceback", "needs_reaper", "state_folder"]
 
-_MACHINE_INITS = frozenset({"systemd", "init", "launchd"})
+_MACHINE_INITS = frozenset({"systemd", "init", "launchd", "runit", "dinit", "openrc-init"})
 """What the first process of a machine is called; a container has any other: its program, a script, a shim, a supervisor."""
 _IN_A_POD = "KUBERNETES_SERVICE_HOST"
 """Every pod has this variable, also one that sees the processes of its machine."""
@@ -74,11 +73,11 @@ def guard_dies_with_us(*, first: str | None = None) -> bool:
     return first.partition("(")[0] not in _MACHINE_INITS
 
 
-def needs_reaper(kind: Literal["lab", "cluster"], *, accepted: bool, dies_with_us: bool | None = None) -> bool:
+def needs_reaper(*, in_lab: bool, accepted: bool, dies_with_us: bool | None = None) -> bool:
     """
     Return whether a reaper has to be at work before this process may inject: on a cluster, where its guard ends with it.
 
-    *accepted* says that a person takes the risk of a twin that hits nobody;
+    A lab, *in_lab*, ends with the machine or container as well. *accepted* says that a person takes the risk of a twin that hits nobody;
     *dies_with_us* is found out unless given.
     """
-    return kind == "cluster" and not accepted and (guard_dies_with_us() if dies_with_us is None else dies_with_us)
+    return not in_lab and not accepted and (guard_dies_with_us() if dies_with_us is None else dies_with_us)

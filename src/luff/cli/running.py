@@ -364,7 +364,7 @@ class Crew:
             seed=self.settings.seed,
             context=context_from_environment(),
             policy=self.policy,
-            needs_reaper=needs_reaper(self.world.identity.kind, accepted=self.settings.accept_inert_leftover),
+            needs_reaper=needs_reaper(in_lab=self.world.in_lab, accepted=self.settings.accept_inert_leftover),
         )
 
     def _progress(self, title: str) -> SilentProgress:

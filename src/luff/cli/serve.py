@@ -144,7 +144,7 @@ async def _serve(asked: _Asked, game_days: GameDays, chosen: Chosen, store: Stor
                 rails,
                 local_user=who_am_i(),
                 open_=asked.on_loopback,
-                needs_reaper=needs_reaper(world.identity.kind, accepted=asked.accept_inert_leftover),
+                needs_reaper=needs_reaper(in_lab=world.in_lab, accepted=asked.accept_inert_leftover),
                 metric=_metric(client),
                 channels=asked.channels,
             )

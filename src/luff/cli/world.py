@@ -70,6 +70,7 @@ async def open_world(chosen: Chosen, store: Store) -> AsyncIterator[World]:
     # Asked before the guard is started: its own failure to reach the server would be the same news, second hand.
     await mesh.server_time_s()
     identity = identity_of(chosen, mesh)
+    in_lab = chosen.lab is not None or await mesh.is_lab()
     plane: LabProxies | None = None
     guard = await Guard.start(chosen.connection, log=guard_log(), keep_open=chosen.keep_open)
     try:
@@ -78,6 +79,7 @@ async def open_world(chosen: Chosen, store: Store) -> AsyncIterator[World]:
         yield World(
             mesh=mesh,
             identity=identity,
+            in_lab=in_lab,
             journal=store.journal(identity),
             watcher=guard,
             watcher_died=guard.died,

@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from luff.lab.resources import RESOURCES, Resource
+from luff.mesh import LAB_BUILD
 from luff.model import Object
 
 __all__ = ["VERSION", "describe"]
@@ -14,7 +15,7 @@ __all__ = ["VERSION", "describe"]
 VERSION: Object = {
     "major": "1",
     "minor": "37",
-    "gitVersion": "v1.37.0+luff-lab",
+    "gitVersion": f"v1.37.0{LAB_BUILD}",
     "gitCommit": "",
     "gitTreeState": "clean",
     "buildDate": "2026-01-01T00:00:00Z",

@@ -17,10 +17,12 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from luff.words import Object
 
-__all__ = ["FIELD_MANAGER", "Kind", "Mesh", "Operation", "Ref", "command_on", "named"]
+__all__ = ["FIELD_MANAGER", "LAB_BUILD", "Kind", "Mesh", "Operation", "Ref", "command_on", "named"]
 
 FIELD_MANAGER = "luff"
 """Who luff is in an object's managedFields."""
+LAB_BUILD = "+luff-lab"
+"""What the version of a lab's API server ends with, and that of no other."""
 
 Operation: TypeAlias = Mapping[str, Any]
 """One operation of a JSON Patch (RFC 6902)."""

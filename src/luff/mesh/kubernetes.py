@@ -29,7 +29,7 @@ from typing import Any, Literal
 from kubernetes import client
 
 from luff.errors import MeshError, MeshUnreachable
-from luff.mesh import FIELD_MANAGER, Kind, Operation, Ref
+from luff.mesh import FIELD_MANAGER, LAB_BUILD, Kind, Operation, Ref
 from luff.mesh.answers import BODY_SHOWN, NotAccepted, error_of
 from luff.mesh.bounded import bind
 from luff.mesh.kubeconfig import Connection, client_of, current_context, has_certificate, kubectl
@@ -208,6 +208,14 @@ class KubernetesMesh:
                 f"the API server {self.name} sends no usable Date header",
                 next_step="luff dates its routes by that clock; check what stands between",
             ) from error
+
+    async def is_lab(self) -> bool:
+        """Return whether this is the API of a lab, whatever led to it."""
+        version, _ = await self._call(Ref(Kind.NAMESPACE, "", "(version)"), "GET", "/version", [], None, "")
+        try:
+            return str(json.loads(version)["gitVersion"]).endswith(LAB_BUILD)
+        except (ValueError, KeyError, TypeError):
+            return False
 
     async def _object(
         self,
