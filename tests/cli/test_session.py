@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -105,6 +107,27 @@ def test_a_gate_prints_its_report_for_a_program_and_speaks_to_people_beside_it(t
     assert "PASSED" not in quiet.stderr
     assert isinstance(nothing.exception, NothingSelected)
     assert json.loads(nothing.stdout)["exit_code"] == 6
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_report_for_a_program_that_could_not_be_printed_is_no_success_and_the_files_are_there(
+    tmp_path: Path, kubeconfig: str
+) -> None:
+    file, also = tmp_path / "late.yaml", tmp_path / "report.json"
+    file.write_text(TEXT)
+    store = f"sqlite:///{tmp_path / 'luff.db'}"
+    keep_pass(store, str(file), MeshIdentity(kind="cluster", name="staging"))
+    luff = Path(sys.executable).parent / "luff"
+    given = ["gate", str(file), "--from-history", "--store", store, "--kubeconfig", kubeconfig, "-o", "json"]
+
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [luff, *given, "--json", str(also)], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+
+    assert done.returncode == 5, done.stderr
+    assert "not all could be written to stdout: No space left on device" in done.stderr
+    assert json.loads(also.read_text())["decision"] == "go"
 
 
 def test_a_gate_from_history_goes_by_the_named_cluster_alone(tmp_path: Path, kubeconfig: str) -> None:

@@ -101,6 +101,30 @@ sys.exit(7)
         assert subprocess.run([sys.executable, "-c", code], stdout=full, stderr=full, check=False).returncode == 7
 
 
+def test_a_disk_that_is_full_for_a_moment_silences_nobody_for_good(tmp_path: Path) -> None:
+    code = """
+import resource, signal
+from luff.cli.streams import make_usable, tell
+
+make_usable()
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+_, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, most))
+for err in (False, True):
+    tell("meanwhile", err=err)
+resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+for err in (False, True):
+    tell("afterwards", err=err)
+"""
+    out, err = tmp_path / "out", tmp_path / "err"
+    with out.open("w") as stdout, err.open("w") as stderr:
+        done = subprocess.run([sys.executable, "-c", code], stdout=stdout, stderr=stderr, check=False)
+
+    assert done.returncode == 0
+    assert out.read_text().splitlines()[-1] == "afterwards"
+    assert err.read_text() == "afterwards\n"
+
+
 def test_a_child_has_all_three_streams_where_its_parent_had_none() -> None:
     code = """
 import subprocess, sys

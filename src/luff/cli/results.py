@@ -103,9 +103,6 @@ def write_reports(
     now = datetime.now(UTC)
     decided = decision or Decision(code)
     document = report(outcomes, code, waivers_used=decided.waivers_used, quarantined=decided.quarantined)
-    if files.stdout:
-        # JSON is in UTF-8, whatever a terminal's encoding is.
-        tell(render(document).rstrip("\n").encode())
     if files.json is not None:
         write_atomically(files.json, render(document))
     if files.junit is not None:
@@ -120,6 +117,9 @@ def write_reports(
         write_atomically(files.gitlab_dir / CODE_QUALITY, found)
         text = junit(outcomes, today=now.date(), fail_on=fail_on, excused=decided.excused)
         write_atomically(files.gitlab_dir / JUNIT, text)
+    if files.stdout:
+        # JSON is in UTF-8, whatever a terminal's encoding is. Last, since of all these it alone cannot be written again.
+        click.echo(render(document).rstrip("\n").encode())
 
 
 def write_to_github(

@@ -8,6 +8,7 @@ changes no exit code; data that could not be written is never taken for written.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import sys
@@ -18,13 +19,16 @@ import click
 
 __all__ = ["OutputLost", "flush", "make_usable", "may_be_lost", "mute", "tell"]
 
+_GONE = frozenset({errno.EPIPE, errno.EBADF, errno.EIO})
+"""These say that nobody will ever read it. Anything else, as a full disk, may be over at the next line of a server."""
+
 
 class OutputLost(OSError):
     """This is data that could not be written to stdout. A reader who has left is a `BrokenPipeError`."""
 
 
 class _Data(io.FileIO):
-    """This is stdout. It raises `OutputLost`, or a `BrokenPipeError` that click does not take for its own; once."""
+    """This is stdout. It raises `OutputLost`, or once a `BrokenPipeError` that click does not take for its own."""
 
     def write(self, data: Any, /) -> int:
         try:
@@ -33,7 +37,8 @@ class _Data(io.FileIO):
             mute(self)
             raise BrokenPipeError("the reader of stdout has left") from error
         except OSError as error:
-            mute(self)
+            if error.errno in _GONE:
+                mute(self)
             raise OutputLost(error.strerror or str(error)) from error
 
 
@@ -43,8 +48,9 @@ class _Talk(io.FileIO):
     def write(self, data: Any, /) -> int:
         try:
             return super().write(data)
-        except OSError:
-            mute(self)
+        except OSError as error:
+            if error.errno in _GONE:
+                mute(self)
             return len(data)
 
 
@@ -94,6 +100,9 @@ def may_be_lost(*, err: bool = False) -> Iterator[None]:
     """Let what the body prints to stdout, or to stderr, be lost where it cannot be written, rather than end anything."""
     try:
         yield
+    except OutputLost:
+        # It stays in the buffer, and goes out with what comes next where it can be written by then.
+        return
     except (OSError, ValueError):
         mute(sys.stderr if err else sys.stdout)
 
