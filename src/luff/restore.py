@@ -51,7 +51,8 @@ class Injected:
     This is what one run has in one object.
 
     *state*: **live** its Lease is held and fresh; **unknown** its Lease could
-    not be read, for the reason *unread*, so its run may be live; **newer** a
+    not be read, for the reason *unread* (for want of a role where *denied*, else
+    for now), so its run may be live; **newer** a
     luff after this one made it, whose dates cannot be read here; **expired**
     its own time is over, or its name is broken; **orphaned** nobody holds its
     Lease. *holder* is who does, or did. *created_s* and *expires_s* are Unix
@@ -68,6 +69,7 @@ class Injected:
     expires_s: int | None
     seen_at: str | None = None
     unread: str | None = None
+    denied: bool = False
 
 
 def moment(unix_s: int | None) -> datetime | None:
@@ -122,10 +124,16 @@ async def find_injected(mesh: Mesh, namespaces: Sequence[str] | None) -> tuple[l
 
 
 async def find_patiently(
-    mesh: Mesh, namespaces: Sequence[str] | None, *, clock: Clock, asked: Sequence[str], patience_s: float = PATIENCE_S
+    mesh: Mesh,
+    namespaces: Sequence[str] | None,
+    *,
+    clock: Clock,
+    asked: Sequence[str],
+    with_leases: bool = False,
+    patience_s: float = PATIENCE_S,
 ) -> tuple[list[Injected], list[Suspect]]:
     """
-    Do what `find_injected` does, and wait out an API server that is away.
+    Do what `find_injected` does, and wait out an API server that is away; *with_leases*, also one that says nothing of a Lease for now.
 
     Raises `RestoreNotVerified` when nothing could be seen: who cannot look
     cannot say that no fault is live. *asked* is the command that wants to know,
@@ -134,7 +142,10 @@ async def find_patiently(
     began_s = clock.monotonic_s()
     while True:
         try:
-            return await find_injected(mesh, namespaces)
+            found = await find_injected(mesh, namespaces)
+            waiting = with_leases and any(each.state == "unknown" and not each.denied for each in found[0])
+            if not waiting or clock.monotonic_s() - began_s >= patience_s:
+                return found
         except MeshError as error:
             if isinstance(error, MeshDenied) or clock.monotonic_s() - began_s >= patience_s:
                 raise RestoreNotVerified(
@@ -233,6 +244,7 @@ async def _in_object(mesh: Mesh, object_: Object, ref: Ref, now_s: float) -> lis
                 expires_s,
                 str(object_["metadata"].get("resourceVersion", "")) or None,
                 unread=hold.unread,
+                denied=hold.denied,
             )
         )
     return found
@@ -246,6 +258,7 @@ class _Hold:
     run: str | None = None
     fresh: bool = False
     unread: str | None = None
+    denied: bool = False
 
 
 async def _hold(mesh: Mesh, ref: Ref, now_s: float) -> _Hold:
@@ -255,7 +268,7 @@ async def _hold(mesh: Mesh, ref: Ref, now_s: float) -> _Hold:
         return _Hold()
     except MeshError as error:
         # No answer, or a role that may not ask, is not "nobody": a run that is live must not be cut short over it.
-        return _Hold(unread=error.message)
+        return _Hold(unread=error.message, denied=isinstance(error, MeshDenied))
     run = (lease["metadata"].get("annotations") or {}).get(RUN_ANNOTATION)
     return _Hold((lease.get("spec") or {}).get("holderIdentity"), run, _is_fresh(lease, now_s))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import re
 import sys
@@ -77,6 +78,29 @@ def test_a_lease_that_cannot_be_read_is_not_nobody_until_the_time_of_the_routes_
 
     assert found.state == state
     assert (found.unread is None) == (trouble is Trouble.NONE)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "with_leases", "state"),
+    [
+        (Trouble.BUSY, True, "orphaned"),
+        (Trouble.BUSY, False, "unknown"),
+        (Trouble.DENIED, True, "unknown"),
+    ],
+)
+def test_a_lease_that_cannot_be_read_for_now_is_asked_for_again_where_it_matters(
+    cluster: Cluster, play: Play, trouble: Trouble, with_leases: bool, state: str
+) -> None:
+    _put_in(cluster, life_s=600)
+    asked = itertools.count()
+
+    def troubled(_verb: str, ref: Ref) -> Trouble:
+        return trouble if ref.kind is Kind.LEASE and next(asked) < 1 else Trouble.NONE
+
+    mesh, clock = SimMesh(cluster, trouble=troubled), SimClock()
+    [found], _ = play(find_patiently(mesh, None, clock=clock, asked=["restore"], with_leases=with_leases))
+
+    assert found.state == state
 
 
 @pytest.mark.parametrize(("unix_s", "year"), [(0, 1970), (int(EPOCH_S), 2027), (999_999_999_999, None), (None, None)])

@@ -349,8 +349,9 @@ def test_what_may_be_live_is_listed_with_its_command_and_removed_only_by_name(
     [row] = json.loads(seen.out)["injected"]
     assert (row["run"], row["state"]) == (RUN, "unknown")
     assert row["unread"]
-    assert plain.code == 0, plain
+    assert plain.code == 7, plain
     assert "may be live, its Lease could not be read" in plain.err
+    assert "nothing to restore" not in plain.err
     assert f"`luff restore {RUN} -n bookinfo --lab`" in plain.err
     assert len(still) == 1
     assert named.code == 0, named

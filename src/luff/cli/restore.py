@@ -142,9 +142,12 @@ class _Answer:
                 tell(f"{each.ref}: NOT restored: {result}", err=True)
             elif not self.as_json:
                 tell(f"{each.ref}: removed {len(result.removed)} route(s) of run {each.run}, verified")
-        if not chosen and not self.as_json and not self.quiet:
-            tell("nothing to restore", err=True)
         return failed
+
+    def nothing(self) -> None:
+        """Tell that there was nothing to put back."""
+        if not self.as_json and not self.quiet:
+            tell("nothing to restore", err=True)
 
 
 async def _restored(
@@ -156,7 +159,9 @@ async def _restored(
     from luff.withdraw import PATIENCE_S
 
     clock = SystemClock()
-    found, doubtful = await find_patiently(api, namespaces, clock=clock, asked=wanted.words)
+    # Elsewhere it does not matter who holds what.
+    orphans = wanted.run is None and not wanted.everything and not wanted.expired
+    found, doubtful = await find_patiently(api, namespaces, clock=clock, asked=wanted.words, with_leases=orphans)
     for suspect in doubtful:
         tell(str(suspect), err=True)
     chosen = wanted.of(found)
@@ -172,6 +177,15 @@ async def _restored(
             f"{len(failed)} of {len(chosen)} could not be verified; a fault may still be live",
             next_step=f"{how_to_put_back(api, failed, by_others=True)} with credentials that may patch VirtualServices",
         )
+    doubted = [each for each in found if each.state == "unknown"]
+    if doubted and orphans:
+        raise RestoreNotVerified(
+            f"{len(doubted)} may be of a live run or of a dead one: {doubted[0].unread}",
+            next_step=f"with credentials that may read Leases run it again, or, if nobody needs them, "
+            f"{how_to_put_back(api, doubted)}",
+        )
+    if not chosen:
+        answer.nothing()
     return 0
 
 
