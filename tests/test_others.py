@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import pytest
 
+from luff.decide import RequestFacts
 from luff.errors import PlanRefused
 from luff.model import Target
 from luff.others import Finding, find_others
@@ -36,10 +37,11 @@ def found(
     kind: Literal["lab", "cluster"] = "cluster",
     services: tuple[Object, ...] = (),
     callers: tuple[str, ...] = (),
+    requests: tuple[RequestFacts, ...] = (),
 ) -> list[Finding]:
     view = MeshView(kind, "shop", (root, *([leaf] if leaf else []), *others), services)
     selection = Selection(leaf or root, Target.model_validate(target or {"host": "stock"}), "shop", (0,))
-    return list(find_others(Found(view, root, selection), callers))
+    return list(find_others(Found(view, root, selection), callers, requests=requests))
 
 
 def owned_by(manager: str) -> list[Object]:
@@ -102,6 +104,8 @@ CASES: list[tuple[str, str | None, bool, dict[str, Any], list[Object], dict[str,
     ("an exact one without routes beside ours", None, False, {}, [thing("tcp", age=OLDER, http=[])], {}, []),
     ("an older one at a gateway only", None, False, {}, [thing("old", age=OLDER, gateways=["gw"])], {}, []),
     ("the same gateway, ours for everything", "gateway_merge", True, {"gateways": ["gw"]}, [thing("old", gateways=["shop/gw"], http=[SOME])], {}, ["shop/gw", "route all", "target.routes"]),
+    ("the same gateway, ours for everything, a request of theirs", "gateway_merge", True, {"gateways": ["gw"], "hosts": ["shop.example.com"]}, [thing("old", gateways=["shop/gw"], hosts=["shop.example.com"], http=[SOME])], {"requests": (RequestFacts(path="/a", authority="shop.example.com"), RequestFacts(path="/b/1", authority="shop.example.com"))}, ["shop/old"]),
+    ("the same gateway, ours for everything, no request of theirs", "gateway_merge", False, {"gateways": ["gw"], "hosts": ["shop.example.com"]}, [thing("old", gateways=["shop/gw"], hosts=["shop.example.com"], http=[SOME])], {"requests": (RequestFacts(path="/a", authority="shop.example.com"), RequestFacts(path="/b/1", authority="stock"))}, ["takes none of this run's requests", "exposure"]),
     ("the same gateway, and sidecars", "gateway_merge", True, {"gateways": ["gw", "mesh"]}, [thing("old", gateways=["shop/gw"])], {}, ["target.gateways to [mesh]"]),
     ("the same gateway, both for everything", "gateway_merge", True, {"gateways": ["gw"]}, [thing("old", gateways=["shop/gw"])], {}, ["shop/old"]),
     ("the same gateway, ours for some", "gateway_merge", False, {"gateways": ["gw"], "http": [SOME]}, [thing("old", gateways=["shop/gw"], http=[SOME])], {}, ["have a match", "exposure"]),

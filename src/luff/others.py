@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from luff.claims import Coverage, coverage, hosts_of, key_of, on_mesh, service_host, standing
-from luff.decide import unconditional
+from luff.decide import Proxy, RequestFacts, decide, unconditional
 from luff.hosts import MESH, NOBODY, covers, exports_of, namespace_of, qualify, qualify_gateway, visibility
 from luff.names import http_routes, ours, suspects
 from luff.targeting import Found
@@ -55,16 +55,19 @@ class Finding:
         return f"{self.message} ({self.rule}): {self.do}"
 
 
-def find_others(found: Found, callers: Sequence[str] = ()) -> tuple[Finding, ...]:
+def find_others(
+    found: Found, callers: Sequence[str] = (), *, requests: Sequence[RequestFacts] = ()
+) -> tuple[Finding, ...]:
     """
     Return everything that others have to do with what was *found*, refusals first.
 
-    *callers* are the namespaces that the traffic is known to pass through.
+    *callers* are the namespaces that the traffic is known to pass through, and
+    *requests* what luff sends; without any, it may be anything.
     """
     findings = [
         *_controllers(found),
         *_shadowed(found, callers),
-        *_gateway_merges(found),
+        *_gateway_merges(found, requests),
         *_hidden(found, callers),
         *_waypoints(found),
         *_strangers(found.leaf),
@@ -254,12 +257,13 @@ def _why_first(other: Object, root: Object, host: str, caller: str) -> str:
     return "the oldest wins, and they are not merged"
 
 
-def _gateway_merges(found: Found) -> Iterator[Finding]:
+def _gateway_merges(found: Found, requests: Sequence[RequestFacts]) -> Iterator[Finding]:
     """
     Find the other objects whose routes a gateway puts together with the target's, those for everything last.
 
     A twin of a route for everything has a condition, and so is not last: where it comes
-    before what others have, it takes requests in scope that are theirs.
+    before what others have, it takes requests in scope that are theirs. That is a refusal
+    where one of luff's own *requests* is.
     """
     root, target = found.root, found.target
     if target.from_:
@@ -276,7 +280,8 @@ def _gateway_merges(found: Found) -> Iterator[Finding]:
     for called, route in found.merged if sharing else ():
         if not any(map(unconditional, _matches_at(mine, [route], root))):
             continue
-        certain = [other for other in sharing if set(hosts_of(root)) & set(hosts_of(other))]
+        same = [other for other in sharing if set(hosts_of(root)) & set(hosts_of(other))]
+        certain = [other for other in same if not requests or _takes_one_of(requests, other, mine)]
         met = (
             f"a twin of {called} may come before their routes, and requests in scope which are theirs go where it leads"
         )
@@ -284,6 +289,14 @@ def _gateway_merges(found: Found) -> Iterator[Finding]:
         do = f"{sidecars}name routes with a match in target.routes, or keep one VirtualService per host and gateway"
         if certain:
             yield Finding("gateway_merge", True, f"{where} merges {_name(root)} with {_names(certain)}: {met}", do)
+        elif same:
+            yield Finding(
+                "gateway_merge",
+                False,
+                f"{where} merges {_name(root)} with {_names(same)}, which takes none of this run's requests: {met}, "
+                "if services send such through it",
+                f"look at the run's exposure before you believe it, or {do}",
+            )
         else:
             yield Finding(
                 "gateway_merge",
@@ -305,6 +318,18 @@ def _gateway_merges(found: Found) -> Iterator[Finding]:
             "what those of their routes that have a match take first never meets the twins",
             "keep one VirtualService per host and gateway, or look at the run's exposure before you believe it",
         )
+
+
+def _takes_one_of(requests: Iterable[RequestFacts], other: Object, gateways: set[str]) -> bool:
+    """Return whether *other* has a route for one of *requests* at one of *gateways*."""
+    at = [Proxy(gateway=gateway) for gateway in gateways & _gateways(other)]
+    hosts = hosts_of(other)
+    return any(
+        decide(other, request, proxy) is not None
+        for request in requests
+        if any(covers(host, request.authority) for host in hosts)
+        for proxy in at
+    )
 
 
 def _matches_at(gateways: set[str], routes: Iterable[Object], virtual_service: Object) -> list[Object]:

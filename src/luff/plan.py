@@ -13,14 +13,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
+from urllib.parse import urlsplit
 
 from luff.checks import PlannedCheck, plan_checks
 from luff.claims import hosts_of, key_of, on_mesh, service_host
+from luff.decide import RequestFacts
 from luff.defences import Strain, check_defences
 from luff.errors import PlanRefused
 from luff.hosts import DOMAIN, host_of, matches, meanings
 from luff.mechanism import check_fault, check_frozen
-from luff.model import DEFAULT_RATE_HZ, AttemptsExpectation, Experiment, Object
+from luff.model import DEFAULT_RATE_HZ, AttemptsExpectation, Experiment, Object, Request
 from luff.names import Stamp
 from luff.others import find_others
 from luff.pacing import load_of
@@ -174,11 +176,25 @@ def _inferred_traffic(experiment: Experiment, pace: _Pace, proof: Proof) -> list
     return inferred
 
 
+def _facts_of(request: Request) -> RequestFacts:
+    """Return what a route can see of *request*, but for secrets."""
+    parts = urlsplit(request.url)
+    written = {name.lower(): value for name, value in request.headers.items() if isinstance(value, str)}
+    return RequestFacts(
+        path=(parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
+        method=request.method,
+        authority=written.get("host", host_of(request.url)),
+        scheme=parts.scheme,
+        headers=tuple(written.items()),
+    )
+
+
 def _check_others(experiment: Experiment, found: Found) -> list[str]:
     """Refuse where somebody else's work stands in the way, and return what to be warned of."""
     urls = [request.url for request in experiment.spec.traffic.requests]
     full = [meanings(host_of(url), found.view.namespace)[0] for url in urls]
-    findings = find_others(found, [host.split(".")[1] for host in full if host.endswith(f".{DOMAIN}")])
+    callers = [host.split(".")[1] for host in full if host.endswith(f".{DOMAIN}")]
+    findings = find_others(found, callers, requests=[_facts_of(each) for each in experiment.spec.traffic.requests])
     for finding in findings:
         if finding.refuse:
             raise PlanRefused(finding.rule, finding.message, next_step=finding.do)
