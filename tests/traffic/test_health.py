@@ -23,9 +23,12 @@ def _samples(count: int, *, late_ms: float = 0.1, failure: Failure = Failure.NON
     return samples
 
 
-def _pulse(*, wall_s: float = 10.0, busy_s: float = 1.0, lags_s: Sequence[float] = (0.0001,) * 500) -> Pulse:
+def _pulse(
+    *, wall_s: float = 10.0, waited_s: float = 0.0, busy_s: float = 1.0, lags_s: Sequence[float] = (0.0001,) * 500
+) -> Pulse:
     pulse = Pulse()
     pulse.wall_s, pulse.busy_s, pulse.lags_s = wall_s, busy_s, array("d", lags_s)
+    pulse.watched_s = wall_s + waited_s
     return pulse
 
 
@@ -165,9 +168,18 @@ def test_what_was_lost_is_said_before_anything_else_and_names_no_rate() -> None:
 def test_a_pulse_that_was_taken_elsewhere_adds_up() -> None:
     pulse = _pulse(lags_s=[0.1])
 
-    pulse.add(_pulse(wall_s=2.0, busy_s=0.5, lags_s=[0.2, 0.3]).packed())
+    pulse.add(_pulse(wall_s=2.0, waited_s=3.0, busy_s=0.5, lags_s=[0.2, 0.3]).packed())
 
-    assert (pulse.wall_s, pulse.busy_s, list(pulse.lags_s)) == (12.0, 1.5, [0.1, 0.2, 0.3])
+    assert (pulse.wall_s, pulse.watched_s, pulse.busy_s, list(pulse.lags_s)) == (12.0, 15.0, 1.5, [0.1, 0.2, 0.3])
+
+
+def test_a_loop_that_stood_still_did_so_in_the_time_of_waiting_as_well() -> None:
+    bears = Lateness(0.02, 0.005)
+    short = examine(_samples(1000), _pulse(lags_s=[0.06]), bears=bears)
+    long = examine(_samples(1000), _pulse(waited_s=10.0, lags_s=[0.06]), bears=bears)
+
+    assert not short.healthy
+    assert long.healthy
 
 
 def test_an_outcome_shows_all_of_it() -> None:

@@ -29,7 +29,7 @@ REPEATED_MOST = 0.01
 BUSY_MOST = 0.7
 """What of a core a generator can use and still be on time."""
 LAG_EVERY_S = 0.02
-_TIMES = struct.Struct("<dd")
+_TIMES = struct.Struct("<ddd")
 OWN: tuple[Failure, ...] = tuple(kind for kind in Failure if kind.ours and kind is not Failure.CUT)
 """The failures that are ours. What is cut at the end of a run is not one."""
 
@@ -98,8 +98,10 @@ class Pulse:
         self.lags_s = array("d")
         self.busy_s = 0.0
         self.wall_s = 0.0
+        self.watched_s = 0.0
         self._looking: asyncio.Task[None] | None = None
         self._looked_s = 0.0
+        self._looking_since_s = 0.0
         self._began = (0.0, 0.0)
 
     def __enter__(self) -> None:
@@ -122,12 +124,13 @@ class Pulse:
             self._end_looking()
 
     def _begin_looking(self) -> None:
-        self._looked_s = time.monotonic()
+        self._looking_since_s = self._looked_s = time.monotonic()
         self._looking = asyncio.create_task(self._look())
 
     def _end_looking(self) -> None:
         if self._looking is not None:
             self._looking.cancel()
+            self.watched_s += time.monotonic() - self._looking_since_s
             # What the last look would have seen is seen here.
             if self._lag_s() > 0.0:
                 self.lags_s.append(self._lag_s())
@@ -148,13 +151,14 @@ class Pulse:
 
     def packed(self) -> bytes:
         """Return it as bytes, for `add` in another process of this machine."""
-        return _TIMES.pack(self.busy_s, self.wall_s) + self.lags_s.tobytes()
+        return _TIMES.pack(self.busy_s, self.wall_s, self.watched_s) + self.lags_s.tobytes()
 
     def add(self, packed: bytes) -> None:
         """Add what was taken elsewhere meanwhile."""
-        busy_s, wall_s = _TIMES.unpack_from(packed)
+        busy_s, wall_s, watched_s = _TIMES.unpack_from(packed)
         self.busy_s += busy_s
         self.wall_s += wall_s
+        self.watched_s += watched_s
         self.lags_s.frombytes(packed[_TIMES.size :])
 
 
@@ -201,7 +205,7 @@ def _worst(pulses: Sequence[Pulse], late_most_s: float) -> Health:
         lag_p99_s=max((quantile(each, 0.99) for each in lags if each), default=None),
         lag_max_s=max((each[-1] for each in lags if each), default=0.0),
         stalled_ratio=max(
-            sum(lag for lag in each if lag > late_most_s) / pulse.wall_s if pulse.wall_s else 0.0
+            sum(lag for lag in each if lag > late_most_s) / pulse.watched_s if pulse.watched_s else 0.0
             for each, pulse in zip(lags, pulses, strict=True)
         ),
     )
