@@ -51,6 +51,26 @@ async def until_live(server: Server, location: str) -> dict[str, Any]:
             await asyncio.sleep(0.05)
 
 
+def test_a_secret_that_cannot_be_sent_is_named_and_is_no_mistake_of_luff(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LUFF_SECRET_TOKEN", "Bearer abc\n")
+    url = "http://front.shop/cart"
+    with_secret = f"{{url: {url}, headers: {{authorization: {{fromEnv: LUFF_SECRET_TOKEN}}}}}}"
+    text = experiment("quick").replace(f"[GET {url}]", f"[{with_secret}]")
+
+    async def story(server: Server) -> None:
+        response = await server.client.post("/api/v1/runs", json={"experiment": "quick"})
+        ended = await server.until_ended(response.headers["location"])
+
+        assert "LUFF_SECRET_TOKEN" in ended["explanation"]
+        assert "mistake" not in ended["explanation"]
+        assert "abc" not in ended["explanation"]
+        assert routes(server.cluster) == ["main"]
+
+    play(story, documents=text)
+
+
 def test_a_run_is_started_watched_and_reported(play: Play) -> None:
     async def story(server: Server) -> None:
         response = await server.client.post("/api/v1/runs", json={"experiment": "quick"})

@@ -23,7 +23,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from luff.errors import RunAborted, StoreError
+from luff.errors import RunAborted, StoreError, UsageError
 from luff.lifecycle import Intent, Journal, Phase
 from luff.mesh import Ref
 from luff.model import Arm, Experiment
@@ -301,6 +301,10 @@ class Jobs:
                 outcome, samples = await run_experiment(
                     job.experiment, world, options=options, progress=progress, on_start=on_start
                 )
+            except UsageError as error:
+                # Nothing was touched: what this server was started with has to change, as the value of a secret.
+                self._finish(job, why_not="; ".join(filter(None, (error.message, error.next_step))))
+                return
             finally:
                 sampling.cancel()
                 await asyncio.gather(sampling, return_exceptions=True)
