@@ -1135,7 +1135,15 @@ def test_a_date_that_is_set_while_a_run_waits_for_proof_neither_hurries_nor_hold
     made: list[Watched] = []
 
     def source(plan: Plan, zero_s: float) -> Source:
-        log = LabLog(tmp_path, plan.stamp.scope, plan.injection.names, wait_s, zero_s, setting.clock.monotonic_s)
+        log = LabLog(
+            tmp_path,
+            plan.stamp.scope,
+            plan.injection.names,
+            wait_s,
+            zero_s,
+            setting.clock.monotonic_s,
+            plan.proof.destinations,
+        )
         made.append(Watched(log, setting.clock, jump_s, log.evidence))
         return made[-1]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from luff.bystanders import bystanders_of
 from luff.evidence.lab_log import ATTEMPTS_MOST, CALLS_MOST, LINE_LATE_S, LabLog
 from luff.evidence.response_header import ResponseHeader
-from luff.samples import Call, Failure, Flag, Samples
+from luff.samples import Call, Evidence, Failure, Flag, Samples
 from luff.scope import Scope
 from luff.words import Arm, Carrier, Phase
 
@@ -32,7 +34,13 @@ class Logs:
         self.folder = folder
         self.now_s = ZERO
         self.source = LabLog(
-            logs=folder, scope=SCOPE, twins=(TWIN,), wait_s=WAIT_S, zero_s=ZERO, monotonic_s=lambda: self.now_s
+            logs=folder,
+            scope=SCOPE,
+            twins=(TWIN,),
+            wait_s=WAIT_S,
+            zero_s=ZERO,
+            monotonic_s=lambda: self.now_s,
+            destinations=frozenset({"ratings", "ratings.bookinfo.svc.cluster.local"}),
         )
 
     def write(self, *lines: Any, to: str = "reviews-0", end: str = "\n") -> None:
@@ -344,6 +352,93 @@ def test_control_requests_do_not_stand_for_a_loss(logs: Logs) -> None:
     assert not logs.poll(_samples()).evidence.lost_at
     logs.write(_inbound(SCOPE.headers(0), "checkout"), _outbound(SCOPE.headers(0), "checkout"))
     assert not logs.poll(_samples()).evidence.lost_at
+
+
+def _at(begin_ms: int, took_ms: int, line: dict[str, Any]) -> dict[str, Any]:
+    return {**line, "start": f"{ZERO + begin_ms / 1000:.6f}", "duration_us": str(took_ms * 1000)}
+
+
+def _elsewhere(line: dict[str, Any], service: str) -> dict[str, Any]:
+    return {**line, "cluster": f"outbound|80||{service}.bookinfo.svc.cluster.local"}
+
+
+def _two_kinds(logs: Logs, bare: Callable[[int], list[dict[str, Any]]]) -> Evidence:
+    """Return what is known when every second request of checkout's meets the fault, and *bare* is logged for each other one."""
+    samples = _samples(*(Arm.FAULT,) * 80)
+    for number in range(80):
+        scoped = SCOPE.headers(number)
+        logs.write(_at(number * 100, 20, _inbound(scoped, "checkout")), to="checkout-0")
+        samples.request[number] = number % 2
+        if number % 2 == 0:
+            logs.write(_at(number * 100 + 5, 10, _mine(number, workload="checkout")), to="checkout-0")
+        else:
+            logs.write(*bare(number * 100), to="checkout-0")
+    logs.now_s = ZERO + 100
+    return logs.poll(samples).evidence
+
+
+def _excused(evidence: Evidence) -> int:
+    samples = _samples(*(Arm.FAULT,) * 80)
+    for number in range(80):
+        samples.request[number] = number % 2
+    return bystanders_of(samples, evidence).total
+
+
+def test_a_workload_that_loses_the_scope_on_one_of_its_paths_is_named_and_excuses_nobody(logs: Logs) -> None:
+    evidence = _two_kinds(logs, lambda begin: [_at(begin + 5, 10, _outbound({}, "checkout"))])
+    assert evidence.lost_at == Counter(checkout=40)
+    assert _excused(evidence) == 0
+
+
+def test_so_is_one_whose_peer_then_cannot_know_better(logs: Logs) -> None:
+    evidence = _two_kinds(
+        logs,
+        lambda begin: [
+            _at(begin + 5, 10, _elsewhere(_outbound({}, "checkout"), "pricing")),
+            _at(begin + 6, 8, _inbound({}, "pricing")),
+            _at(begin + 7, 5, _outbound({}, "pricing")),
+        ],
+    )
+    assert evidence.lost_at == Counter(checkout=40)
+
+
+def test_calls_without_the_scope_that_lead_elsewhere_accuse_nobody(logs: Logs) -> None:
+    def bare(begin: int) -> list[dict[str, Any]]:
+        return [
+            _at(begin + 5, 10, _elsewhere(_outbound({}, "checkout"), "adverts")),
+            _at(begin + 5, 10, _elsewhere(_outbound({}, "ratings"), "database")),
+        ]
+
+    evidence = _two_kinds(logs, bare)
+    assert not evidence.lost_at
+    assert _excused(evidence) == 40
+
+
+def test_a_service_that_asks_the_dependency_by_itself_now_and_then_does_not_lose_the_scope(logs: Logs) -> None:
+    # Each poll begins while nothing of ours is there, but for one that meets a request by chance.
+    def bare(begin: int) -> list[dict[str, Any]]:
+        return [_at(begin + (10 if begin == 1100 else 50), 10, _outbound({}, "checkout"))]
+
+    evidence = _two_kinds(logs, bare)
+    assert not evidence.lost_at
+    assert _excused(evidence) == 40
+
+
+def test_a_dependency_that_calls_its_own_database_without_the_scope_is_not_accused(logs: Logs) -> None:
+    for number in range(3):
+        scoped = SCOPE.headers(number)
+        logs.write(_inbound(scoped, "reviews"), _mine(number), to="reviews-0")
+        logs.write(_inbound(scoped, "ratings"), _elsewhere(_outbound({}, "ratings"), "database"), to="ratings-0")
+    logs.now_s = ZERO + 100
+    assert not logs.poll(_samples()).evidence.lost_at
+
+
+def test_before_the_fault_nobody_loses_what_there_is_not_to_meet(logs: Logs) -> None:
+    logs.write(_mine(9, workload="checkout"))
+    for number in range(4):
+        logs.write(_inbound(SCOPE.headers(number), "checkout"), _outbound({}, "checkout"))
+    logs.now_s = ZERO + 100
+    assert not logs.poll(_samples(phase=Phase.WARMUP)).evidence.lost_at
 
 
 # Calls, for explanations

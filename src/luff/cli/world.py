@@ -140,6 +140,7 @@ def _source(plan: Plan, zero_s: float, lab: LabState | None, mesh: KubernetesMes
             wait_s=plan.delay_s + plan.timeout_s,
             zero_s=zero_s,
             monotonic_s=time.monotonic,
+            destinations=plan.proof.destinations,
             retries_for_s=plan.delay_s if any(check.kind == "attempts" for check in plan.checks) else None,
             edges=plan.other_hops,
         )

@@ -12,13 +12,13 @@ from __future__ import annotations
 import asyncio
 import math
 from array import array
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from luff.evidence.access_log import Followed
+from luff.evidence.lost_scope import Hop, LostScope
 from luff.model import Arm, Phase
 from luff.names import find_name
 from luff.samples import ARMS, PHASES, Call, Evidence, Flag, Samples
@@ -41,15 +41,6 @@ _FAULT_PHASE = PHASES.index(Phase.FAULT)
 
 
 @dataclass(slots=True)
-class _Seen:
-    """This is what was seen at one workload, to tell where the scope was lost."""
-
-    scoped_in: int = 0
-    scoped_out: int = 0
-    bare_out: int = 0
-
-
-@dataclass(slots=True)
 class LabLog:
     """
     This is a `luff.evidence.Source` on the folder *logs*.
@@ -57,7 +48,8 @@ class LabLog:
     *twins* are the names of the run's twins; *wait_s* is the longest that a
     call through a twin can take: the delay and the traffic's own timeout.
     *zero_s* is the samples' zero on the clock *monotonic_s*, by which it is
-    waited: the machine's date may be set meanwhile. *retries_for_s* is for
+    waited: the machine's date may be set meanwhile. *destinations* are the
+    services that the broken routes lead to. *retries_for_s* is for
     how long after its answer a request may still cause calls that count; ``None``
     where one is as good as many, so that the first line settles it. Calls to
     *edges*, hosts other than the broken hop's, are counted as well.
@@ -69,12 +61,16 @@ class LabLog:
     wait_s: float
     zero_s: float
     monotonic_s: Callable[[], float]
+    destinations: frozenset[str]
     retries_for_s: float | None = None
     evidence: Evidence = field(default_factory=lambda: Evidence("lab-log", "request"))
     late_s: float = 0.0
     edges: tuple[str, ...] = ()
     _open: dict[Path, Followed] = field(default_factory=dict)
-    _seen: dict[str, _Seen] = field(default_factory=dict)
+    _lost: LostScope = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._lost = LostScope(keep_s=2 * (self.wait_s + LINE_LATE_S))
 
     async def begin(self) -> None:
         """Do nothing: what was logged before traffic began is skipped already."""
@@ -86,15 +82,10 @@ class LabLog:
         lines = await asyncio.to_thread(self._read_new)
         self._grow(len(samples))
         for line in lines:
-            self._take(line, len(samples))
+            self._take(line, samples)
         self._settle(samples)
-        self.evidence.lost_at = Counter(
-            {
-                name: seen.bare_out
-                for name, seen in self._seen.items()
-                if seen.scoped_in and seen.bare_out and not seen.scoped_out
-            }
-        )
+        self._lost.forget_old(self.evidence.settled_through)
+        self.evidence.lost_at = self._lost.lost_at(reached=bool(self.evidence.attempts_total))
 
     def skip_to_end(self) -> None:
         """Start from here: what is in the logs already belongs to earlier runs."""
@@ -116,7 +107,7 @@ class LabLog:
             counts = self.evidence.edges.setdefault(host, array("H"))
             counts.extend([0] * (length - len(counts)))
 
-    def _take(self, line: Mapping[str, Any], sent: int) -> None:
+    def _take(self, line: Mapping[str, Any], samples: Samples) -> None:
         headers = {
             self.scope.header: _text(_scope_headers(line).get(self.scope.header)),
             "baggage": _text(line.get("baggage")),
@@ -128,18 +119,27 @@ class LabLog:
         twin = named is not None and str(named) in self.twins
         workload = str(line.get("workload") or "")
         direction: Literal["inbound", "outbound"] = "inbound" if line.get("direction") == "inbound" else "outbound"
-        self._note_scope(
-            workload,
-            direction,
-            scoped=mine is not None or self.scope.control_number_in(headers) is not None,
-            fault=mine is not None,
+        call = _call(line, -1 if mine is None else mine[0], workload, direction)
+        self._lost.see(
+            Hop(
+                proxy=(workload, str(line.get("replica") or "")),
+                direction=direction,
+                number=None if mine is None else mine[0],
+                scoped=mine is not None or self.scope.control_number_in(headers) is not None,
+                leads=any(_leads_to(str(line.get("cluster") or ""), host) for host in self.destinations),
+                started_s=call.started_s,
+                ended_s=call.ended_s,
+            )
         )
+        sent = len(samples)
         if twin:
             self._take_twin(line, mine, workload, sent)
-        if mine is not None and direction == "outbound":
+        if mine is None:
+            return
+        if direction == "outbound":
             self._take_elsewhere(line, mine[0], sent)
-        if mine is not None and len(self.evidence.calls) < CALLS_MOST:
-            self.evidence.calls.append(_call(line, mine[0], workload, direction))
+        if len(self.evidence.calls) < CALLS_MOST:
+            self.evidence.calls.append(call)
 
     def _take_twin(self, line: Mapping[str, Any], mine: tuple[int, Any] | None, workload: str, sent: int) -> None:
         evidence = self.evidence
@@ -166,15 +166,6 @@ class LabLog:
                 counts = self.evidence.edges[host]
                 counts[number] = min(ATTEMPTS_MOST, counts[number] + _tries(line))
 
-    def _note_scope(self, workload: str, direction: str, *, scoped: bool, fault: bool) -> None:
-        seen = self._seen.setdefault(workload, _Seen())
-        if direction == "inbound":
-            seen.scoped_in += fault
-        elif scoped:
-            seen.scoped_out += fault
-        else:
-            seen.bare_out += 1
-
     def _settle(self, samples: Samples) -> None:
         """Move on over every request that is proven, is not of the fault arm, or can get no more proof."""
         evidence = self.evidence
@@ -187,6 +178,7 @@ class LabLog:
             proven = not faulted or (evidence.attempts[number] and self._counted(samples.done_ns[number], now_ns))
             if not proven and now_ns - samples.due_ns[number] < wait_ns:
                 break
+            self._lost.settle(number, samples.request[number], missed=faulted and not evidence.attempts[number])
             number += 1
         evidence.settled_through = number
 
