@@ -103,6 +103,39 @@ def test_the_last_resort_counts_what_took_most_of_the_delay_longer_or_came_back_
     assert exposure(made, shift, experiment()).least == 1
 
 
+def _aborted(fault: int, control: int, of: int = 100) -> Samples:
+    """Return samples of which so many of each arm came back with a 404."""
+    made = Samples()
+    for arm, count in ((Arm.FAULT, fault), (Arm.CONTROL, control)):
+        for place in range(of):
+            status = 404 if place < count else 200
+            made.close(made.open(arm, Phase.FAULT, 0, 0), done_ns=5 * MS, status=status)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("fault", "control", "fired"),
+    [(100, 0, 100), (100, 100, 0), (100, 40, 60), (40, 40, 0), (12, 10, 0), (10, 12, 0), (0, 0, 0)],
+)
+def test_the_last_resort_takes_no_more_for_the_faults_doing_than_control_leaves_over(
+    fault: int, control: int, fired: int
+) -> None:
+    shift = Evidence("latency-shift", "aggregate")
+    met = exposure(_aborted(fault, control), shift, experiment({"abort": {"http": 404}}))
+    assert (met.least, met.fired) == (fired, fired)
+
+
+def test_a_service_that_is_slow_by_itself_as_often_as_the_dose_says_met_no_fault() -> None:
+    usual = [(300, 0)] * 10 + [(5, 0)] * 90
+    dosed = experiment({"delay": {"duration": "200ms", "percent": 10}})
+    assert exposure(samples(usual, usual), Evidence("latency-shift", "aggregate"), dosed).least == 0
+
+
+def test_without_control_the_last_resort_proves_nothing() -> None:
+    made = samples([(2000, 0)] * 10, [])
+    assert exposure(made, Evidence("latency-shift", "aggregate"), experiment({"delay": {"duration": "1s"}})).least == 0
+
+
 @given(st.lists(st.booleans(), min_size=1, max_size=60), st.integers(1, 4), st.booleans())
 def test_no_more_is_claimed_than_met_it(met: list[bool], tries: int, visible: bool) -> None:
     # Requests that the fault missed look exactly like control.

@@ -31,6 +31,8 @@ __all__ = ["Exposure", "dose_percent", "exposure"]
 
 SHIFT_LEAST = 0.8
 """The part of the injected delay that a request has to take longer than control usually does."""
+CHANCE = 0.001
+"""How likely it may be at most that requests which met no fault look as if they had."""
 
 _Seen = tuple[int, int, int]
 
@@ -102,21 +104,32 @@ def dose_percent(experiment: Experiment) -> float:
 
 
 def _shifted(samples: Samples, rows: list[int], experiment: Experiment) -> int:
+    """
+    Return how many of *rows* look as the fault would make them, beyond the share of control that does by itself.
+
+    It is 0 without control, and where what is beyond may be chance.
+    """
+    control = samples.ended_rows(Arm.CONTROL)
+    if not rows or not control:
+        return 0
     fault = experiment.spec.fault
-    usual = sorted(
-        samples.done_ns[n] - samples.due_ns[n]
-        for n in samples.ended_rows(Arm.CONTROL)
-        if samples.failure[n] == Failure.NONE
-    )
+    usual = sorted(_took_ns(samples, [n for n in control if samples.failure[n] == Failure.NONE]))
     abort = None if fault.abort is None else fault.abort.http
     slow_ns = None
     if fault.delay is not None and usual:
         slow_ns = stats.quantile(usual, 0.5) + SHIFT_LEAST * fault.delay.duration_s * 1e9
-    return sum(
-        (abort is not None and samples.status[n] == abort)
-        or (slow_ns is not None and samples.done_ns[n] - samples.due_ns[n] >= slow_ns)
-        for n in rows
-    )
+
+    def alike(those: list[int]) -> int:
+        took_ns = _took_ns(samples, those)
+        return sum(
+            (abort is not None and samples.status[n] == abort) or (slow_ns is not None and took >= slow_ns)
+            for n, took in zip(those, took_ns, strict=True)
+        )
+
+    hit, anyway = alike(rows), alike(control) / len(control)
+    if stats.lower_bound(hit, len(rows), alpha=CHANCE) <= anyway:
+        return 0
+    return int((hit / len(rows) - anyway) * len(rows) + 1e-9)
 
 
 def _differing(samples: Samples, rows: list[int]) -> int:

@@ -25,7 +25,7 @@ PROVES: dict[str, str] = {
     "response-header": "each request, in the answers of the broken hop itself",
     "pod-metrics": "how often the callers' proxies fired, read from their pods; never which requests",
     "prometheus": "how often the callers' proxies fired, as scraped; never which requests",
-    "latency-shift": "that requests took as much longer than control as was injected, or came back with the injected "
+    "latency-shift": "that more requests than of control took as much longer as was injected, or came back with the injected "
     "status; a caller that gives up earlier or answers for itself hides it",
 }
 """What each source can prove."""

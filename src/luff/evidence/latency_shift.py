@@ -3,7 +3,8 @@ The last resort: what luff's own samples show of the fault, where nothing else c
 
 `luff.exposure` counts the requests of the fault arm that took at least 0.8 of the
 injected delay longer than control usually does, or that came back with the
-injected status. It cannot tell a fault that the caller cut short or answered
+injected status, beyond the share of control that did so by itself: without
+control it proves nothing. It cannot tell a fault that the caller cut short or answered
 for from one that never fired, nor who slowed the request down.
 """
 
