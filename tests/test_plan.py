@@ -441,6 +441,26 @@ def test_retries_that_would_hide_failures_in_real_life_are_reckoned(
 
 
 @pytest.mark.parametrize(
+    ("fault", "expect", "borne"),
+    [
+        ("{abort: {http: 503, percent: 1}}", "[{errors: {atMost: 5%}}]", "errors ≤ 5 % bears 5 %"),
+        ("{delay: {duration: 3s, percent: 5}}", "[{latency: {p90: 1s}}]", "p90 ≤ 1 s bears 10 %"),
+        ("{delay: {duration: 3s, percent: 10}}", "[{latency: {p90: 1s}}]", "the fault hits 10 % of the calls"),
+        ("{delay: {duration: 3s, percent: 11}}", "[{latency: {p90: 1s}}]", None),
+        ("{abort: 503}", "[{errors: {atMost: 5%}}]", None),
+        ("{abort: {http: 503, percent: 1}}", "[{recovery: {within: 10s}}]", None),
+        ("{abort: {http: 503, percent: 1}}", "[{arm: control, errors: {atMost: 5%}}]", None),
+    ],
+)
+def test_a_dose_that_a_check_bears_anyway_is_warned_of(fault: str, expect: str, borne: str | None) -> None:
+    plan = planned(f"spec.fault={fault};spec.expect={expect}", virtual_service("stock", route()))
+
+    said = " ".join(plan.warnings)
+    assert ("without any defence" in said) is (borne is not None), said
+    assert (borne or "") in said
+
+
+@pytest.mark.parametrize(
     ("hosts", "routes", "dependency"),
     [
         (["*.example.com"], [route("stock")], "stock"),

@@ -596,6 +596,22 @@ def test_who_retries_is_hit_more_often_and_the_dose_is_still_right() -> None:
     assert story.add(400, Arm.CONTROL).judged().verdict is Verdict.PASSED
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"abort": {"http": 503, "percent": 1.0}},
+        {"delay": {"duration": "1s", "percent": 1.0}, "abort": {"http": 503, "percent": 1.0}},
+    ],
+    ids=["one dose", "two doses"],
+)
+def test_a_dose_that_fired_for_nobody_proves_nothing(fault: dict[str, Any]) -> None:
+    story = _warm(Story(spec={"fault": fault})).add(400, fired=0).add(400, Arm.CONTROL)
+    judged = story.judged()
+    assert (judged.verdict, judged.reason) == (Verdict.INCONCLUSIVE, "dose_too_low")
+    assert judged.next is not None
+    assert "percentage" in judged.next.do
+
+
 def test_a_full_dose_and_two_doses_are_not_counted() -> None:
     assert _good().add(10, fired=0).judged().reason is None
     two: dict[str, Any] = {

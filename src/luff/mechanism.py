@@ -15,14 +15,17 @@ import re
 from collections.abc import Iterator
 
 from luff import crd
+from luff.checks import plan_checks
 from luff.claims import hosts_of, key_of, on_mesh, ports_of, service_host
 from luff.errors import PlanRefused
+from luff.exposure import dose_percent
 from luff.hosts import namespace_of, qualify, qualify_gateway
 from luff.model import Abort, Delay, Experiment, Object
 from luff.selection import leading
 from luff.targeting import Found
 from luff.units import istio_duration, show_duration, show_percent
 from luff.validation import envoy_problems
+from luff.words import Arm
 
 __all__ = ["check_fault", "check_frozen"]
 
@@ -33,7 +36,23 @@ _HTTP2 = ("h2c", "http2", "kubernetes.io/h2c")
 def check_fault(experiment: Experiment, found: Found) -> list[str]:
     """Refuse a fault that real callers could never meet, and return warnings of what it does not exercise."""
     _check_timeouts(experiment, found)
-    return [*_check_grpc(experiment, found), *_retries_unseen(experiment, found)]
+    return [*_check_grpc(experiment, found), *_retries_unseen(experiment, found), *_borne(experiment)]
+
+
+def _borne(experiment: Experiment) -> list[str]:
+    """Return a warning for each check on the fault arm that bears as many violations as the dose can cause by itself."""
+    dose = round(dose_percent(experiment), 6)
+    borne = {
+        check.expression: share
+        for check in plan_checks(experiment, rate_hz=1.0)
+        if check.arm is Arm.FAULT and check.kind not in ("fallback", "recovery")
+        if dose <= (share := round(100 * check.threshold, 6))
+    }
+    return [
+        f"{expression} bears {show_percent(share)} of the requests, and the fault hits {show_percent(dose)} of the calls: "
+        "a caller that makes one call for each request meets it without any defence"
+        for expression, share in borne.items()
+    ]
 
 
 def _check_timeouts(experiment: Experiment, found: Found) -> None:

@@ -111,14 +111,16 @@ def _unexposed(facts: _Facts) -> bool:
 
 
 def _off_dose(facts: _Facts) -> bool:
-    fault = facts.experiment.spec.fault
+    fault, dose = facts.experiment.spec.fault, dose_percent(facts.experiment)
     if facts.evidence.per == "aggregate":
-        dose = dose_percent(facts.experiment)
         return (
             dose < 100
             and facts.exposed > 0
             and not stats.within_dose(min(facts.met.fired, facts.sent), facts.sent, dose)
         )
+    if dose < 100 and facts.exposed and not facts.evidence.fired_total:
+        # No interval of a small dose says so: it may be drawn for nobody, and then nothing was tried.
+        return True
     doses = [part.percent for part in (fault.delay, fault.abort) if part is not None]
     if len(doses) != 1 or doses[0] >= 100 or not facts.exposed:
         return False
@@ -348,6 +350,10 @@ def _next(facts: _Facts, verdict: Verdict, reason: str | None) -> Next | None:
             retryable=True,
             do="see in docs/restoring.md when a reaper takes twins out, and whether this run could renew its Lease in time",
         )
+    if reason == "dose_too_low" and facts.evidence.per == "request" and not facts.evidence.fired_total:
+        return Next(
+            who="experiment", retryable=True, do="raise the fault's percentage, or traffic.rate or traffic.duration"
+        )
     if reason == "generator_saturated":
         # Bystanders who may have been hurt are not tried out once more by itself.
         return NEXT[reason].model_copy(update={"do": facts.generator_advice, "retryable": not facts.hurt})
@@ -368,7 +374,10 @@ def _explain_counts(facts: _Facts) -> str:
     """Say what calls that were counted, or samples that were compared, leave open."""
     met, note = facts.met, f" ({facts.evidence.remarks})" if facts.evidence.remarks else ""
     if facts.evidence.source == "latency-shift":
-        return f"{met.fired} of {met.sent} requests took as much longer than control as was injected, and nothing else could be looked at{note}"
+        return (
+            f"beyond as many as on control, {met.fired} of {met.sent} requests took as much longer as was injected, or came back "
+            f"with the injected status, and nothing else could be looked at{note}"
+        )
     if not met.fired:
         return f"the callers' proxies did not inject the fault into any call: the scope was lost on the way to them, or others call{note}"
     return (
