@@ -77,12 +77,11 @@ def _json_is(wanted: JsonMatch, body: bytes) -> bool:
         # What is not JSON has nothing anywhere: that is no proof of a thing's absence.
         return False
     found: list[Any] = compile_path(wanted.path).select(document)
-    if wanted.exists is not None:
-        return bool(found) is wanted.exists
-    if not found:
+    if wanted.exists is False or not found:
+        # Of what is not there nothing more can be claimed: a file with both is refused.
+        return wanted.exists is False and not found
+    if wanted.matches is not None and not all(
+        search(wanted.matches, value if isinstance(value, str) else json.dumps(value)) for value in found
+    ):
         return False
-    if wanted.matches is not None:
-        return all(search(wanted.matches, value if isinstance(value, str) else json.dumps(value)) for value in found)
-    if "equals" not in wanted.model_fields_set:
-        return True
-    return all(same(value, wanted.equals) for value in found)
+    return "equals" not in wanted.model_fields_set or all(same(value, wanted.equals) for value in found)
