@@ -463,6 +463,13 @@ def test_only_so_many_calls_are_kept(logs: Logs) -> None:
     assert (len(evidence.calls), evidence.attempts_total) == (CALLS_MOST, CALLS_MOST + 10)
 
 
+def test_a_long_warm_up_leaves_room_for_the_calls_under_the_fault(logs: Logs) -> None:
+    samples = _samples(Arm.FAULT, phase=Phase.WARMUP)
+    number = samples.open(Arm.FAULT, Phase.FAULT, 0, 10 * MS)
+    logs.write(*[_mine(0, route="default")] * CALLS_MOST, _mine(number))
+    assert [call.number for call in logs.poll(samples).evidence.calls] == [number]
+
+
 @settings(max_examples=25, deadline=None)
 @given(cuts=st.lists(st.integers(0, 3000), max_size=8))
 def test_however_a_log_grows_it_is_read_once(tmp_path_factory: pytest.TempPathFactory, cuts: list[int]) -> None:

@@ -27,7 +27,7 @@ from luff.scope import Scope
 __all__ = ["LabLog"]
 
 CALLS_MOST = 2000
-"""Calls kept for explanations."""
+"""Calls of requests under the fault kept for explanations."""
 READ_MOST_BYTES = 4 << 20
 """Read from one log in one poll."""
 ATTEMPTS_MOST = (1 << 16) - 1
@@ -138,7 +138,9 @@ class LabLog:
             return
         if direction == "outbound":
             self._take_elsewhere(line, mine[0], sent)
-        if len(self.evidence.calls) < CALLS_MOST:
+        # A long warm-up would leave no room for what the fault brings about.
+        under_fault = 0 <= mine[0] < sent and samples.phase[mine[0]] == _FAULT_PHASE
+        if under_fault and len(self.evidence.calls) < CALLS_MOST:
             self.evidence.calls.append(call)
 
     def _take_twin(self, line: Mapping[str, Any], mine: tuple[int, Any] | None, workload: str, sent: int) -> None:
