@@ -424,6 +424,13 @@ def test_a_service_that_asks_the_dependency_by_itself_now_and_then_does_not_lose
     assert _excused(evidence) == 40
 
 
+@pytest.mark.parametrize("carrier", [Carrier.HEADER, Carrier.BAGGAGE])
+def test_calls_of_another_run_are_not_taken_for_some_that_lost_the_scope(logs: Logs, carrier: Carrier) -> None:
+    beside = Scope(secret="1" * 32, decoy="2" * 32, carriers=(carrier,))
+    evidence = _two_kinds(logs, lambda begin: [_at(begin + 5, 10, _outbound(beside.headers(begin), "checkout"))])
+    assert not evidence.lost_at
+
+
 def test_a_dependency_that_calls_its_own_database_without_the_scope_is_not_accused(logs: Logs) -> None:
     for number in range(3):
         scoped = SCOPE.headers(number)

@@ -22,7 +22,7 @@ from luff.evidence.lost_scope import Hop, LostScope
 from luff.model import Arm, Phase
 from luff.names import find_name
 from luff.samples import ARMS, PHASES, Call, Evidence, Flag, Samples
-from luff.scope import Scope
+from luff.scope import BAGGAGE_KEY, Scope
 
 __all__ = ["LabLog"]
 
@@ -120,17 +120,19 @@ class LabLog:
         workload = str(line.get("workload") or "")
         direction: Literal["inbound", "outbound"] = "inbound" if line.get("direction") == "inbound" else "outbound"
         call = _call(line, -1 if mine is None else mine[0], workload, direction)
-        self._lost.see(
-            Hop(
-                proxy=(workload, str(line.get("replica") or "")),
-                direction=direction,
-                number=None if mine is None else mine[0],
-                scoped=mine is not None or self.scope.control_number_in(headers) is not None,
-                leads=any(_leads_to(str(line.get("cluster") or ""), host) for host in self.destinations),
-                started_s=call.started_s,
-                ended_s=call.ended_s,
+        scoped = mine is not None or self.scope.control_number_in(headers) is not None
+        if scoped or not _of_another_run(line):
+            self._lost.see(
+                Hop(
+                    proxy=(workload, str(line.get("replica") or "")),
+                    direction=direction,
+                    number=None if mine is None else mine[0],
+                    scoped=scoped,
+                    leads=any(_leads_to(str(line.get("cluster") or ""), host) for host in self.destinations),
+                    started_s=call.started_s,
+                    ended_s=call.ended_s,
+                )
             )
-        )
         sent = len(samples)
         if twin:
             self._take_twin(line, mine, workload, sent)
@@ -210,6 +212,12 @@ def _tries(line: Mapping[str, Any]) -> int:
 def _scope_headers(line: Mapping[str, Any]) -> Mapping[str, Any]:
     headers = line.get("scope")
     return headers if isinstance(headers, dict) else {}
+
+
+def _of_another_run(line: Mapping[str, Any]) -> bool:
+    """Return whether *line*, which has no scope of ours, has that of a run beside this one; a trace of one cannot be told from others."""
+    written = any(value not in (None, "", "-") for value in _scope_headers(line).values())
+    return written or f"{BAGGAGE_KEY}=" in _text(line.get("baggage"))
 
 
 def _call(line: Mapping[str, Any], number: int, workload: str, direction: Literal["inbound", "outbound"]) -> Call:
