@@ -132,6 +132,7 @@ def test_it_ends_by_itself_when_luff_is_killed(home: Home, early: bool) -> None:
 
 @linux
 def test_nothing_outlives_a_supervisor_that_was_killed(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home.folder / "lab").mkdir()
     state = home.up(home.write(workload()))
     os.kill(state.pid, signal.SIGKILL)
     home.nothing_left()

@@ -28,6 +28,7 @@ from luff.lab.program import find_envoy
 from luff.lab.state import (
     CONTEXT,
     LOCK,
+    STATE,
     LabState,
     WorkloadState,
     forget_old,
@@ -58,6 +59,8 @@ UP_WITHIN_S = 60.0
 """On top of what workloads ask for."""
 LOOK_EVERY_S = 0.02
 _ASK_WITHIN_S = 2.0
+_WRITTEN = {"kubeconfig", "logs", "order.json", "proxies", "supervisor.log", STATE}
+"""What a lab writes into its folder, or takes away there; the lock, which says that a lab was there, is beside it."""
 _supervisors: list[subprocess.Popen[bytes]] = []
 """Those that were started here and may outlive us; kept, so that the ended are reaped."""
 
@@ -174,7 +177,7 @@ def start(
 
 
 def _folder(directory: Path | None) -> Path:
-    """Return an empty folder for a new lab."""
+    """Return the folder for a new lab, without what an earlier one left in it."""
     folder = (
         directory.absolute() if directory is not None else labs_folder() / f"lab-{os.getpid()}-{time.time_ns() % 10**6}"
     )
@@ -184,10 +187,13 @@ def _folder(directory: Path | None) -> Path:
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        there = {each.name for each in folder.iterdir()}
+        if LOCK not in there and (foreign := sorted(there & _WRITTEN)):
+            raise LabError(f"{folder} holds {foreign[0]}, which no lab made", next_step="name an empty folder")
+        (folder / LOCK).touch()
         for ours in ("proxies", "logs"):
             shutil.rmtree(folder / ours, ignore_errors=True)
             (folder / ours).mkdir()
-        (folder / LOCK).touch()
     except OSError as error:
         raise LabError(
             f"{folder} cannot be used: {error.strerror}", next_step="name another folder with --dir"
