@@ -198,6 +198,26 @@ def test_a_second_lab_stands_beside_the_first(home: Home, monkeypatch: pytest.Mo
     assert home.luff("lab", "down").code == 0
 
 
+def test_a_lab_that_cannot_write_what_died_stays_and_writes_it_later(home: Home) -> None:
+    state = home.up(home.write(workload()))
+    description = home.folder / "lab" / "lab.json"
+    log = home.folder / "lab" / "supervisor.log"
+    description.unlink()
+    description.mkdir()
+    [victim] = [each for each in state.workloads if each.name == "back"]
+    assert victim.pid is not None
+
+    os.kill(victim.pid, signal.SIGKILL)
+
+    until(lambda: "is not written down yet" in log.read_text(), what="a word about it")
+    assert is_alive(home.folder / "lab")
+    description.rmdir()
+    died = until(lambda: read_state(home.folder / "lab"), what="its description")
+    assert [each.name for each in died.workloads if each.exit_code is not None] == ["back"]
+    assert log.read_text().count("is not written down yet") == 1
+    assert home.luff("lab", "down").code == 0
+
+
 def test_who_looks_for_a_lab_does_not_hinder_one(home: Home) -> None:
     directory = home.folder / "lab"
     directory.mkdir()

@@ -13,7 +13,8 @@ import yaml
 
 from luff.decide import Proxy
 from luff.lab.envoy import ProxyPlan, resources
-from luff.lab.pushing import configure
+from luff.lab.objects import Store
+from luff.lab.pushing import Pusher, configure
 from luff.lab.state import LabState
 from luff.mesh_state import Endpoint, MeshState, Service
 from luff.model import Object
@@ -67,6 +68,31 @@ def test_where_all_is_well_nothing_is_left_out(tmp_path: Path) -> None:
     made = configure([plan], state)
 
     assert (made.files, made.skipped) == ({"luff-0": resources(plan, state)}, ())
+
+
+def test_what_could_not_be_written_is_tried_again_and_keeps_nothing_from_the_other_proxies(tmp_path: Path) -> None:
+    store = Store()
+    store.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}})
+    store.put(ROUTES)
+    stuck, other = (replace(_plan(tmp_path / name, proxy_port=1), name=name) for name in ("stuck", "other"))
+    in_the_way = stuck.folder / "rds-http_proxy.new"
+    changed = {"spec": {"hosts": ["back"], "http": [{**ROUTES["spec"]["http"][0], "name": "after"}]}}
+
+    def has_it(plan: ProxyPlan) -> bool:
+        return '"after"' in (plan.folder / "rds-http_proxy.json").read_text()
+
+    pusher = Pusher(store, [stuck, other], (BACK,))
+    pusher.start()
+    try:
+        in_the_way.mkdir()
+        store.put({**ROUTES, **changed})
+
+        until(lambda: has_it(other), what="the change at the other proxy")
+        assert not has_it(stuck)
+        in_the_way.rmdir()
+        until(lambda: has_it(stuck), what="the change, although nothing has changed since")
+    finally:
+        pusher.stop()
 
 
 def _api(state: LabState) -> httpx.Client:

@@ -5,6 +5,7 @@ From the lab's objects to the files of its Envoys, at every change.
    left out, and said, and the rest is pushed. Among what would be lost are luff's
    own withdrawals.
 2. A proxy keeps what it has until it is given something else, as with istiod.
+3. What could not be written is tried again, change or no change, until it is.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from luff.errors import LabError
 from luff.hosts import namespace_of
 from luff.lab.envoy import ProxyPlan, resources, write_files
 from luff.lab.objects import Store
@@ -22,6 +24,8 @@ from luff.model import Object
 
 __all__ = ["Made", "Pusher", "configure"]
 
+PUSH_AGAIN_EVERY_S = 0.5
+"""How soon what could not be written is tried again."""
 _log = logging.getLogger(__name__)
 
 
@@ -89,7 +93,7 @@ class Pusher:
         self._changed.set()
 
     def push(self) -> None:
-        """Write what is there now."""
+        """Write what is there now; raises `LabError` when some of it could not be written, with the rest written."""
         store = self._store
         state = MeshState(
             services=self._services,
@@ -102,16 +106,27 @@ class Pusher:
             if text not in self.skipped:
                 _log.warning("left out of the proxies' configuration: %s", text)
         self.skipped = made.skipped
+        failed = []
         for plan in self._plans:
-            write_files(plan, made.files[plan.name], self._written.setdefault(plan.name, {}))
+            try:
+                write_files(plan, made.files[plan.name], self._written.setdefault(plan.name, {}))
+            except OSError as error:
+                failed.append(f"{plan.name}: {error}")
+        if failed:
+            raise LabError(f"proxies could not be given their files: {'; '.join(failed)}")
 
     def _push_forever(self) -> None:
+        again_s, said = None, ""
         while True:
-            self._changed.wait()
+            self._changed.wait(again_s)
             if self._ended.is_set():
                 return
             self._changed.clear()
             try:
                 self.push()
-            except Exception:  # a full disk, say: a proxy keeps what it has, and the next change tries again
-                _log.exception("the proxies' files could not be written")
+            except Exception as error:  # whatever it is, what luff withdrew must still reach the proxies
+                if str(error) != said:
+                    _log.exception("the proxies keep what they have for now")
+                again_s, said = PUSH_AGAIN_EVERY_S, str(error)
+            else:
+                again_s, said = None, ""

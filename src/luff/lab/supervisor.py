@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import secrets
 import select
@@ -51,6 +52,7 @@ LOCK_WITHIN_S = 2.0
 LOOK_EVERY_S = 0.02
 WATCH_EVERY_S = 0.25
 _ASK_WITHIN_S = 1.0
+_log = logging.getLogger(__name__)
 
 
 class ToldToEnd(LabError):
@@ -121,6 +123,8 @@ class Supervisor:
             self.api.store, [replica.plan for replica in self.topology.replicas], self.topology.services
         )
         self.entry: Path | None = None
+        self.unsaid = ""
+        """Why the description could not be written lately."""
 
     # Up.
 
@@ -348,8 +352,16 @@ class Supervisor:
         )
         skipped = self.pusher.skipped
         if (noted, skipped) != (state.workloads, state.skipped):
-            state = replace(state, workloads=noted, skipped=skipped)
-            state.write()
+            now = replace(state, workloads=noted, skipped=skipped)
+            try:
+                now.write()
+            except LuffError as error:
+                # Nothing ends over it, on a full disk say: the next look tries again.
+                if str(error) != self.unsaid:
+                    _log.warning("what died or is left out is not written down yet: %s", error)
+                self.unsaid = str(error)
+            else:
+                state, self.unsaid = now, ""
         return state
 
     def _exit_code(self, name: str) -> int | None:
