@@ -1,7 +1,12 @@
-"""What a lab may do to a folder."""
+"""What a lab may do to a folder, and which lab is found in one."""
 
 from __future__ import annotations
 
+import fcntl
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -9,6 +14,7 @@ import pytest
 from luff import lab as labs
 from luff.cli.mesh_choice import bookinfo
 from luff.errors import LabError
+from luff.lab.state import LOCK, LabState, labs_folder
 
 
 @pytest.fixture
@@ -36,3 +42,68 @@ def test_a_folder_with_files_that_no_lab_made_is_refused_and_left_as_it_is(tmp_p
 
     assert sorted((tmp_path / "theirs").rglob("*")) == before
     assert theirs.read_text() == "mine"
+
+
+@contextmanager
+def alive(folder: Path, *, api: str) -> Iterator[None]:
+    """Make *folder* that of a lab that runs, with its API at *api*, until the block ends."""
+    folder.mkdir()
+    LabState(
+        name="a",
+        uid="uid-a",
+        pid=1,
+        started_at="2026-01-01T00:00:00+00:00",
+        directory=str(folder),
+        kubeconfig="",
+        api=api,
+        ingress="",
+        sidecar="",
+        logs="",
+        workloads=(),
+    ).write()
+    (labs_folder() / "uid-a.dir").write_text(str(folder))
+    with (folder / LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def answer_the_second(listener: socket.socket) -> None:
+    """Close the first connection without a word, and answer the second as an API does."""
+    listener.accept()[0].close()
+    with listener.accept()[0] as connection:
+        connection.recv(4096)
+        connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+
+
+@pytest.mark.usefixtures("state_home")
+@pytest.mark.parametrize("named", [True, False])
+def test_a_lab_that_misses_one_question_is_found_all_the_same(tmp_path: Path, named: bool) -> None:
+    folder = tmp_path / "lab"
+    with closing(socket.create_server(("127.0.0.1", 0))) as listener:
+        answering = threading.Thread(target=answer_the_second, args=(listener,), daemon=True)
+        answering.start()
+        with alive(folder, api=f"127.0.0.1:{listener.getsockname()[1]}"):
+            found = labs.find(folder if named else None)
+        assert found is not None
+        assert found.uid == "uid-a"
+        answering.join()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("state_home")
+def test_a_lab_that_runs_and_does_not_answer_is_said_and_can_be_taken_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "lab"
+    with alive(folder, api="127.0.0.1:9"):
+        with pytest.raises(LabError, match="lab does not answer") as caught:
+            labs.find(folder)
+        monkeypatch.setenv("LUFF_LAB_DIR", str(folder))
+        for named in (folder, None):
+            found = labs.running(named)
+            assert found is not None
+            assert found.uid == "uid-a"
+
+    assert f"luff lab down --dir {folder}" in str(caught.value.next_step)
+    assert labs.running() is None
+    assert labs.find() is None

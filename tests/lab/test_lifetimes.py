@@ -116,6 +116,25 @@ def test_ctrl_c_while_it_comes_up_is_130_too(home: Home) -> None:
     home.nothing_left()
 
 
+@pytest.mark.slow
+def test_a_lab_that_hangs_is_no_lab_that_ended_and_is_taken_down_by_force(home: Home) -> None:
+    process = home.start("lab", "up", home.write(workload()), "--dir", home.folder / "lab")
+    state = home.note(home.folder / "lab")
+
+    os.kill(state.pid, signal.SIGSTOP)
+
+    hung = home.luff("lab", "status", "--dir", home.folder / "lab")
+    assert hung.code == 5, hung
+    assert f"the lab in {home.folder / 'lab'} does not answer" in hung.err
+    assert process.poll() is None
+    down = home.luff("lab", "down")
+    assert down.code == 0, down
+    home.nothing_left()
+    done = home.finish(process)
+    assert done.code == 5, done
+    assert "the lab ended by itself" in done.err
+
+
 @pytest.mark.parametrize("early", [False, True], ids=["up", "coming up"])
 def test_it_ends_by_itself_when_luff_is_killed(home: Home, early: bool) -> None:
     endless = '[python, "-c", "import time; time.sleep(600)"]'

@@ -52,7 +52,7 @@ def up(files: tuple[Path, ...], detach: bool, directory: Path | None, port: int 
     if voice.level >= 0:
         click.echo("the lab runs until Ctrl-C", err=True)
     try:
-        while labs.answers(state):
+        while labs.is_alive(Path(state.directory)):
             time.sleep(LOOK_EVERY_S)
     except KeyboardInterrupt:
         click.echo("taking the lab down", err=True)
@@ -64,15 +64,15 @@ def up(files: tuple[Path, ...], detach: bool, directory: Path | None, port: int 
 
 
 @lab.command()
-@click.option(
-    "--dir", "directory", type=click.Path(path_type=Path), help="Which lab; by default the newest that answers."
-)
+@click.option("--dir", "directory", type=click.Path(path_type=Path), help="Which lab; by default the newest.")
 @voice_options
 def down(directory: Path | None, voice: Voice) -> None:
-    """Take a lab down, with everything that it started."""
+    """Take a lab down, with everything that it started, also one that does not answer any more."""
     from luff import lab as labs
 
-    state = _found(directory)
+    state = labs.running(directory)
+    if state is None:
+        raise _no_lab(directory)
     labs.stop(state)
     if voice.level >= 0:
         click.echo(f"lab {state.name} is down", err=True)
@@ -158,9 +158,13 @@ def _found(directory: Path | None) -> LabState:
 
     state = labs.find(directory)
     if state is None:
-        where = f" in {directory}" if directory else ""
-        raise LabError(f"no lab is running{where}", next_step="start one with `luff lab up --detach`")
+        raise _no_lab(directory)
     return state
+
+
+def _no_lab(directory: Path | None) -> LabError:
+    where = f" in {directory}" if directory else ""
+    return LabError(f"no lab is running{where}", next_step="start one with `luff lab up --detach`")
 
 
 def _exports(state: LabState) -> dict[str, str]:

@@ -44,9 +44,10 @@ __all__ = [
     "LabState",
     "ReplicaStatus",
     "WorkloadState",
-    "answers",
     "find",
     "find_envoy",
+    "is_alive",
+    "running",
     "start",
     "status",
     "stop",
@@ -58,7 +59,9 @@ STOP_WITHIN_S = 15.0
 UP_WITHIN_S = 60.0
 """On top of what workloads ask for."""
 LOOK_EVERY_S = 0.02
-_ASK_WITHIN_S = 2.0
+ANSWER_WITHIN_S = 10.0
+"""How long a lab that runs is asked until it counts as one that does not answer."""
+_ASK_WITHIN_S = 5.0
 _WRITTEN = {"kubeconfig", "logs", "order.json", "proxies", "supervisor.log", STATE}
 """What a lab writes into its folder, or takes away there; the lock, which says that a lab was there, is beside it."""
 _supervisors: list[subprocess.Popen[bytes]] = []
@@ -83,29 +86,54 @@ def find(directory: Path | None = None) -> LabState | None:
     """
     Return the lab in *directory*, else in ``LUFF_LAB_DIR``, else the newest one that answers; ``None`` without.
 
-    Raises `LabError` when ``LUFF_LAB_DIR`` names a folder that holds no lab:
-    whoever set it means that one, and no other.
+    Raises `LabError` when the lab that is named runs and does not answer, and
+    when ``LUFF_LAB_DIR`` names a folder that holds no lab: whoever set it means
+    that one, and no other.
     """
+    if _named(directory) is None:
+        return next((state for state in registered() if _answers(state)), None)
+    state = running(directory)
+    if state is None or _answers(state):
+        return state
+    if is_alive(Path(state.directory)):
+        raise LabError(
+            f"the lab in {state.directory} does not answer",
+            next_step=f"try again, or take it down with `luff lab down --dir {state.directory}`",
+        )
+    return None
+
+
+def running(directory: Path | None = None) -> LabState | None:
+    """Return the lab that is meant, as `find` does, whether or not it answers; without a name the newest."""
+    named = _named(directory)
+    if named is None:
+        return next(iter(registered()), None)
+    state = read_state(named)
+    if state is None and directory is None:
+        what = "which is no lab: it has no lab.json" if named.is_dir() else "which is no folder"
+        raise LabError(
+            f"LUFF_LAB_DIR names {named}, {what}",
+            next_step=f"name a lab's folder, unset it, or start one there with `luff lab up --detach --dir {named}`",
+        )
+    return state if is_alive(named) else None
+
+
+def _named(directory: Path | None) -> Path | None:
     variable = os.environ.get("LUFF_LAB_DIR")
     named = directory or (Path(variable) if variable else None)
-    if named is not None:
-        state = read_state(named.absolute())
-        if state is None and directory is None:
-            what = "which is no lab: it has no lab.json" if named.is_dir() else "which is no folder"
-            raise LabError(
-                f"LUFF_LAB_DIR names {named}, {what}",
-                next_step=f"name a lab's folder, unset it, or start one there with `luff lab up --detach --dir {named}`",
-            )
-        return state if state is not None and is_alive(named.absolute()) and answers(state) else None
-    return next((state for state in registered() if answers(state)), None)
+    return None if named is None else named.absolute()
 
 
-def answers(state: LabState) -> bool:
-    """Return whether the lab's API is there."""
-    try:
-        return httpx.get(f"http://{state.api}/readyz", timeout=_ASK_WITHIN_S, trust_env=False).is_success
-    except httpx.HTTPError:
-        return False
+def _answers(state: LabState) -> bool:
+    """Return whether the lab's API is there; a lab that runs is asked again, for it may only be busy."""
+    until_s = time.monotonic() + ANSWER_WITHIN_S
+    while True:
+        try:
+            return httpx.get(f"http://{state.api}/readyz", timeout=_ASK_WITHIN_S, trust_env=False).is_success
+        except httpx.HTTPError:
+            if time.monotonic() > until_s or not is_alive(Path(state.directory)):
+                return False
+        time.sleep(LOOK_EVERY_S)
 
 
 def troubles(state: LabState) -> list[str]:
