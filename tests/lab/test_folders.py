@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -14,7 +17,7 @@ import pytest
 from luff import lab as labs
 from luff.cli.mesh_choice import bookinfo
 from luff.errors import LabError
-from luff.lab.state import LOCK, LabState, labs_folder
+from luff.lab.state import KEPT_MOST, LOCK, LabState, forget_old, labs_folder
 
 
 @pytest.fixture
@@ -42,6 +45,38 @@ def test_a_folder_with_files_that_no_lab_made_is_refused_and_left_as_it_is(tmp_p
 
     assert sorted((tmp_path / "theirs").rglob("*")) == before
     assert theirs.read_text() == "mine"
+
+
+@pytest.mark.usefixtures("state_home")
+def test_of_dead_labs_the_newest_are_kept_and_none_that_may_be_about_to_start() -> None:
+    folders = {name: labs_folder() / name for name in ("oldest", "older", "old", "starting", "running")}
+    for age_days, folder in enumerate(reversed(folders.values())):
+        folder.mkdir()
+        (folder / LOCK).touch()
+        if folder.name != "starting":
+            os.utime(folder, times=(0, time.time() - (age_days + 1) * 86400))
+
+    with (folders["running"] / LOCK).open("r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        forget_old(keep=2)
+        assert {each.name for each in labs_folder().iterdir()} == {"old", "starting", "running"}
+        forget_old(keep=0)
+
+    assert {each.name for each in labs_folder().iterdir()} == {"starting", "running"}
+
+
+@pytest.mark.usefixtures("state_home")
+def test_labs_that_start_side_by_side_forget_the_same_folders_without_a_quarrel() -> None:
+    for number in range(300):
+        folder = labs_folder() / f"lab-{number}"
+        folder.mkdir()
+        os.utime(folder, times=(0, 0))
+
+    with ThreadPoolExecutor(4) as pool:
+        for done in [pool.submit(forget_old) for _ in range(4)]:
+            done.result()
+
+    assert len(list(labs_folder().iterdir())) <= KEPT_MOST
 
 
 @contextmanager

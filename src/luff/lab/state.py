@@ -8,9 +8,11 @@ belong to somebody else by now, a lock cannot.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -38,6 +40,8 @@ STATE = "lab.json"
 LOCK = "lab.lock"
 CONTEXT = "luff-lab"
 KEPT_MOST = 5
+YOUNG_S = 120.0
+"""From making its folder to taking its lock, a lab needs less, however busy the machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +153,20 @@ def labs_folder() -> Path:
 
 
 def forget_old(keep: int = KEPT_MOST) -> None:
-    """Remove the folders of dead labs in `labs_folder`, but for the *keep* newest: their logs may still be wanted."""
-    dead = [entry for entry in labs_folder().iterdir() if entry.is_dir() and not is_alive(entry)]
-    for entry in sorted(dead, key=lambda each: each.stat().st_mtime, reverse=True)[keep:]:
+    """
+    Remove the folders of dead labs in `labs_folder`, but for the *keep* newest: their logs may still be wanted.
+
+    A young one may be that of a lab that is about to take its lock, and stays too.
+    """
+    changed_at = {}
+    for entry in labs_folder().iterdir():
+        # Others forget at the same time, and a lab that ends takes its own away.
+        with contextlib.suppress(OSError):
+            if entry.is_dir() and not is_alive(entry):
+                changed_at[entry] = entry.stat().st_mtime
+    old = [entry for entry in changed_at if changed_at[entry] < time.time() - YOUNG_S]
+    surplus = len(changed_at) - keep
+    for entry in sorted(old, key=lambda each: changed_at[each])[: max(surplus, 0)]:
         shutil.rmtree(entry, ignore_errors=True)
 
 
