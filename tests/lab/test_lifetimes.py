@@ -187,6 +187,21 @@ def test_a_temporary_lab_ends_with_the_last_that_holds_its_lifeline(
     assert not Path(state.directory).exists()
 
 
+def test_a_tour_that_fails_is_taken_in_the_lab_that_it_keeps_and_says_how_to_end_it(home: Home) -> None:
+    in_the_way = home.write(workload())
+
+    done = home.luff(
+        "demo", "--keep-lab", "--store", f"sqlite:///{in_the_way}/x.db", LUFF_LAB_DIR=str(home.folder / "nowhere")
+    )
+
+    state = home.temporary_lab()
+    assert done.code == 5, done
+    assert "lab.yaml/x.db" in done.err
+    assert f"luff lab down --dir {state.directory}" in done.err
+    assert "starting a lab for this command" not in done.err
+    assert home.luff("lab", "down", "--dir", state.directory).code == 0
+
+
 def test_a_second_lab_stands_beside_the_first(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     path = home.write(workload())
     first = home.up(path, directory=home.folder / "first")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,10 @@ from luff.cli.options import MeshOptions, Voice, option, store_option, voice_opt
 from luff.errors import UsageError
 
 if TYPE_CHECKING:
+    from luff.cli.results import ReportFiles
+    from luff.cli.running import RunSettings
     from luff.outcome import Outcome
+    from luff.parse import Documents
 
 __all__ = ["demo"]
 
@@ -35,34 +39,45 @@ def demo(report_dir: Path, keep_lab: bool, store: str | None, voice: Voice) -> i
     from luff import lab as labs
     from luff.cli.files import read_documents
     from luff.cli.mesh_choice import bookinfo
-    from luff.cli.paint import print_outcomes
-    from luff.cli.results import ReportFiles, all_written, write_reports
-    from luff.cli.running import RunSettings, run_all
-    from luff.exit_codes import RESTORE_NOT_VERIFIED, exit_code
+    from luff.cli.results import ReportFiles
+    from luff.cli.running import RunSettings
     from luff.shipped import shipped
 
-    page = report_dir / REPORT
     try:
         report_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(
             f"{report_dir} cannot be made: {error.strerror}", next_step="name another --report-dir"
         ) from error
-    files = ReportFiles(html=page)
+    files = ReportFiles(html=report_dir / REPORT)
     files.check()
     documents = read_documents([_as_seen_from_here(shipped("experiments") / "bookinfo")])
-    kept = labs.start(bookinfo(), detach=True) if keep_lab else None
-    mesh = MeshOptions(lab=True, context=None, kubeconfig=None, namespace=None)
-    settings = RunSettings(mesh=mesh, store=store, seed=None, fail_fast=False, voice=voice)
+    kept = Path(labs.start(bookinfo(), detach=True).directory) if keep_lab else None
+    try:
+        mesh = MeshOptions(lab=True, context=None, kubeconfig=None, namespace=None, lab_dir=kept)
+        settings = RunSettings(mesh=mesh, store=store, seed=None, fail_fast=False, voice=voice)
+        return _tour(documents, settings, files)
+    finally:
+        if kept is not None:
+            where = f"--dir {shlex.quote(str(kept))}"
+            tell(f'the lab is still up: eval "$(luff lab env {where})"; end it with `luff lab down {where}`', err=True)
+
+
+def _tour(documents: Documents, settings: RunSettings, files: ReportFiles) -> int:
+    """Run the experiments, write the report, say how they ended, and return the exit code."""
+    from luff.cli.paint import print_outcomes
+    from luff.cli.results import all_written, write_reports
+    from luff.cli.running import run_all
+    from luff.exit_codes import RESTORE_NOT_VERIFIED, exit_code
+
+    voice = settings.voice
     done = run_all(documents.experiments, documents, settings, each=lambda o: print_outcomes([o], voice=voice))
     code = exit_code(done.outcomes, today=datetime.now(UTC).date(), signal=done.signal)
     surprises = _surprises(done.outcomes)
     if done.signal is None and code != RESTORE_NOT_VERIFIED:
         code = 1 if surprises or len(done.outcomes) < len(documents.experiments) else 0
     written = all_written(lambda: write_reports(done.outcomes, files, code=code, samples=done.samples), code=code)
-    _conclude(done.outcomes, surprises, page if written else None)
-    if kept is not None:
-        click.echo('the lab is still up: eval "$(luff lab env)"; end it with `luff lab down`', err=True)
+    _conclude(done.outcomes, surprises, files.html if written else None)
     return code
 
 

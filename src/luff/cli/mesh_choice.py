@@ -57,7 +57,7 @@ def chosen_mesh(options: MeshOptions, documents: Documents) -> Iterator[Chosen]:
         check_context(policy, connection.context or "")
         yield Chosen(connection, policy=policy)
         return
-    state = lab.find()
+    state = lab.find(options.lab_dir)
     if state is not None and not lab.workloads_missing(state, documents):
         yield replace(_in_lab(state), policy=policy)
         return
@@ -72,7 +72,7 @@ def ambient_mesh(options: MeshOptions) -> Chosen:
     A policy may name it, and forbids nothing: these commands only look, stop and restore.
     """
     if options.lab:
-        state = lab.find()
+        state = lab.find(options.lab_dir)
         if state is None:
             raise MeshError("no lab is running", next_step="start one with `luff lab up --detach`")
         return _in_lab(state)

@@ -80,7 +80,11 @@ def _variable_behind(error: click.BadParameter, ctx: click.Context) -> str | Non
 
 @dataclass(frozen=True, slots=True)
 class MeshOptions:
-    """This is which mesh was asked for, and the file of the Policy that bounds what may be done there."""
+    """
+    This is which mesh was asked for, and the file of the Policy that bounds what may be done there.
+
+    *lab_dir* is the folder of the lab that is meant, ``None`` for the one that is found.
+    """
 
     lab: bool
     context: str | None
@@ -88,6 +92,7 @@ class MeshOptions:
     namespace: str | None
     yes: bool = False
     policy: Path | None = None
+    lab_dir: Path | None = None
 
 
 def policy_option(command: F) -> F:
