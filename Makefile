@@ -25,7 +25,7 @@ lint: $(VENV)/.dev ## Check style, types and the import contracts.
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-PROVE_MINUTES ?= 45
+PROVE_MINUTES ?= 30
 PROVE_KILLS ?= 200
 PROVE_ORPHANS ?= 20
 prove: $(VENV)/.dev ## Prove the restore protocol: every schedule, every mutant, 200 kills, 58 scenarios; writes build/proof.
