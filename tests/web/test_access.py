@@ -38,8 +38,17 @@ def test_a_revoked_token_opens_nothing_and_stays_in_the_list(store: Store) -> No
     assert not store.access.revoke(token.id)
     assert store.access.by_secret(secret) is None
     assert store.access.by_id(token.id) is None
-    assert not store.access.any_tokens()
     assert [each.id for each in store.access.tokens()] == [token.id]
+
+
+def test_that_a_token_was_made_is_not_forgotten_when_it_is_revoked(store: Store) -> None:
+    before = store.access.any_tokens()
+    token, _ = store.access.create_token("ada", Role.ADMIN)
+    store.access.revoke(token.id)
+
+    after = store.access.any_tokens()
+
+    assert (before, after) == (False, True)
 
 
 def test_a_role_covers_those_below_it() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from luff.mesh import Kind
 from luff.model import PolicySpec
 from luff.parse import parse_documents
 from luff.reaper import Reaper
-from luff.store import Role
+from luff.store import Role, Store
 from luff.testing import Cluster, SimClock, SimMesh, Trouble
 from luff.web import Definitions
 from luff.web.problems import CODES, MEDIA_TYPE
@@ -531,6 +533,35 @@ def test_when_it_does_not_listen_on_loopback_revoking_the_last_token_opens_nothi
         assert is_problem(await server.client.get("/api/v1/runs"), "not_signed_in")
 
     play(story, open_=False)
+
+
+def test_a_server_on_loopback_stays_closed_when_its_last_token_is_revoked(play: Play, store: Store) -> None:
+    async def revoke(server: Server) -> None:
+        server.token(Role.ADMIN)
+        [token] = store.access.tokens()
+        store.access.revoke(token.id)
+        assert is_problem(await server.client.get("/api/v1/audit"), "not_signed_in")
+        assert is_problem(await server.client.post("/api/v1/runs", json={"experiment": "quick"}), "not_signed_in")
+
+    async def look(server: Server) -> None:
+        assert is_problem(await server.client.get("/api/v1/audit"), "not_signed_in")
+
+    play(revoke)
+    play(look)
+
+
+def test_a_store_that_is_away_is_a_problem_also_before_the_name_is_known(
+    play: Play, store: Store, tmp_path: Path
+) -> None:
+    async def story(server: Server) -> None:
+        with closing(sqlite3.connect(tmp_path / "luff.db")) as connection:
+            connection.execute("ALTER TABLE token RENAME TO gone")
+            answer = await server.client.get("/healthz", headers={"host": "luff.example"})
+            connection.execute("ALTER TABLE gone RENAME TO token")
+
+        assert is_problem(answer, "store")
+
+    play(story)
 
 
 def test_a_server_without_tokens_goes_by_loopback_names_only(play: Play) -> None:

@@ -76,4 +76,10 @@ def revoke(token: str, store: str | None) -> None:
         if not opened.access.revoke(token):
             raise NothingSelected(f"there is no good token {token}", next_step="`luff token list` shows them")
         opened.access.audit("token.revoke", token, actor=who_am_i())
+        last = all(each.revoked_at is not None for each in opened.access.tokens())
     click.echo(f"token {token} is revoked", err=True)
+    if last:
+        click.echo(
+            "it was the last good one: `luff serve` lets nobody in until `luff token create NAME` makes another",
+            err=True,
+        )

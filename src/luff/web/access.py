@@ -3,9 +3,9 @@ Who is asking, and whether they may.
 
 A program shows its token with each request, as a bearer's or as a password. A person shows it once, at
 `/sign-in`, and has a session from then on: a cookie that scripts cannot read
-and other sites cannot send, and a second secret in every form. Where there is
-no token at all, which only a server on loopback allows, who reaches it is the
-machine's own user.
+and other sites cannot send, and a second secret in every form. Where no
+token was ever made, which only a server on loopback allows, who reaches it is
+the machine's own user.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Session:
 
 
 class Door:
-    """This lets people in. *open_* is whether nobody needs a token as long as there is none."""
+    """This lets people in. *open_* is whether nobody needs a token until one was made."""
 
     def __init__(self, access: Access, *, open_: bool, local_user: str) -> None:
         self._access = access
@@ -70,8 +70,10 @@ class Door:
         self._sessions: OrderedDict[str, Session] = OrderedDict()
 
     def is_open(self) -> bool:
-        """Return whether no token is needed now."""
-        return self._open and not self._access.any_tokens()
+        """Return whether no token is needed now; blocks on the store until one was made, which closes it for good."""
+        if self._open and self._access.any_tokens():
+            self._open = False
+        return self._open
 
     def who(self, request: Request, secret: str | None) -> Person | None:
         """Return who asks, or ``None``. Raises `Problem` for a token that is not good; blocks on the store."""

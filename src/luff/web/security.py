@@ -10,12 +10,13 @@ What must stay true:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from luff.errors import StoreError
 from luff.web.problems import Problem, response
 
 __all__ = ["BODY_MOST_BYTES", "CSP", "SAFE_METHODS", "Protection"]
@@ -45,9 +46,13 @@ class _TooLarge(Exception):
 
 
 class Protection:
-    """This stands around the whole application. *named* says whether a host name in a request is one of ours."""
+    """
+    This stands around the whole application.
 
-    def __init__(self, app: ASGIApp, *, named: Callable[[str], bool]) -> None:
+    *named* says whether a host name in a request is one of ours, or raises `StoreError`.
+    """
+
+    def __init__(self, app: ASGIApp, *, named: Callable[[str], Awaitable[bool]]) -> None:
         self._app = app
         self._named = named
 
@@ -56,7 +61,10 @@ class Protection:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        refused = self._refusal(scope["method"], headers)
+        try:
+            refused = await self._refusal(scope["method"], headers)
+        except StoreError as error:
+            refused = Problem.of(error)
         if refused is not None:
             await response(refused)(scope, receive, _with_headers(send))
             return
@@ -77,13 +85,13 @@ class Protection:
             if not begun:
                 await response(_too_large())(scope, receive, _with_headers(send))
 
-    def _refusal(self, method: str, headers: Headers) -> Problem | None:
+    async def _refusal(self, method: str, headers: Headers) -> Problem | None:
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > BODY_MOST_BYTES:
             return _too_large()
         host = headers.get("host", "")
         name = _name_of(host)
-        if not self._named(name):
+        if not await self._named(name):
             return Problem(
                 "misdirected",
                 f"without tokens this server answers to localhost only, not to {name or 'nothing'}",
