@@ -19,6 +19,7 @@ the command that ends with it::
     ├── LockHeld                   exit 5   nothing was touched: another run has the target
     ├── NoGuard                    exit 5   nothing was touched: nobody could have cleaned up
     ├── StoreError                 exit 5   restoring never needs the store
+    │   └── OutcomeRefused                  nothing was kept: see the class
     ├── LabError                   exit 5   a lab's routes are nobody's production
     ├── InternalError              exit 5   a mistake of luff's own: the run's phase says where its routes are
     ├── RunAborted                 exit 4   stopped from outside; routes restored
@@ -45,6 +46,7 @@ __all__ = [
     "NoGuard",
     "NotFound",
     "NothingSelected",
+    "OutcomeRefused",
     "PlanRefused",
     "Problem",
     "Rejected",
@@ -168,6 +170,10 @@ class NoGuard(LuffError):
 
 class StoreError(LuffError):
     """This is a database that cannot be used. Restoring never needs it."""
+
+
+class OutcomeRefused(StoreError):
+    """This is an outcome of a run that has another already, or whose routes are not known to be back. Nothing was kept."""
 
 
 class LabError(LuffError):

@@ -287,6 +287,15 @@ def test_files_are_imported_once(luff: Luff, tmp_path: Path) -> None:
     assert "another outcome already" in luff("runs", "import", str(file), store=empty).said
 
 
+def test_a_file_with_a_number_that_no_history_can_keep_is_bad_input(luff: Luff, tmp_path: Path) -> None:
+    file = tmp_path / "one.json"
+    file.write_text(render(report([on_day(3, run="f" * 16, seed=2**70)], 1)))
+
+    done = luff("runs", "import", str(file))
+
+    assert (done.code, "too large" in done.said) == (2, True)
+
+
 def test_pruning_keeps_the_last_proofs_and_leaves_an_audit(luff: Luff, url: str) -> None:
     dry = json.loads(luff("runs", "prune", "--keep-days", "0", "--dry-run", "-o", "json").out)
     assert len(luff("runs", "list", "-o", "name").out.split()) == 7

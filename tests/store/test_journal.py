@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from luff.errors import StoreError
+from luff.errors import OutcomeRefused, StoreError
 from luff.lifecycle import NEXT, Intent, Phase
 from luff.outcome import MeshIdentity
 from luff.store import Beginning, Store
@@ -181,6 +181,34 @@ def test_what_was_proven_clean_meanwhile_stays_clean(store: Store) -> None:
     store.record(outcome)
 
     assert store.run(outcome.run).phase is Phase.CLEAN
+
+
+@pytest.mark.parametrize("phases", [[Phase.LIVE], [Phase.WITHDRAWING, Phase.STRANDED]], ids=str)
+def test_an_outcome_from_elsewhere_leaves_the_journal_of_a_run_alone(store: Store, phases: list[Phase]) -> None:
+    walk(store, passed().run, *phases)
+    before = store.open_intents()
+
+    with pytest.raises(OutcomeRefused, match="underway"):
+        store.bring([passed()])
+
+    assert store.open_intents() == before != []
+
+
+def test_a_run_that_has_not_armed_yet_takes_no_outcome_from_elsewhere(store: Store) -> None:
+    began = datetime(2026, 11, 23, tzinfo=UTC)
+    store.begin(Beginning(run=passed().run, experiment="slow", actor="ada", mesh=LAB, started_at=began))
+
+    with pytest.raises(OutcomeRefused, match="underway"):
+        store.bring([passed()])
+
+
+def test_the_outcome_of_a_run_that_was_restored_can_be_brought_later(store: Store) -> None:
+    walk(store, stranded().run, Phase.WITHDRAWING, Phase.CLEAN)
+
+    store.bring([stranded()])
+
+    assert store.outcome(stranded().run) == stranded()
+    assert store.run(stranded().run).phase is Phase.CLEAN
 
 
 def test_a_run_that_never_armed_needs_no_journal(store: Store) -> None:

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from luff.errors import StoreError
+from luff.errors import OutcomeRefused, StoreError, UsageError
 from luff.lifecycle import Phase
 from luff.model import Verdict
 from luff.outcome import Context, Edge, MeshIdentity, Outcome
-from luff.store import Beginning, RunFilter, Store
+from luff.store import Beginning, Role, RunFilter, Store
+from luff.store.access import Actor
 from tests.factories import EVERY_VERDICT, LAB, check, failed, outcome, passed, run_id, samples
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -94,7 +95,7 @@ def test_a_number_that_no_database_holds_is_refused_and_nothing_is_written(store
 
 
 def test_a_time_that_is_none_is_refused(store: Store) -> None:
-    with pytest.raises(StoreError, match=r"'yesterday' where a time in ISO 8601"):
+    with pytest.raises(UsageError, match=r"'yesterday' where a time in ISO 8601"):
         store.record(outcome(started_at="yesterday"))
 
 
@@ -114,7 +115,7 @@ def test_the_same_outcome_may_be_recorded_twice(store: Store) -> None:
 def test_another_outcome_for_the_same_run_is_refused(store: Store) -> None:
     store.record(passed())
 
-    with pytest.raises(StoreError, match="has another outcome already"):
+    with pytest.raises(OutcomeRefused, match="has another outcome already"):
         store.record(passed(explanation="rewritten"))
 
     assert store.outcome(passed().run) == passed()
@@ -241,3 +242,37 @@ def test_the_newest_that_has_ended_is_found_behind_any_number_that_have_not(stor
     newest = store.runs(RunFilter(experiment=ended.experiment, ended=True), limit=1)
 
     assert [row.run for row in newest] == [ended.run]
+
+
+ADA = Actor("ada", Role.OPERATOR)
+
+
+def test_outcomes_of_another_machine_come_with_the_audit_or_not_at_all(store: Store) -> None:
+    with pytest.raises(UsageError):
+        store.bring([passed(), failed(started_at="soon")], actor=ADA)
+    none = store.runs(), store.access.audits(limit=10)
+
+    first = store.bring([passed(), failed()], actor=ADA)
+    again = store.bring([passed(), failed()], actor=ADA)
+
+    assert none == ([], [])
+    assert (first, again) == ([passed(), failed()], [])
+    assert [row.object for row in store.access.audits(limit=10)] == [failed().run, passed().run]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": 2**70},
+        {"seed": -(2**63) - 1},
+        {"started_at": "9999-12-31T23:59:59-12:00"},
+        {"ended_at": "0001-01-01T00:00:00+12:00"},
+        {"checks": [check().model_copy(update={"n": 2**70})]},
+    ],
+    ids=str,
+)
+def test_what_no_database_can_keep_is_refused_as_such(store: Store, changes: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=passed().run):
+        store.bring([passed().model_copy(update=changes)])
+
+    assert store.runs() == []

@@ -379,6 +379,33 @@ def test_an_outcome_with_a_time_that_is_none_is_refused(play: Play) -> None:
     play(story)
 
 
+def test_a_report_with_one_bad_outcome_leaves_nothing(play: Play, store: Store) -> None:
+    async def story(server: Server) -> None:
+        outcomes = [each.model_dump(mode="json", by_alias=True) for each in (passed(), failed(seed=2**70))]
+        body = {"schema": "luff.dev/report/v1", "decision": "stop", "exit_code": 1, "outcomes": outcomes}
+
+        answer = await server.client.post("/api/v1/outcomes", json=body)
+
+        assert is_problem(answer, "invalid")
+        assert store.runs() == []
+
+    play(story)
+
+
+def test_a_run_that_is_underway_takes_its_outcome_from_nobody_else(play: Play, store: Store) -> None:
+    async def story(server: Server) -> None:
+        location = (await server.client.post("/api/v1/runs", json={"experiment": "long"})).headers["location"]
+        fault = await until_live(server, location)
+
+        body = outcome(run=fault["run"]).model_dump(mode="json", by_alias=True)
+        answer = await server.client.post("/api/v1/outcomes", json=body)
+
+        assert is_problem(answer, "conflict")
+        assert [each.intent.run for each in store.open_intents()] == [fault["run"]]
+
+    play(story)
+
+
 def test_the_lever_stops_runs_and_refuses_new_ones(play: Play) -> None:
     async def story(server: Server) -> None:
         location = (await server.client.post("/api/v1/runs", json={"experiment": "long"})).headers["location"]

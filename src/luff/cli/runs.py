@@ -225,7 +225,7 @@ def import_(store: str | None, files: tuple[str, ...], voice: Voice) -> None:
 
     outcomes = [outcome for name in files for outcome in read_file(name)]
     with Store.open(store) as opened:
-        done = _each(outcomes, opened.record, "put into history")
+        done = _each(outcomes, lambda outcome: opened.bring([outcome]), "put into history")
     if voice.level >= 0:
         click.echo(f"{_count(done)} in {opened.url}", err=True)
 
@@ -326,12 +326,12 @@ def _step(answer: httpx.Response) -> str:
         401: "check LUFF_TOKEN: the server does not know this token, or it was revoked",
         403: "this token may not: an operator's is needed",
         404: "this address is no `luff serve`, or an older one",
-        409: "the server has another outcome of this run already",
+        409: "the server has another outcome of this run, or the run is underway there",
         413: "the server takes no body of this size",
     }.get(answer.status_code, "look at the server's log")
 
 
-def _each(outcomes: Sequence[Outcome], act: Callable[[Outcome], None], done: str) -> int:
+def _each(outcomes: Sequence[Outcome], act: Callable[[Outcome], object], done: str) -> int:
     """Do *act* with each outcome; an error says how many were *done* before it."""
     for number, outcome in enumerate(outcomes):
         try:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Self
 from luff.lifecycle import Journal
 from luff.samples import Samples
 from luff.store import history, journal, retention, runs
-from luff.store.access import Access, AuditRow, Role, RunRequest, Token
+from luff.store.access import Access, Actor, AuditRow, Role, RunRequest, Token
 from luff.store.engine import Database
 from luff.store.history import CheckPoint, Coverage, Series, Standing, TrendPoint
 from luff.store.journal import OpenIntent, PhaseChange
@@ -130,6 +130,16 @@ class Store:
         """Write down how a run ended, once and whole; the journal is brought to its phase."""
         with self._database.write() as connection:
             runs.record(connection, outcome, samples, at=self._now())
+
+    def bring(self, outcomes: Sequence[Outcome], *, actor: Actor | None = None) -> list[Outcome]:
+        """
+        Write down *outcomes* of other machines, all or none, and return those that were not here yet.
+
+        With an *actor* in the audit too. Raises `luff.errors.OutcomeRefused`
+        for one that contradicts what is here, and `luff.errors.UsageError`.
+        """
+        with self._database.write() as connection:
+            return runs.bring(connection, outcomes, actor=actor, at=self._now())
 
     def outcome(self, run: str) -> Outcome:
         """Return the outcome of *run* as it was recorded."""

@@ -86,7 +86,8 @@ class StoreJournal:
         await asyncio.get_running_loop().run_in_executor(self._thread, commit)
 
 
-def _phase(connection: Connection, run: str) -> Phase | None:
+def phase_of(connection: Connection, run: str) -> Phase | None:
+    """Return where the journal says that the routes of *run* are, ``None`` when it never armed; locks the row."""
     found = connection.execute(select(t.intent.c.phase).where(t.intent.c.run == run).with_for_update()).scalar()
     return None if found is None else Phase(found)
 
@@ -94,7 +95,7 @@ def _phase(connection: Connection, run: str) -> Phase | None:
 def _arm(connection: Connection, intent: Intent, mesh: MeshIdentity | None, *, at: datetime) -> None:
     if mesh is not None:
         levers.check(connection, mesh, intent.namespace)
-    before = _phase(connection, intent.run)
+    before = phase_of(connection, intent.run)
     check_way(before or Phase.PLANNED, Phase.ARMED)
     row = {
         "run": intent.run,
@@ -120,7 +121,7 @@ def _arm(connection: Connection, intent: Intent, mesh: MeshIdentity | None, *, a
 
 
 def _mark(connection: Connection, run: str, phase: Phase, note: str | None, *, at: datetime) -> None:
-    before = _phase(connection, run)
+    before = phase_of(connection, run)
     check_way(before or Phase.PLANNED, phase)
     if before is phase and note is None:
         return
@@ -141,7 +142,7 @@ def settle(connection: Connection, run: str, phase: Phase, *, at: datetime) -> P
     later, knows better. Only a journal that says clean stays: somebody proved
     it, after this outcome was made.
     """
-    before = _phase(connection, run)
+    before = phase_of(connection, run)
     if before is None or before is Phase.CLEAN:
         return phase if before is None else before
     if before is not phase:

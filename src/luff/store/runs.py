@@ -6,6 +6,8 @@ What must stay true:
 1. An outcome is recorded whole, in one transaction with its checks and
    samples, and never changed: what comes back is what went in.
 2. A list of runs reads narrow rows only, and pages by a run, not by an offset.
+3. Only a run's own outcome says where its routes are: one that is brought from
+   elsewhere leaves the journal as it is.
 
 The models of an outcome are imported where they are made: numbers over many
 runs are read without them, and they cost a sixth of a second.
@@ -14,19 +16,21 @@ runs are read without them, and they cost a sixth of a second.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Row, delete, insert, select, tuple_, update
+from sqlalchemy.exc import DataError
 
-from luff.errors import StoreError
+from luff.errors import OutcomeRefused, StoreError, UsageError
 from luff.lifecycle import Phase
 from luff.report.words import fault_kind, namespace_of
 from luff.samples import Samples
 from luff.store import tables as t
-from luff.store.journal import settle
+from luff.store.access import Actor, write_audit
+from luff.store.journal import phase_of, settle
 from luff.store.samples import decode, encode
 from luff.store.text import key, long_text
 from luff.words import Verdict
@@ -39,6 +43,7 @@ __all__ = [
     "RunFilter",
     "RunRow",
     "begin",
+    "bring",
     "find",
     "listed",
     "outcome_of",
@@ -159,17 +164,63 @@ def begin(connection: Connection, beginning: Beginning) -> None:
 
 
 def record(connection: Connection, outcome: Outcome, samples: Samples | None, *, at: datetime) -> None:
-    """Write down *outcome*, once. The same again changes nothing; another one for the same run is refused."""
-    body = _body(outcome)
+    """Write down *outcome* of a run of ours, once. The same again changes nothing; `OutcomeRefused` for another one."""
+    if not _is_kept(connection, outcome):
+        phase = settle(connection, outcome.run, outcome.phase, at=at)
+        _write(connection, outcome, samples, phase, at=at)
+
+
+def bring(connection: Connection, outcomes: Sequence[Outcome], *, actor: Actor | None, at: datetime) -> list[Outcome]:
+    """
+    Write down *outcomes* that were made elsewhere, and return those that were not here yet.
+
+    With an *actor* each of these leaves a row in the audit. Raises
+    `OutcomeRefused` for a run that has another outcome or whose routes are not
+    known to be back, and `UsageError` for what no database can keep.
+    """
+    fresh = []
+    for outcome in outcomes:
+        if _is_kept(connection, outcome):
+            continue
+        phase = _phase_if_over(connection, outcome.run) or outcome.phase
+        try:
+            _write(connection, outcome, None, phase, at=at)
+        except (OverflowError, DataError) as error:
+            raise UsageError(
+                f"the outcome of run {outcome.run} holds a number that is too large for a database",
+                next_step="give it as luff wrote it",
+            ) from error
+        if actor is not None:
+            write_audit(connection, "outcome.push", outcome.run, actor, at=at, note=outcome.experiment)
+        fresh.append(outcome)
+    return fresh
+
+
+def _is_kept(connection: Connection, outcome: Outcome) -> bool:
     before = connection.execute(select(t.outcome.c.body).where(t.outcome.c.run == outcome.run)).scalar()
-    if before is not None:
-        if before != body:
-            raise StoreError(
-                f"run {outcome.run} has another outcome already",
-                next_step=f"look at it with `luff runs show {outcome.run}`",
-            )
-        return
-    row = _outcome_columns(outcome)
+    if before is not None and before != _body(outcome):
+        raise OutcomeRefused(
+            f"run {outcome.run} has another outcome already",
+            next_step=f"look at it with `luff runs show {outcome.run}`",
+        )
+    return before is not None
+
+
+def _phase_if_over(connection: Connection, run: str) -> Phase | None:
+    """Return clean where the routes of *run* are known to be back, and ``None`` where it was never here."""
+    phases = {phase_of(connection, run), connection.execute(select(t.run.c.phase).where(t.run.c.id == run)).scalar()}
+    known = phases - {None}
+    if known - {Phase.CLEAN}:
+        raise OutcomeRefused(
+            f"run {run} is underway, or its routes are not known to be back",
+            next_step="let it end, or run `luff restore`; then bring its outcome",
+        )
+    return Phase.CLEAN if known else None
+
+
+def _write(connection: Connection, outcome: Outcome, samples: Samples | None, phase: Phase, *, at: datetime) -> None:
+    body = _body(outcome)
+    row = {**_outcome_columns(outcome), "phase": phase}
     if connection.execute(select(t.run.c.id).where(t.run.c.id == outcome.run).with_for_update()).first() is None:
         connection.execute(insert(t.run).values(row))
     else:
@@ -180,8 +231,6 @@ def record(connection: Connection, outcome: Outcome, samples: Samples | None, *,
         connection.execute(insert(t.check_result), checks)
     if samples is not None:
         _write_samples(connection, outcome.run, samples)
-    phase = settle(connection, outcome.run, outcome.phase, at=at)
-    connection.execute(update(t.run).where(t.run.c.id == outcome.run).values(phase=phase))
 
 
 def _body(outcome: Outcome) -> str:
@@ -200,7 +249,6 @@ def _outcome_columns(outcome: Outcome) -> dict[str, Any]:
         "verdict": outcome.verdict,
         "reason": key(outcome.reason),
         "explanation": long_text(outcome.explanation),
-        "phase": outcome.phase,
         "subject": key(outcome.subject),
         "caller": None if outcome.edge is None else key(outcome.edge.caller),
         "dependency": None if outcome.edge is None else key(outcome.edge.dependency),
@@ -258,13 +306,11 @@ def _check_rows(outcome: Outcome) -> list[dict[str, Any]]:
 def _time(outcome: Outcome, text: str) -> datetime:
     try:
         time = datetime.fromisoformat(text)
-    except ValueError:
-        time = None
-    if time is None or time.tzinfo is None:
-        raise StoreError(
-            f"the outcome of run {outcome.run} has {text!r} where a time in ISO 8601 with its zone belongs"
-        )
-    return time
+        if time.tzinfo is not None:
+            return time.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    raise UsageError(f"the outcome of run {outcome.run} has {text!r} where a time in ISO 8601 with its zone belongs")
 
 
 def _write_samples(connection: Connection, run: str, samples: Samples) -> None:

@@ -21,7 +21,6 @@ from luff.web import finding, reports
 from luff.web.asking import Admin, Operator, Serving, SpecPrefix, Viewer
 from luff.web.problems import Problem, documented
 from luff.web.reports import Format
-from luff.web.service import Service
 from luff.web.shapes import (
     NAME,
     AuditList,
@@ -237,33 +236,12 @@ async def post_outcomes(
         raise Problem("invalid", error.message, next_step=error.next_step) from error
     if not outcomes:
         raise Problem("invalid", "there is no outcome in it")
-    fresh = [each for each in outcomes if not await run_in_threadpool(_is_kept, service, each.run)]
-    for outcome in outcomes:
-        try:
-            await run_in_threadpool(service.store.record, outcome)
-        except StoreError as error:
-            code = (
-                "conflict"
-                if "another outcome" in error.message
-                else "invalid"
-                if "where a time" in error.message
-                else "store"
-            )
-            raise Problem(code, error.message, next_step=error.next_step) from error
+    fresh = await run_in_threadpool(service.store.bring, outcomes, actor=person.actor)
     for outcome in fresh:
         await run_in_threadpool(service.pushed, outcome)
-        await service.audit_after(person, "outcome.push", outcome.run, outcome.experiment)
     response.status_code = 201 if fresh else 200
     response.headers["location"] = f"/api/v1/runs/{outcomes[0].run}"
     return {"runs": [each.run for each in outcomes]}
-
-
-def _is_kept(service: Service, run: str) -> bool:
-    try:
-        row = service.store.run(run)
-    except StoreError:
-        return False
-    return row.run == run and row.verdict is not None
 
 
 @router.get("/faults")
