@@ -90,12 +90,25 @@ def test_nothing_is_held_against_a_schedule_that_was_away(occurrences: Occurrenc
     assert occurrences.sync({"daily": DAILY}, NOON + timedelta(days=7)) == {"daily": Known(NOON + timedelta(days=7))}
 
 
-def test_only_the_claimant_begins_and_only_once(occurrences: Occurrences) -> None:
+def test_only_the_claimant_begins_and_not_what_is_over(occurrences: Occurrences) -> None:
     mine = claimed(occurrences)
 
     assert occurrences.begin(mine, who="b", now=NOON, alone=True) == "taken"
     assert occurrences.begin(mine, who="a", now=NOON, alone=True) is None
+    assert occurrences.begin(mine, who="b", now=NOON, alone=True) == "taken"
+    occurrences.end(mine, State.PASSED, who="a", now=NOON)
     assert occurrences.begin(mine, who="a", now=NOON, alone=True) == "taken"
+
+
+def test_who_did_not_hear_that_it_began_may_ask_again(occurrences: Occurrences) -> None:
+    mine = claimed(occurrences)
+    occurrences.begin(mine, who="a", now=NOON, alone=True)
+
+    answer = occurrences.begin(mine, who="a", now=NOON + SECOND, alone=True)
+
+    row = occurrences.get(mine)
+    assert row is not None
+    assert (answer, row.state, row.began_at) == (None, State.RUNNING, NOON)
 
 
 @pytest.mark.parametrize(("alone", "answer"), [(True, "overlap"), (False, None)])

@@ -201,15 +201,20 @@ class Occurrences:
         """
         Move *occurrence* to running, and return ``None``; or return why not: ``taken`` or ``overlap``.
 
-        *alone* asks that none of its schedule is running.
+        *alone* asks that none of its schedule is running. Asked again by *who* began it, whose answer was lost, it is
+        ``None`` again.
         """
         o = t.occurrence.c
         with self._database.write() as connection:
             mine = connection.execute(
-                select(o.schedule).where(o.id == occurrence, o.state == State.CLAIMED, o.claimed_by == key(who))
+                select(o.schedule, o.state).where(
+                    o.id == occurrence, o.state.in_([State.CLAIMED, State.RUNNING]), o.claimed_by == key(who)
+                )
             ).first()
             if mine is None:
                 return "taken"
+            if mine.state == State.RUNNING:
+                return None
             # PostgreSQL would let two of one schedule begin side by side; SQLite has one writer.
             connection.execute(select(t.schedule.c.name).where(t.schedule.c.name == mine.schedule).with_for_update())
             if alone:
