@@ -131,6 +131,7 @@ def test_a_viewer_has_no_buttons_and_their_forms_are_refused(play: Play) -> None
         ({}, ""),
         ({"origin": "http://evil.example"}, None),
         ({"origin": "null"}, None),
+        ({"origin": "http://["}, None),
         ({"sec-fetch-site": "cross-site"}, None),
         ({"sec-fetch-site": "same-site"}, None),
         ({"origin": "http://localhost:9999"}, None),

@@ -101,7 +101,7 @@ class Protection:
             return None
         origin = headers.get("origin")
         site = headers.get("sec-fetch-site", "same-origin")
-        if site not in ("same-origin", "none") or (origin is not None and urlsplit(origin).netloc != host):
+        if site not in ("same-origin", "none") or (origin is not None and _host_of(origin) != host):
             return Problem("cross_site", f"a change must come from here, not from {origin or site}")
         return None
 
@@ -115,6 +115,13 @@ def _name_of(host: str) -> str:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return ""
+
+
+def _host_of(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 class _Body:
