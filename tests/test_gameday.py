@@ -320,6 +320,8 @@ def wrong(read: Documents, **how: Any) -> list[str]:
         ('cron: "0 10 * * *", window: 0s', "spec.schedule.window", "excludes every firing"),
         ('cron: "0 10 * * *", window: 5m, jitter: 6m', "spec.schedule.jitter", "longer than the window"),
         ('cron: "0 8 * * *"', "spec.schedule.cron", "none of its next"),
+        ('cron: "*/10 * * * *", jitter: 11m', "spec.schedule.jitter", "longer than the 10m00s between two firings"),
+        ('cron: "0 10,12 * * TUE", window: 3h, jitter: 150m', "spec.schedule.jitter", "the 2h00m between two firings"),
     ],
 )
 def test_a_schedule_that_holds_nothing_is_refused(schedule: str, place: str, said: str) -> None:

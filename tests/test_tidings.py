@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from luff.gameday import due_at
 from luff.gameday_files import GameDays
 from luff.notify import Channel, Notifier, Shape
 from luff.parse import parse_documents
@@ -52,12 +53,14 @@ def store(tmp_path: Path) -> Iterator[Store]:
         yield opened
 
 
-def told_at(store: Store, *moments: datetime, servers: int = 1) -> dict[str, list[dict[str, Any]]]:
+def told_at(
+    store: Store, *moments: datetime, servers: int = 1, documents: str = DOCUMENTS
+) -> dict[str, list[dict[str, Any]]]:
     """Let *servers* look at each of *moments*, and return what each channel was told."""
 
     async def whole() -> dict[str, list[dict[str, Any]]]:
         clock = SetClock(DUE)
-        read = parse_documents([("days.yaml", DOCUMENTS)])
+        read = parse_documents([("days.yaml", documents)])
         game_days = GameDays([], lambda: read, channels=["slack-shop"])
         game_days.load(moments[0])
         async with receiving() as shop, receiving() as others:
@@ -103,6 +106,20 @@ def test_who_comes_late_tells_only_the_nearest_mark(store: Store) -> None:
     told = told_at(store, before(minutes=5))
 
     assert [each["text"].split(",")[0] for each in told["slack-shop"]] == ["Game day monthly begins in 5 minutes"]
+
+
+def test_with_a_jitter_the_marks_go_by_when_it_begins(store: Store) -> None:
+    documents = DOCUMENTS.replace("window: 2h", "window: 2h, jitter: 2h")
+    [game_day] = parse_documents([("days.yaml", documents)]).game_days
+    due = due_at(game_day, DUE)
+    assert due - DUE > timedelta(minutes=11)
+
+    told = told_at(store, *(due - timedelta(minutes=left) for left in (11, 10, 9, 0)), documents=documents)
+
+    assert [each["text"].partition(",")[0] for each in told["slack-shop"]] == [
+        "Game day monthly begins in 11 minutes",
+        "Game day monthly begins in 10 minutes",
+    ]
 
 
 def test_one_that_is_paused_is_told_with_why(store: Store) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -51,6 +52,8 @@ __all__ = [
 ID_DIGITS = 16
 FIRINGS_LOOKED_AT = 1000
 """How many firings are tried before it is said that hours or blackouts leave none."""
+FIRINGS_COMPARED = 100
+"""Over how many firings the shortest time between two is looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,11 +341,18 @@ def _never(game_day: GameDay, known: Known) -> Iterator[_Wrong]:
         )
     try:
         coming = known.first(game_day)
+        closest_s = _closest_s(schedule, known.now) if schedule.jitter_s else math.inf
     except (CronSimError, ZoneInfoNotFoundError):
         return  # said by the parser
     if coming is None:
         yield ("schedule", "cron"), f"{schedule.cron[:60]!r} never fires", 'such as "0 10 * * TUE#1"'
         return
+    if schedule.jitter_s > closest_s:
+        yield (
+            ("schedule", "jitter"),
+            f"the jitter ({show_duration(schedule.jitter_s)}) is longer than the {show_duration(closest_s)} between two firings",
+            "make it shorter, so that the next one cannot be due first",
+        )
     blackouts = known.blackouts(game_day)
     if known.hours is None and not any(blackouts.values()):
         return
@@ -358,3 +368,9 @@ def _never(game_day: GameDay, known: Known) -> Iterator[_Wrong]:
             f"none of its next {len(tried)} firings could be held: {why.said}",
             "choose another time",
         )
+
+
+def _closest_s(schedule: Schedule, now: datetime) -> float:
+    """Return how close two of the next firings of *schedule* are, infinite when there are not two."""
+    pairs = itertools.pairwise(itertools.islice(firings(schedule, now), FIRINGS_COMPARED))
+    return min(((later.at - sooner.at).total_seconds() for sooner, later in pairs), default=math.inf)

@@ -17,7 +17,7 @@ import os
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from luff.blackouts import Blackout, parse_ics
@@ -174,6 +174,25 @@ class GameDays:
         """Yield the firings of one game day between two instants, in order, with why each will not be held as far as that is known."""
         return planned(game_day, after, until, lambda at: self.ruled_out(game_day, at))
 
+    def coming_of(self, game_day: GameDay, now: datetime, until: datetime) -> Iterator[Planned]:
+        """Yield the firings of one game day until *until* that are not due *now*: with a jitter also such as have fired."""
+        since = now - timedelta(seconds=game_day.spec.schedule.jitter_s)
+        return (each for each in self.planned_of(game_day, since, until) if each.due > now)
+
+    def coming(
+        self,
+        now: datetime,
+        until: datetime,
+        *,
+        limit: int | None = None,
+        of: Iterable[GameDay] | None = None,
+        each_most: int | None = None,
+    ) -> list[Planned]:
+        """Return the first *limit* firings to come of all game days, or those in *of*, in order; *each_most* of each."""
+        game_days = self.all.values() if of is None else of
+        spans = [itertools.islice(self.coming_of(each, now, until), each_most) for each in game_days]
+        return _first(limit, spans)
+
     def planned(
         self,
         after: datetime,
@@ -181,13 +200,10 @@ class GameDays:
         *,
         limit: int | None = None,
         of: Iterable[GameDay] | None = None,
-        each_most: int | None = None,
     ) -> list[Planned]:
-        """Return the first *limit* firings of all game days, or those in *of*, between two instants, in order; *each_most* of each."""
+        """Return the first *limit* firings of all game days, or those in *of*, between two instants, in order."""
         game_days = self.all.values() if of is None else of
-        spans = [itertools.islice(self.planned_of(each, after, until), each_most) for each in game_days]
-        in_order = heapq.merge(*spans, key=lambda each: (each.at, each.game_day.metadata.name))
-        return list(in_order if limit is None else itertools.islice(in_order, limit))
+        return _first(limit, [self.planned_of(each, after, until) for each in game_days])
 
     def _load(self, now: datetime, since: Callable[[GameDay], datetime | None]) -> None:
         seen = self._stamp(self._now.calendars)
@@ -247,6 +263,11 @@ class GameDays:
 
 def _experiments(game_day: GameDay, documents: Documents) -> tuple[Experiment, ...]:
     return expand(suites_under(game_day.spec.suites, documents.suites), documents.experiments)
+
+
+def _first(limit: int | None, spans: Iterable[Iterator[Planned]]) -> list[Planned]:
+    in_order = heapq.merge(*spans, key=lambda each: (each.at, each.game_day.metadata.name))
+    return list(in_order if limit is None else itertools.islice(in_order, limit))
 
 
 def _names(game_day: GameDay, documents: Documents) -> Collection[str]:

@@ -187,7 +187,7 @@ class Scheduler:
         Of one game day there are at most *each_most*.
         """
         of = self._lines.soonest(until, limit)
-        return self.definitions.planned(now, until, limit=limit, of=of, each_most=each_most)
+        return self.definitions.coming(now, until, limit=limit, of=of, each_most=each_most)
 
     @property
     def next_due(self) -> datetime | None:

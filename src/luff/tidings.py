@@ -108,7 +108,7 @@ class GameDayTidings:
             if not announce.before or not announce.to:
                 continue
             until = now + timedelta(seconds=max(announce.before))
-            for planned in self._definitions.planned(now, until, limit=LOOKED_AHEAD_MOST, of=[game_day]):
+            for planned in self._definitions.coming(now, until, limit=LOOKED_AHEAD_MOST, of=[game_day]):
                 # Of several that are over only the nearest is told: who was not there for a week tells one thing.
                 left_s = (planned.due - now).total_seconds()
                 over = [before_s for before_s in announce.before if before_s >= left_s > 0]

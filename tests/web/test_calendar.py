@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from luff.errors import RunAborted
+from luff.gameday import due_at
 from luff.lever import SYSTEM_NAMESPACE, pull_lever
 from luff.model import PolicySpec
+from luff.parse import parse_documents
 from luff.store import Role, Store
 from luff.store.occurrences import Occurrences
 from luff.testing import Cluster, SetClock, SimMesh, Trouble
@@ -456,3 +458,23 @@ def test_a_lever_that_cannot_be_read_speaks_against_it(hold: Stage) -> None:
         assert row["runs"] == []
 
     hold(documents(), story)
+
+
+def test_what_has_fired_and_waits_for_its_jitter_is_still_to_come(hold: Stage) -> None:
+    text = documents().replace("window: 1h", "window: 1h, jitter: 1h")
+    [game_day] = parse_documents([("shop.yaml", text)]).game_days
+    due = due_at(game_day, TEN)
+
+    async def story(server: Server) -> None:
+        await ring(server, TEN + (due - TEN) / 2)
+        both = await listed(server), await listed(server, schedule="daily")
+        await ring(server, due)
+        await held(server)
+        after = await listed(server)
+
+        assert [each["coming"][0]["scheduled_for"] for each in both] == ["2027-01-05T10:00:00Z"] * 2
+        assert [each["items"] for each in both] == [[], []]
+        assert after["items"][0]["scheduled_for"] == "2027-01-05T10:00:00Z"
+        assert after["coming"][0]["scheduled_for"] == "2027-01-06T10:00:00Z"
+
+    hold(text, story)

@@ -106,7 +106,7 @@ def next_(definitions: Path, policy: Path | None, limit: int, output: str) -> No
     found: list[Planned] = []
     while len(found) < limit and span < YEARS_MOST * YEAR:
         span *= 2
-        found = read.planned(now, now + span, limit=limit)
+        found = read.coming(now, now + span, limit=limit)
     _print(found[:limit], output)
 
 
@@ -196,7 +196,7 @@ def read_game_days(folder: Path, policy: Path | None, now: datetime) -> GameDays
 
 
 def _first(read: GameDays, game_day: GameDay, now: datetime) -> Planned | None:
-    return next(read.planned_of(game_day, now, now + 50 * YEAR), None)
+    return next(read.coming_of(game_day, now, now + 50 * YEAR), None)
 
 
 def instant(flag: str, text: str, zone: tzinfo = UTC) -> datetime:

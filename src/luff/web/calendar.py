@@ -125,7 +125,7 @@ class Calendar:
             return self._with_people(self.scheduler.upcoming(now, until, limit=limit, each_most=each_most))
         game_day = self.game_days.all.get(schedule)
         of = [] if game_day is None else [game_day]
-        return self._with_people(self.game_days.planned(now, until, limit=limit, of=of))
+        return self._with_people(self.game_days.coming(now, until, limit=limit, of=of))
 
     def past(
         self, since: datetime | None, until: datetime | None, *, schedule: str | None = None, limit: int
