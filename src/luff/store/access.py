@@ -25,7 +25,7 @@ from sqlalchemy import ColumnElement, Connection, Row, insert, select, update
 
 from luff.errors import UsageError
 from luff.store import tables as t
-from luff.store.engine import Database
+from luff.store.engine import Database, insert_into
 from luff.store.text import key, long_text
 
 __all__ = ["Access", "Actor", "AuditRow", "Role", "RunRequest", "Token", "write_audit"]
@@ -174,13 +174,13 @@ class Access:
         """
         hashed = None if idempotency_key is None else _key_sha256(actor, idempotency_key)
         with self._database.write() as connection:
-            before = None if hashed is None else _request(connection, t.run_request.c.key_sha256 == hashed)
-            if before is not None:
-                return before, False
             made = RunRequest(secrets.token_hex(8), experiment, actor, self._now(), None)
             row = {"id": made.id, "experiment": key(experiment), "actor": key(actor), "requested_at": made.requested_at}
-            connection.execute(insert(t.run_request).values(key_sha256=hashed, **row))
-            return made, True
+            written = insert_into(connection, t.run_request).values(key_sha256=hashed, **row)
+            # The update changes nothing: it waits for who asked at the same time, and lets their row be returned.
+            same = written.on_conflict_do_update(index_elements=["key_sha256"], set_={"key_sha256": hashed})
+            found = _run_request(connection.execute(same.returning(t.run_request)).one())
+            return (made, True) if found.id == made.id else (found, False)
 
     def requested(self, *, actor: str, idempotency_key: str) -> RunRequest | None:
         """Return the request that *actor* has made with this key, or ``None``."""
@@ -226,6 +226,8 @@ def _token(row: Row[Any]) -> Token:
 
 def _request(connection: Connection, where: ColumnElement[bool]) -> RunRequest | None:
     row = connection.execute(select(t.run_request).where(where)).first()
-    if row is None:
-        return None
+    return None if row is None else _run_request(row)
+
+
+def _run_request(row: Row[Any]) -> RunRequest:
     return RunRequest(row.id, row.experiment, row.actor, row.requested_at, row.run)

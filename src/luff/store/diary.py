@@ -21,7 +21,7 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, update
 from luff.errors import UsageError
 from luff.store import tables as t
 from luff.store.access import Actor, write_audit
-from luff.store.engine import Database
+from luff.store.engine import Database, insert_into
 from luff.store.text import TEXT_LENGTH, key, long_text
 
 if TYPE_CHECKING:
@@ -80,11 +80,12 @@ class Diary:
         """Let *schedule* not be held until `resume`; `UsageError` when it is paused already, or for no reason."""
         why = _said(why, "say why it is paused")
         with self._database.write() as connection:
-            there = _pause(connection, schedule)
-            if there is not None:
-                raise UsageError(f"{schedule} is paused already: {there.said}", next_step="resume it first")
             row = {"schedule": key(schedule), "who": key(actor.name), "why": why, "at": now}
-            connection.execute(insert(t.pause).values(**row))
+            written = insert_into(connection, t.pause).values(**row).on_conflict_do_nothing()
+            if connection.execute(written.returning(t.pause.c.schedule)).first() is None:
+                there = _pause(connection, schedule)
+                said = "" if there is None else f": {there.said}"
+                raise UsageError(f"{schedule} is paused already{said}", next_step="resume it first")
             write_audit(connection, "gameday.pause", schedule, actor, at=now, note=why)
         return Pause(schedule, actor.name, why, now)
 

@@ -13,12 +13,12 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from sqlalchemy import ColumnElement, Connection, delete, insert, select
+from sqlalchemy import ColumnElement, Connection, delete, select
 
 from luff.errors import RunAborted
 from luff.lifecycle import StoredLever
 from luff.store import tables as t
-from luff.store.engine import Database
+from luff.store.engine import Database, insert_into
 from luff.store.text import key, long_text
 
 if TYPE_CHECKING:
@@ -58,7 +58,9 @@ class Levers:
         def write() -> None:
             with self._database.write() as connection:
                 connection.execute(delete(t.lever).where(_of(self._mesh), t.lever.c.namespace == row["namespace"]))
-                connection.execute(insert(t.lever).values(row))
+                written = insert_into(connection, t.lever).values(row)
+                new = {name: row[name] for name in ("who", "why", "at")}
+                connection.execute(written.on_conflict_do_update(index_elements=list(t.lever.primary_key), set_=new))
 
         await asyncio.to_thread(write)
         return pulled

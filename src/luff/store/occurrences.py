@@ -19,13 +19,12 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Row, bindparam, func, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Row, bindparam, func, select, update
 
 from luff.store import tables as t
 from luff.store.access import Actor, write_audit
 from luff.store.diary import Diary
-from luff.store.engine import Database
+from luff.store.engine import Database, insert_into
 from luff.store.text import key, long_text
 
 if TYPE_CHECKING:
@@ -152,7 +151,7 @@ class Occurrences:
                     known[name] = Known(max(now, row.settled_until), former)
             gone = [{"name_": name, "active": False} for name, row in rows.items() if row.active and name not in rules]
             for part in _parts(fresh):
-                connection.execute(_insert(connection, t.schedule).on_conflict_do_nothing(), part)
+                connection.execute(insert_into(connection, t.schedule).on_conflict_do_nothing(), part)
             by_name = update(t.schedule).where(t.schedule.c.name == bindparam("name_"))
             if changed:
                 connection.execute(
@@ -180,7 +179,7 @@ class Occurrences:
         won: set[str] = set()
         with self._database.write() as connection:
             for part in _parts(rows):
-                written = _insert(connection, t.occurrence).on_conflict_do_nothing().returning(t.occurrence.c.id)
+                written = insert_into(connection, t.occurrence).on_conflict_do_nothing().returning(t.occurrence.c.id)
                 won.update(connection.scalars(written, part))
             settled = update(t.schedule).where(
                 t.schedule.c.name == bindparam("name_"), t.schedule.c.settled_until < bindparam("at")
@@ -194,7 +193,7 @@ class Occurrences:
         """Write down that *actor* begins *new* by hand, and that in the audit; whoever reaps next holds it."""
         row = {**_new_row(new, actor.name, now), "claimed_until": now - timedelta(microseconds=1)}
         with self._database.write() as connection:
-            connection.execute(_insert(connection, t.occurrence), [row])
+            connection.execute(insert_into(connection, t.occurrence), [row])
             write_audit(connection, "gameday.start", new.schedule, actor, at=now, note=new.id)
 
     def begin(self, occurrence: str, *, who: str, now: datetime, alone: bool) -> str | None:
@@ -311,7 +310,7 @@ class Occurrences:
         """Write down that *who* agrees to this occurrence; twice is once."""
         row = {"schedule": key(schedule), "scheduled_for": scheduled_for, "who": key(who), "at": now}
         with self._database.write() as connection:
-            connection.execute(_insert(connection, t.approval).on_conflict_do_nothing(), [row])
+            connection.execute(insert_into(connection, t.approval).on_conflict_do_nothing(), [row])
 
     def approvals(self, schedule: str, scheduled_for: datetime) -> dict[str, datetime]:
         """Return who agreed to this occurrence, and when."""
@@ -374,11 +373,6 @@ class Occurrences:
 
 def _parts(rows: Sequence[Any]) -> Iterable[Sequence[Any]]:
     return (rows[first : first + ROWS_AT_ONCE] for first in range(0, len(rows), ROWS_AT_ONCE))
-
-
-def _insert(connection: Connection, table: Any) -> Any:
-    dialect: Any = sqlite if connection.dialect.name == "sqlite" else postgresql
-    return dialect.insert(table)
 
 
 def _new_row(new: New, who: str, now: datetime) -> dict[str, Any]:
