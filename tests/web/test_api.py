@@ -19,7 +19,7 @@ from luff.mesh import Kind
 from luff.model import PolicySpec
 from luff.parse import parse_documents
 from luff.reaper import Reaper
-from luff.store import Role, Store
+from luff.store import Keep, Role, Store
 from luff.testing import Cluster, SimClock, SimMesh, Trouble
 from luff.web import Definitions
 from luff.web.problems import CODES, MEDIA_TYPE
@@ -495,6 +495,23 @@ def test_a_request_that_the_server_died_before_is_said_to_be_lost(play: Play, st
 
         assert found["state"] == "lost"
         assert "the server ended" in found["explanation"]
+
+    play(story)
+
+
+def test_a_request_whose_run_was_pruned_is_not_said_to_be_lost(play: Play, store: Store) -> None:
+    old, new = (passed(run=each * 16, started_at=f"2026-11-2{each}T10:00:00Z") for each in "12")
+    request, _ = store.access.request_run(old.experiment, actor="ada", idempotency_key=None)
+    for each in (old, new):
+        store.record(each)
+    store.access.became(request.id, old.run)
+    assert store.prune(Keep(last=1)).runs == (old.run,)
+
+    async def story(server: Server) -> None:
+        found = (await server.client.get(f"/api/v1/runs/{request.id}")).json()
+
+        assert (found["state"], found["run"]) == ("ended", old.run)
+        assert "was pruned" in found["explanation"]
 
     play(story)
 

@@ -14,7 +14,7 @@ import pytest
 from luff.gate import spec_sha256
 from luff.outcome import MeshIdentity
 from luff.parse import parse_documents
-from luff.store import Role, Store
+from luff.store import Keep, Role, Store
 from tests.factories import LAB, passed
 from tests.web.conftest import DOCUMENTS, IDENTITY, Server, experiment
 from tests.web.test_api import is_problem
@@ -136,6 +136,23 @@ def test_runs_of_a_key_are_its_own(play: Play, store: Store) -> None:
         assert "a" * 16 not in runs
 
     play(story, documents=TEXT)
+
+
+def test_a_run_of_a_key_that_was_pruned_is_a_stop_that_says_so(play: Play, store: Store) -> None:
+    async def win(server: Server) -> None:
+        assert (await decided(lambda: evaluate(server, key="release-1"))).json()["decision"] == "go"
+
+    async def ask(server: Server) -> None:
+        answer = await evaluate(server, key="release-1")
+
+        assert answer.json()["decision"] == "stop"
+        assert "was pruned from history" in str(answer.json()["said"])
+
+    play(win, documents=TEXT)
+    [won] = store.runs()
+    store.record(proof(timedelta(days=-36_500), "1" * 16))
+    assert store.prune(Keep(last=1)).runs == (won.run,)
+    play(ask, documents=TEXT)
 
 
 def test_what_may_not_run_is_a_stop_with_the_reason(play: Play) -> None:

@@ -23,7 +23,9 @@ from luff.web.problems import Problem
 from luff.web.service import Service
 from luff.web.shapes import RunSummary, of_job, of_row
 
-__all__ = ["Found", "events", "find", "stop"]
+__all__ = ["PRUNED", "Found", "ended", "events", "find", "stop", "stored"]
+
+PRUNED = "this run has ended, and was pruned from history since"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +50,16 @@ class Found:
             made = of_row(self.row)
         else:
             assert self.request is not None
+            # Which run it became is written down once that is in history.
+            pruned = self.request.run is not None
             made = RunSummary(
                 id=self.request.id,
                 run=self.request.run,
                 experiment=self.request.experiment,
-                state="lost",
+                state="ended" if pruned else "lost",
                 actor=self.request.actor,
                 started_at=self.request.requested_at,
-                explanation="the server ended before this run began",
+                explanation=PRUNED if pruned else "the server ended before this run began",
             )
         if self.outcome is not None:
             made = made.model_copy(update={"outcome": self.outcome.model_dump(mode="json", by_alias=True)})
@@ -67,10 +71,11 @@ async def find(service: Service, id_: str) -> Found:
     job = service.jobs.get(id_)
     if job is not None:
         return Found(job=job, outcome=job.outcome)
-    return await run_in_threadpool(_stored, service, id_)
+    return await run_in_threadpool(stored, service, id_)
 
 
-def _stored(service: Service, id_: str) -> Found:
+def stored(service: Service, id_: str) -> Found:
+    """Return what the store has of the run with this id, its own or its request's; raises `Problem` when there is nothing. Blocks."""
     request = service.store.access.request(id_)
     run = id_ if request is None else request.run
     if run is not None:
@@ -127,7 +132,7 @@ async def stop(service: Service, id_: str, person: Person) -> None:
     run = id_ if job is None else job.run
     if job is None:
         try:
-            found = await run_in_threadpool(_stored, service, id_)
+            found = await run_in_threadpool(stored, service, id_)
             run = found.row.run if found.row is not None else id_
             over = found.row is not None and found.row.phase is Phase.CLEAN
         except (Problem, StoreError):

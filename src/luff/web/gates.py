@@ -25,6 +25,7 @@ from luff.gate import decide, spec_sha256, why_no_proof
 from luff.model import Experiment
 from luff.outcome import Outcome
 from luff.store import RunFilter
+from luff.web import finding
 from luff.web.access import Person
 from luff.web.jobs import State
 from luff.web.problems import Problem
@@ -188,7 +189,11 @@ class Gates:
         elif missing is not None:
             seen.missing[name] = missing
         else:
-            seen.outcomes.append(outcome or service.store.outcome(asked.run or asked.id))
+            outcome = outcome or finding.stored(service, asked.id).outcome
+            if outcome is None:
+                seen.missing[name] = finding.PRUNED
+            else:
+                seen.outcomes.append(outcome)
 
     async def _run(self, asking: _Asking, experiments: Sequence[Experiment]) -> None:
         refused: dict[str, str] = {}
