@@ -346,6 +346,55 @@ def test_who_is_compared_with_itself_is_compared_with_its_warm_up_and_not_with_t
     assert not judge.controls
 
 
+BESIDE_ITSELF = {"kind": "noWorseThan", "arm": "control", "than": "control", "by_percent": 5.0}
+
+
+def _beside_itself(
+    rng: random.Random, usual: Callable[[random.Random], float], warm: int, *, slower: float = 1
+) -> Judge:
+    """Return what was counted of bystanders that are compared with *warm* requests, and by now are *slower* by a factor."""
+    samples = Samples()
+    for _ in range(warm):
+        _add(samples, phase=Phase.WARMUP, arm=Arm.CONTROL, latency_ms=usual(rng))
+    for _ in range(400):
+        _add(samples, arm=Arm.CONTROL, latency_ms=slower * usual(rng))
+    judge = Judge(_checks(BESIDE_ITSELF))
+    judge.feed_all(samples, _evidence(samples))
+    return judge
+
+
+def _failed(judge: Judge) -> bool:
+    return (
+        sequential_verdict(judge.checks[0], judge.tallies["check-0"], alpha_fail=judge.checks[0].alpha_fail) == "failed"
+    )
+
+
+def _now_and_then(share: float) -> Callable[[random.Random], float]:
+    return lambda rng: (200 if rng.random() < share else 20) * rng.uniform(0.8, 1.2)
+
+
+def _long_tailed(rng: random.Random) -> float:
+    return 20 * rng.lognormvariate(0, 1)
+
+
+@pytest.mark.parametrize(
+    ("usual", "warm"),
+    [
+        (_now_and_then(0.08), 45), (_now_and_then(0.1), 45), (_now_and_then(0.2), 5), (_now_and_then(0.06), 104),
+        (_long_tailed, 45), (_long_tailed, 22), (_long_tailed, 11), (_long_tailed, 5),
+    ],
+)  # fmt: skip
+def test_who_is_as_before_is_not_failed_for_a_short_warm_up(usual: Callable[[random.Random], float], warm: int) -> None:
+    rng = random.Random(7)
+    assert sum(_failed(_beside_itself(rng, usual, warm)) for _ in range(100)) <= 1
+
+
+@pytest.mark.parametrize("warm", [2, 5, 45, 104])
+def test_who_is_ten_times_slower_is_failed_however_short_the_warm_up(warm: int) -> None:
+    rng = random.Random(7)
+    assert all(_failed(_beside_itself(rng, lambda rng: rng.uniform(15, 25), warm, slower=10)) for _ in range(20))
+
+
 def test_the_baseline_is_the_warm_up_of_each_arm() -> None:
     samples = Samples()
     _add(samples, 19, phase=Phase.WARMUP, latency_ms=100)

@@ -224,6 +224,18 @@ CHECKED: list[tuple[str, Story, Verdict, str | None]] = [
     ("it was disproved", _good(stopEarly=False).add(400, latency_ms=3000), Verdict.FAILED, None),
     ("it was disproved", _warm(Story((NO_WORSE,))).add(400, latency_ms=3000).add(400, Arm.CONTROL), Verdict.FAILED, None),
     ("it was disproved", _good(BYSTANDERS).add(400, Arm.CONTROL, latency_ms=3000), Verdict.FAILED, None),
+    (
+        "the warm-up was too short to know what is usual",
+        _warm(Story((BYSTANDERS,))).add(360, Arm.CONTROL).add(40, Arm.CONTROL, latency_ms=100),
+        Verdict.INCONCLUSIVE,
+        "not_enough_samples",
+    ),
+    (
+        "the warm-up was too short to know what is usual",
+        _warm(Story((BYSTANDERS,), {"stopEarly": False})).add(360, Arm.CONTROL).add(40, Arm.CONTROL, latency_ms=100),
+        Verdict.INCONCLUSIVE,
+        "not_enough_samples",
+    ),
     ("it was disproved", _recovering(_good(RECOVERY), fault_ms=3000), Verdict.FAILED, None),
     (
         "it holds without the fault too",
@@ -720,6 +732,18 @@ def test_with_stages_nobody_is_told_to_raise_a_rate_that_is_not_there() -> None:
         assert found.next is not None
         assert "make traffic.stages longer" in found.next.do
         assert "traffic.rate" not in found.next.do
+
+
+def test_a_warm_up_that_was_too_short_is_said_and_what_to_do_about_it() -> None:
+    story = _warm(Story((BYSTANDERS,))).add(400).add(360, Arm.CONTROL).add(40, Arm.CONTROL, latency_ms=100)
+
+    judged = story.judged()
+
+    assert judged.reason == "not_enough_samples"
+    assert "40 of 400 requests were against it" in judged.explanation
+    assert judged.explanation.endswith("; the warm-up was too short to know what is usual")
+    assert judged.next is not None
+    assert "traffic.warmup" in judged.next.do
 
 
 def test_an_undecided_check_says_why() -> None:

@@ -27,7 +27,7 @@ from luff.samples import ARMS, Evidence, Failure, Samples
 from luff.tallies import Judge, Tally, attempts_on, sequential_verdict
 from luff.words import Arm, Phase, Verdict
 
-__all__ = ["CHECK_RULES", "can_fail", "p_value", "result_of"]
+__all__ = ["CHECK_RULES", "WARMUP_TOO_SHORT", "can_fail", "p_value", "result_of"]
 
 DEPENDENT_FROM = 2.0
 """A design effect above this makes every sample size claim twice too good."""
@@ -46,6 +46,8 @@ class _Counted:
 
 
 CheckRule = tuple[str, Callable[[_Counted], bool], Verdict, str | None]
+
+WARMUP_TOO_SHORT = "the warm-up was too short to know what is usual"
 
 CHECK_RULES: tuple[CheckRule, ...] = (
     (
@@ -79,6 +81,12 @@ CHECK_RULES: tuple[CheckRule, ...] = (
         "dependent_samples",
     ),
     ("it was disproved", lambda c: c.verdict == "failed", Verdict.FAILED, None),
+    (
+        WARMUP_TOO_SHORT,
+        lambda c: c.verdict is None and _doubted(c),
+        Verdict.INCONCLUSIVE,
+        "not_enough_samples",
+    ),
     (
         "it holds without the fault too",
         lambda c: c.verdict == "passed" and _holds_anyway(c),
@@ -137,8 +145,19 @@ def _count_verdict(
             <= check.threshold
         ):
             return "passed"
-        return "failed" if _least(tally, check.alpha_fail) > check.threshold else None
+        return "failed" if _least(tally, check.alpha_fail) > _borne(check, tally) else None
     return sequential_verdict(check, tally, alpha_fail=check.alpha_fail)
+
+
+def _borne(check: PlannedCheck, tally: Tally) -> float:
+    """Return the share of violations beyond which *check* is failed."""
+    return max(check.threshold, tally.doubt)
+
+
+def _doubted(counted: _Counted) -> bool:
+    """Return whether it would have been failed, were it known for certain what is usual."""
+    check, tally = counted.check, counted.tally
+    return tally.doubt > check.threshold and _least(tally, check.alpha_fail) > check.threshold
 
 
 def _least(tally: Tally, alpha: float) -> float:
@@ -180,7 +199,7 @@ def p_value(check: PlannedCheck, judge: Judge) -> float:
         return math.exp(-tally.log_e_fail)
     if check.method == "fixed":
         among = tally.populations()
-        logs = [stats.log_incomplete_beta(check.threshold, k, n - k + 1) for k, n in among if k]
+        logs = [stats.log_incomplete_beta(_borne(check, tally), k, n - k + 1) for k, n in among if k]
         return min(1.0, len(among) * math.exp(min(logs, default=0.0)))
     other = judge.controls.get(check.id, Tally())
     low, high = math.log(_ALPHA_LEAST), 0.0
@@ -226,7 +245,7 @@ def result_of(
         method=check.method,
         n=n,
         violations=k,
-        threshold=None if check.method == "windows" else round(check.threshold, 6),
+        threshold=None if check.method == "windows" else round(_borne(check, tally) if failed else check.threshold, 6),
         bound=_rounded(_bound(check, tally, other, alpha, failed=failed)) if claims else None,
         e_value=None if log_e is None else float(f"{math.exp(min(log_e, 300.0)):.4g}"),
         alpha=round(alpha, 6),
@@ -237,7 +256,8 @@ def result_of(
         file=check.file,
         line=check.line,
         explanation=sentence_for(check, verdict, reason, n=n, violations=k, measured=measured, unit=unit)
-        + _paused(check, evidence),
+        + _paused(check, evidence)
+        + (f"; {rule}" if rule == WARMUP_TOO_SHORT else ""),
     )
 
 
@@ -281,7 +301,8 @@ def _log_e(tally: Tally, verdict: Verdict) -> float:
     """Return ln of the evidence that decided, which later requests may have weakened but not undone."""
     assert tally.threshold is not None
     if verdict is Verdict.FAILED:
-        return max(tally.log_e_fail, stats.log_e_fail(len(tally.positions), tally.n, tally.threshold))
+        most = max(tally.threshold, tally.doubt)
+        return max(tally.log_e_fail, stats.log_e_fail(len(tally.positions), tally.n, most))
     at_end = stats.log_e_pass(len(tally.positions), tally.n, tally.threshold)
     return max(at_end, tally.log_e_pass) if verdict is Verdict.PASSED else at_end
 

@@ -19,7 +19,7 @@ from typing import Literal
 
 from luff import stats
 from luff.checks import PlannedCheck, speaks_unexposed, violations
-from luff.model import AttemptsExpectation, FallbackExpectation, RecoveryExpectation
+from luff.model import AttemptsExpectation, FallbackExpectation, NoWorseThanExpectation, RecoveryExpectation
 from luff.recovery import Recovery
 from luff.samples import ARMS, PENDING, Evidence, Failure, Samples
 from luff.words import Arm, Phase
@@ -54,6 +54,9 @@ class Tally:
     among those that took the twin or among everybody, so that errors which are
     as usual where nothing fires cannot be held against the few that did.
 
+    What requests are compared with may be known from few answers: up to the
+    share *doubt* (0 to 1) of violations may come of that, and fails nothing.
+
     With *threshold*, `weigh` keeps the strongest evidence (ln) that there ever
     was for passing and for failing: what `luff.stats` has processes for.
     """
@@ -63,6 +66,7 @@ class Tally:
     positions: list[int] = field(default_factory=list)
     left_out: int = 0
     unexposed: int = 0
+    doubt: float = 0.0
     log_e_pass: float = 0.0
     log_e_fail: float = 0.0
     weighed: int = 0
@@ -145,11 +149,12 @@ class Tally:
 
     def _weigh_fail(self, k: int, n: int, left_out: int, unexposed: int) -> None:
         assert self.threshold is not None
-        among = [each for each in _populations(k, n, left_out, unexposed) if each[0] > self.threshold * each[1]]
-        if any(stats.most_log_e(*each, self.threshold) > max(_FAIL_WORTH, self.log_e_fail) for each in among):
+        most = max(self.threshold, self.doubt)
+        among = [each for each in _populations(k, n, left_out, unexposed) if each[0] > most * each[1]]
+        if any(stats.most_log_e(*each, most) > max(_FAIL_WORTH, self.log_e_fail) for each in among):
             self.weighed += len(among)
             shares = 1 if not left_out and not unexposed else 2
-            found = [stats.log_e_fail(*each, self.threshold) for each in among if each[1] >= stats.FAIL_FLOOR]
+            found = [stats.log_e_fail(*each, most) for each in among if each[1] >= stats.FAIL_FLOOR]
             # The mean of two such processes is one, and holds at any stopping time as they do.
             mean = math.log(sum(map(math.exp, (min(each, 600.0) for each in found))) / shares) if found else 0.0
             self.log_e_fail = max(self.log_e_fail, mean)
@@ -159,6 +164,27 @@ def _populations(k: int, n: int, left_out: int, unexposed: int) -> list[tuple[in
     if not left_out and not unexposed:
         return [(k, n)]
     return [(k - unexposed, n - unexposed), (k, n + left_out)]
+
+
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """
+    This is what the warm-up of an arm tells of its usual latency: its *p95_ns*, 0 without any answer.
+
+    Of few answers that is a guess: up to the share *above* (0 to 1) of all that
+    is usual may take longer, at 99.5 % confidence.
+    """
+
+    p95_ns: int = 0
+    above: float = 1.0
+
+    @classmethod
+    def of(cls, latencies_ns: Sequence[int]) -> Baseline:
+        """Return what sorted *latencies_ns* tell. The share above one of them is Beta distributed, whatever they come from."""
+        if not latencies_ns:
+            return cls()
+        p95_ns, count = int(stats.quantile(latencies_ns, 0.95)), len(latencies_ns)
+        return cls(p95_ns, stats.upper_bound(count - bisect_right(latencies_ns, p95_ns), count, alpha=stats.ALPHA_FAIL))
 
 
 @dataclass(slots=True)
@@ -186,7 +212,7 @@ class Judge:
     """Up to where the tripwire needs to look at no request again."""
     _control_n: int = 0
     _control_errors: int = 0
-    _baseline_ns: dict[Arm, int] = field(default_factory=dict)
+    _baselines: dict[Arm, Baseline] = field(default_factory=dict)
     _recoveries: dict[str, Recovery] = field(default_factory=dict)
 
     @property
@@ -242,10 +268,13 @@ class Judge:
                 compared = check.method == "comparison" or isinstance(check.expectation, FallbackExpectation)
                 if check.method != "windows" and (compared or arm is check.arm):
                     own = arm is check.arm
-                    baseline_ns, missed = self._baseline(samples, arm, rows[0]), absent if own else frozenset()
-                    counted = _up_to_size(check, self._tally(check, own=own), rows if own else alike, missed)
-                    bad = violations(check, samples, counted, attempts_on(check, evidence), baseline_ns)
-                    _count(self._tally(check, own=own), check, samples, counted, bad, missed)
+                    usual, missed = self._baseline(samples, arm, rows[0]), absent if own else frozenset()
+                    tally = self._tally(check, own=own)
+                    if isinstance(check.expectation, NoWorseThanExpectation) and check.method != "comparison":
+                        tally.doubt = usual.above
+                    counted = _up_to_size(check, tally, rows if own else alike, missed)
+                    bad = violations(check, samples, counted, attempts_on(check, evidence), usual.p95_ns)
+                    _count(tally, check, samples, counted, bad, missed)
 
     def _tally(self, check: PlannedCheck, *, own: bool) -> Tally:
         into = self.tallies if own else self.controls
@@ -255,16 +284,17 @@ class Judge:
             )
         return into[check.id]
 
-    def _baseline(self, samples: Samples, arm: Arm, before: int) -> int:
-        """Return the p95 of the warm-up of *arm*, which ends before row *before*, in nanoseconds; 0 without any."""
-        if arm not in self._baseline_ns:
-            warm = sorted(
-                samples.done_ns[n] - samples.due_ns[n]
-                for n in samples.rows(arm=arm, phase=Phase.WARMUP, end=before)
-                if samples.judged(n) and samples.failure[n] == Failure.NONE
+    def _baseline(self, samples: Samples, arm: Arm, before: int) -> Baseline:
+        """Return what the warm-up of *arm* tells, which ends before row *before*."""
+        if arm not in self._baselines:
+            self._baselines[arm] = Baseline.of(
+                sorted(
+                    samples.done_ns[n] - samples.due_ns[n]
+                    for n in samples.rows(arm=arm, phase=Phase.WARMUP, end=before)
+                    if samples.judged(n) and samples.failure[n] == Failure.NONE
+                )
             )
-            self._baseline_ns[arm] = int(stats.quantile(warm, 0.95)) if warm else 0
-        return self._baseline_ns[arm]
+        return self._baselines[arm]
 
     def _watch_control(self, samples: Samples) -> None:
         """

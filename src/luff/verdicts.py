@@ -18,7 +18,7 @@ from luff.exposure import Exposure, dose_percent, exposure
 from luff.lifecycle import Phase
 from luff.model import ControlTripwire, Experiment
 from luff.outcome import CheckResult, FirstTry, Generator, Next, Outcome
-from luff.results import p_value, result_of
+from luff.results import WARMUP_TOO_SHORT, p_value, result_of
 from luff.samples import Evidence, Samples
 from luff.saturation import advice
 from luff.tallies import Judge, breaches
@@ -104,6 +104,10 @@ RunRule = tuple[str, Callable[[_Facts], bool], Verdict, str | None]
 
 def _first_reason(facts: _Facts) -> str | None:
     return next((c.reason for c in facts.checks if c.verdict is Verdict.INCONCLUSIVE), None)
+
+
+def _first_rule(facts: _Facts) -> str | None:
+    return next((c.rule for c in facts.checks if c.verdict is Verdict.INCONCLUSIVE), None)
 
 
 def _unexposed(facts: _Facts) -> bool:
@@ -251,6 +255,10 @@ _NEXT_OF_STAGES: dict[str | None, str] = {
 }
 """What to do instead where traffic has stages: there is no rate to raise, and the duration is theirs."""
 
+_NEXT_OF_WARMUP = (
+    "raise traffic.warmup, or traffic.rate: the more answers, the less has to be worse to be told from what is usual"
+)
+
 _NEXT_OF_COUNTS = Next(
     who="experiment",
     retryable=False,
@@ -357,6 +365,8 @@ def _next(facts: _Facts, verdict: Verdict, reason: str | None) -> Next | None:
     if reason == "generator_saturated":
         # Bystanders who may have been hurt are not tried out once more by itself.
         return NEXT[reason].model_copy(update={"do": facts.generator_advice, "retryable": not facts.hurt})
+    if reason == "not_enough_samples" and _first_rule(facts) == WARMUP_TOO_SHORT:
+        return NEXT[reason].model_copy(update={"do": _NEXT_OF_WARMUP})
     if reason in _NEXT_OF_STAGES and facts.experiment.spec.traffic.stages:
         return NEXT[reason].model_copy(update={"do": _NEXT_OF_STAGES[reason]})
     if reason == "fault_not_observed" and facts.evidence.per == "aggregate" and facts.met.fired:
