@@ -651,6 +651,48 @@ def test_recovery_is_three_windows_in_a_row(what: str, windows: list[Window], af
     assert judge.recovery_most_s == 5.9
 
 
+@pytest.mark.parametrize("errors", [0.02, 0.05, 0.2])
+def test_arms_that_err_alike_are_hardly_ever_failed_for_not_recovering(errors: float) -> None:
+    rng, failed = random.Random(7), 0
+    for _ in range(100):
+        samples = Samples()
+        for place in range(11 * 20):
+            for arm in Arm:
+                status = 503 if rng.random() < errors else 200
+                _add(
+                    samples,
+                    arm=arm,
+                    phase=Phase.RECOVERY,
+                    at_ms=50 * place,
+                    latency_ms=rng.uniform(5, 50),
+                    status=status,
+                )
+        failed += recovery_of(samples, removed_ns=0, within_s=10).disproved(stats.ALPHA_FAIL)
+    assert failed <= 1
+
+
+@pytest.mark.parametrize(
+    ("windows", "disproved"),
+    [
+        ([_slow] * 6, True),
+        ([_failing(20, status=500)] * 6, True),
+        ([_failing(3, status=500)] * 6, False),
+        ([_like_before, _like_before, _slow, _like_before, _like_before, _slow], True),
+        ([_slow, _slow, *[_like_before] * 4], False),
+        ([_both_failing] * 6, False),
+        ([_one_arm(Arm.FAULT)] * 6, False),
+        ([_slow] * 3, False),
+    ],
+)
+def test_what_is_worse_than_control_by_more_than_chance_did_not_recover(
+    windows: list[Window], *, disproved: bool
+) -> None:
+    samples = Samples()
+    for index, window in enumerate(windows):
+        window(samples, 1000 * index)
+    assert recovery_of(samples, removed_ns=0, within_s=5).disproved(stats.ALPHA_FAIL) is disproved
+
+
 def test_recovery_has_to_come_within_its_time() -> None:
     samples = Samples()
     for index, window in enumerate([_slow, _slow, *[_like_before] * 4]):

@@ -115,6 +115,39 @@ class Recovery:
         unseen = [good is not False for good in self._known()] or [True] * math.floor(self.within_s)
         return _three_in_a_row(unseen) is None
 
+    def disproved(self, alpha: float) -> bool:
+        """
+        Return whether it did not recover, and that is no chance at *alpha*: none of many, either, that two arms that are alike would differ.
+
+        More errors than control in all that was watched, or slow answers and
+        errors in most of it, or in most of so many windows that no three in a
+        row are left. What a request is slow by is the median of control, of all
+        windows together.
+        """
+        known = [good for good in self._known() if good is not None]
+        seen = [window.answers for window in self._windows if window.like_control is not None]
+        fault, control = ([x for answers in seen for x in answers[arm]] for arm in (_FAULT, _CONTROL))
+        if not known or self.time_ns is not None or not self.watched:
+            return False
+        more = stats.lower_bound(fault.count(None), len(fault), alpha=alpha / 2)
+        if more - stats.upper_bound(control.count(None), len(control), alpha=alpha / 2) > ERRORS:
+            return True
+        normal = sorted(x for x in control if x is not None)
+        if not normal:
+            return False
+        limit_ns = _limit_ns(normal)
+        if _mostly_slow(fault, limit_ns, alpha):
+            return True
+        return (
+            _three_in_a_row(
+                [
+                    window.like_control is None or not _mostly_slow(window.answers[_FAULT], limit_ns, alpha)
+                    for window in self._windows
+                ]
+            )
+            is None
+        )
+
     @property
     def windows(self) -> tuple[int, int]:
         """Return how many windows were seen to their end, and how many of them were not like control."""
@@ -144,4 +177,14 @@ def _like_control(window: _Window) -> bool:
     fast, normal = sorted(x for x in fault if x is not None), sorted(x for x in control if x is not None)
     if errors > ERRORS or not fast or not normal:
         return False
-    return stats.quantile(fast, 0.5) <= FACTOR * stats.quantile(normal, 0.5) + SLACK_NS
+    return stats.quantile(fast, 0.5) <= _limit_ns(normal)
+
+
+def _limit_ns(normal: Sequence[int]) -> float:
+    """Return what a median may be beside *normal*, the sorted latencies of control."""
+    return FACTOR * stats.quantile(normal, 0.5) + SLACK_NS
+
+
+def _mostly_slow(answers: Sequence[int | None], limit_ns: float, alpha: float) -> bool:
+    slow = sum(1 for x in answers if x is None or x > limit_ns)
+    return stats.lower_bound(slow, len(answers), alpha=alpha) > 0.5

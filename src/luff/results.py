@@ -27,7 +27,7 @@ from luff.samples import ARMS, Evidence, Failure, Samples
 from luff.tallies import Judge, Tally, attempts_on, sequential_verdict
 from luff.words import Arm, Phase, Verdict
 
-__all__ = ["CHECK_RULES", "WARMUP_TOO_SHORT", "can_fail", "p_value", "result_of"]
+__all__ = ["CHECK_RULES", "RECOVERY_BY_CHANCE", "WARMUP_TOO_SHORT", "can_fail", "p_value", "recovery_for", "result_of"]
 
 DEPENDENT_FROM = 2.0
 """A design effect above this makes every sample size claim twice too good."""
@@ -43,11 +43,13 @@ class _Counted:
     verdict: Literal["passed", "failed"] | None
     attempts_known: bool
     baseline_known: bool
+    recovery: Recovery | None = None
 
 
 CheckRule = tuple[str, Callable[[_Counted], bool], Verdict, str | None]
 
 WARMUP_TOO_SHORT = "the warm-up was too short to know what is usual"
+RECOVERY_BY_CHANCE = "it was not seen to recover, and that may be chance"
 
 CHECK_RULES: tuple[CheckRule, ...] = (
     (
@@ -84,6 +86,12 @@ CHECK_RULES: tuple[CheckRule, ...] = (
     (
         WARMUP_TOO_SHORT,
         lambda c: c.verdict is None and _doubted(c),
+        Verdict.INCONCLUSIVE,
+        "not_enough_samples",
+    ),
+    (
+        RECOVERY_BY_CHANCE,
+        lambda c: c.verdict is None and c.recovery is not None and c.recovery.watched,
         Verdict.INCONCLUSIVE,
         "not_enough_samples",
     ),
@@ -132,7 +140,7 @@ def _count_verdict(
     if check.method == "windows":
         if recovery is None:
             return None
-        return "passed" if recovery.time_ns is not None else "failed" if recovery.watched else None
+        return "passed" if recovery.time_ns is not None else "failed" if recovery.disproved(check.alpha_fail) else None
     k, n = len(tally.positions), tally.n
     if check.method == "comparison":
         return _compared(check, tally, other)
@@ -187,12 +195,11 @@ def _excess_least(tally: Tally, other: Tally, alpha: float) -> float:
 _ALPHA_LEAST = 1e-9
 
 
-def p_value(check: PlannedCheck, judge: Judge) -> float:
+def p_value(check: PlannedCheck, judge: Judge, recovery: Recovery | None = None) -> float:
     """Return how likely a service that keeps *check* would look at least as bad: what Holm's procedure orders."""
     tally = judge.tallies.get(check.id, Tally())
     if check.method == "windows":
-        # No sample stands for anything here: either it was back in time or it was not.
-        return 0.0
+        return 1.0 if recovery is None else _least_alpha(recovery.disproved)
     if not tally.positions:
         return 1.0
     if check.method == "sequential":
@@ -202,14 +209,26 @@ def p_value(check: PlannedCheck, judge: Judge) -> float:
         logs = [stats.log_incomplete_beta(_borne(check, tally), k, n - k + 1) for k, n in among if k]
         return min(1.0, len(among) * math.exp(min(logs, default=0.0)))
     other = judge.controls.get(check.id, Tally())
+    return _least_alpha(lambda alpha: _excess_least(tally, other, alpha) > check.threshold)
+
+
+def _least_alpha(fails: Callable[[float], bool]) -> float:
+    """Return at how small an alpha it still *fails*; 1 when it does at none."""
     low, high = math.log(_ALPHA_LEAST), 0.0
     for _ in range(30):
         middle = (low + high) / 2
-        if _excess_least(tally, other, math.exp(middle)) > check.threshold:
+        if fails(math.exp(middle)):
             high = middle
         else:
             low = middle
     return math.exp(high)
+
+
+def recovery_for(check: PlannedCheck, samples: Samples, *, removed_ns: int | None) -> Recovery | None:
+    """Return what was seen of recovery, where *check* is about that and the fault was gone at *removed_ns*."""
+    if not isinstance(check.expectation, RecoveryExpectation) or removed_ns is None:
+        return None
+    return recovery_of(samples, removed_ns=removed_ns, within_s=check.expectation.within_s)
 
 
 def result_of(
@@ -218,16 +237,16 @@ def result_of(
     """Return *check* as its numbers decide it. *removed_ns* is when the fault was gone, ``None`` when it never was there."""
     tally = judge.tallies.get(check.id, Tally())
     other = judge.controls.get(check.id, Tally())
-    recovery = None
-    if isinstance(check.expectation, RecoveryExpectation) and removed_ns is not None:
-        recovery = recovery_of(samples, removed_ns=removed_ns, within_s=check.expectation.within_s)
+    recovery = recovery_for(check, samples, removed_ns=removed_ns)
     decided = _count_verdict(check, tally, other, recovery)
     # Only what takes the twin is counted by attempts, and control does not.
     countable = evidence.per == "request" and check.arm is Arm.FAULT
     known = countable or not isinstance(check.expectation, AttemptsExpectation)
     warm = not isinstance(check.expectation, NoWorseThanExpectation) or _has_baseline(check.expectation, samples)
     rule, verdict, reason = next(
-        (text, v, r) for text, holds, v, r in CHECK_RULES if holds(_Counted(check, tally, other, decided, known, warm))
+        (text, v, r)
+        for text, holds, v, r in CHECK_RULES
+        if holds(_Counted(check, tally, other, decided, known, warm, recovery))
     )
     failed = verdict is Verdict.FAILED
     k, n = _shown(check, tally, recovery, failed=failed)
@@ -255,10 +274,16 @@ def result_of(
         rule=rule,
         file=check.file,
         line=check.line,
-        explanation=sentence_for(check, verdict, reason, n=n, violations=k, measured=measured, unit=unit)
+        explanation=_said(rule, check)
+        or sentence_for(check, verdict, reason, n=n, violations=k, measured=measured, unit=unit)
         + _paused(check, evidence)
         + (f"; {rule}" if rule == WARMUP_TOO_SHORT else ""),
     )
+
+
+def _said(rule: str, check: PlannedCheck) -> str | None:
+    """Return the whole of what there is to say where no number says it."""
+    return f"{check.expression}: {rule}" if rule == RECOVERY_BY_CHANCE else None
 
 
 def _paused(check: PlannedCheck, evidence: Evidence) -> str:
@@ -316,14 +341,12 @@ def can_fail(check: PlannedCheck) -> bool:
     samples, evidence = _mutant(check)
     counting = Judge((check,))
     counting.feed_all(samples, evidence)
-    recovery = None
-    if isinstance(check.expectation, RecoveryExpectation):
-        recovery = recovery_of(samples, removed_ns=0, within_s=check.expectation.within_s)
+    recovery = recovery_for(check, samples, removed_ns=0)
     tally, other = counting.tallies.get(check.id, Tally()), counting.controls.get(check.id, Tally())
     return _count_verdict(check, tally, other, recovery) == "failed"
 
 
-_MUTANT_SIZE = 2000
+_MUTANT_SIZE, _PER_WINDOW = 2000, 20
 _AT_ONCE_NS, _NEVER_NS = 1_000_000, 1 << 60
 
 
@@ -347,7 +370,7 @@ def _mutant(check: PlannedCheck) -> tuple[Samples, Evidence]:
         add(arm, Phase.FAULT, _MUTANT_SIZE, 0)
     if isinstance(expectation, RecoveryExpectation):
         for arm in ARMS:
-            add(arm, Phase.RECOVERY, 2 * math.ceil(expectation.within_s) + 4, WINDOW_NS // 2)
+            add(arm, Phase.RECOVERY, _PER_WINDOW * math.ceil(expectation.within_s + 2), WINDOW_NS // _PER_WINDOW)
     return samples, evidence
 
 

@@ -18,7 +18,7 @@ from luff.exposure import Exposure, dose_percent, exposure
 from luff.lifecycle import Phase
 from luff.model import ControlTripwire, Experiment
 from luff.outcome import CheckResult, FirstTry, Generator, Next, Outcome
-from luff.results import WARMUP_TOO_SHORT, p_value, result_of
+from luff.results import RECOVERY_BY_CHANCE, WARMUP_TOO_SHORT, p_value, recovery_for, result_of
 from luff.samples import Evidence, Samples
 from luff.saturation import advice
 from luff.tallies import Judge, breaches
@@ -255,9 +255,11 @@ _NEXT_OF_STAGES: dict[str | None, str] = {
 }
 """What to do instead where traffic has stages: there is no rate to raise, and the duration is theirs."""
 
-_NEXT_OF_WARMUP = (
-    "raise traffic.warmup, or traffic.rate: the more answers, the less has to be worse to be told from what is usual"
-)
+_NEXT_OF_RULES: dict[str | None, str] = {
+    WARMUP_TOO_SHORT: "raise traffic.warmup, or the rate: the more answers, the less has to be worse to be told from what is usual",
+    RECOVERY_BY_CHANCE: "raise the rate, so that a single error matters less in a window of 1 s, or allow recovery more time",
+}
+"""What to do instead where it is not the time with the fault that was too short, by the rule of the check."""
 
 _NEXT_OF_COUNTS = Next(
     who="experiment",
@@ -286,7 +288,12 @@ def judge(
     evidence.settled_through = settled
     results = _after_holm(
         tuple(result_of(check, final, samples, evidence, removed_ns=situation.removed_ns) for check in checks),
-        tuple(p_value(check, final) if check.threshold < 1.0 else 1.0 for check in checks),
+        tuple(
+            p_value(check, final, recovery_for(check, samples, removed_ns=situation.removed_ns))
+            if check.threshold < 1.0
+            else 1.0
+            for check in checks
+        ),
     )
     hurt = situation.isolation_breach or final.breached or breaches(elsewhere.hurt, elsewhere.total, most)
     spec = experiment.spec
@@ -365,8 +372,8 @@ def _next(facts: _Facts, verdict: Verdict, reason: str | None) -> Next | None:
     if reason == "generator_saturated":
         # Bystanders who may have been hurt are not tried out once more by itself.
         return NEXT[reason].model_copy(update={"do": facts.generator_advice, "retryable": not facts.hurt})
-    if reason == "not_enough_samples" and _first_rule(facts) == WARMUP_TOO_SHORT:
-        return NEXT[reason].model_copy(update={"do": _NEXT_OF_WARMUP})
+    if reason == "not_enough_samples" and (do := _NEXT_OF_RULES.get(_first_rule(facts))):
+        return NEXT[reason].model_copy(update={"do": do})
     if reason in _NEXT_OF_STAGES and facts.experiment.spec.traffic.stages:
         return NEXT[reason].model_copy(update={"do": _NEXT_OF_STAGES[reason]})
     if reason == "fault_not_observed" and facts.evidence.per == "aggregate" and facts.met.fired:
