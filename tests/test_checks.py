@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from luff import stats
@@ -247,6 +247,7 @@ def test_half_of_the_violations_that_a_claim_bears_may_be_the_generators_own(
 
 
 @settings(max_examples=50, deadline=None)
+@example(latencies_ms=[1001], limit_ms=1001)
 @given(
     latencies_ms=st.lists(st.integers(0, 5000), min_size=1, max_size=30),
     limit_ms=st.integers(1, 5000),

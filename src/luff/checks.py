@@ -201,7 +201,7 @@ def violations(
         most, known = expectation.at_most, len(attempts)
         return [place for place, n in enumerate(rows) if n < known and attempts[n] > most]
     if isinstance(expectation, LatencyExpectation):
-        limit_ns = expectation.limit_s * 1e9
+        limit_ns = round(expectation.limit_s * 1e9)
         return [place for place, n in enumerate(rows) if failure[n] or done[n] - due[n] > limit_ns]
     if isinstance(expectation, ErrorsExpectation):
         listed = _listed(expectation.status)
