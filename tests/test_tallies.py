@@ -423,6 +423,16 @@ def test_feeding_ends_when_every_check_has_decided() -> None:
     assert not Judge(()).feed(samples, _evidence(samples))
 
 
+def test_where_only_calls_are_counted_a_pass_is_waited_for_until_it_holds_for_those_that_met_the_fault() -> None:
+    samples = Samples()
+    judge = Judge(_checks(LATENCY), met_least=0.5)
+    decided = []
+    for _ in range(7):
+        _add(samples, 100)
+        decided.append(judge.feed(samples, Evidence("pod-metrics", "aggregate")))
+    assert decided == [False] * 6 + [True]
+
+
 def test_a_service_without_a_timeout_is_failed_within_30_requests() -> None:
     samples = Samples()
     judge = Judge(_checks(LATENCY, FALLBACK, {"kind": "errors", "at_most_percent": 1.0}))

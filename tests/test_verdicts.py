@@ -169,6 +169,17 @@ def _not_quite_recovering() -> Story:
     return story
 
 
+def _counted(met: int, *, slow: int, **spec: Any) -> Story:
+    """Return a run of 600 requests of which *met* met the fault, as calls were counted, and *slow* waited it out."""
+    expect = {"kind": "latency", "quantile": 0.9, "limit_s": 1.0}
+    story = _warm(Story((expect,), {"evidence": {"atLeast": "4%", "callsPerRequest": 1}, **spec}))
+    for place in random.Random(7).sample(range(600), 600):
+        story.add(1, latency_ms=3010 if place < slow else 10)
+    story.add(600, Arm.CONTROL)
+    story.evidence = Evidence("pod-metrics", "aggregate", attempts_total=met, fired_total=met)
+    return story
+
+
 def _bursts() -> Story:
     """Return a run whose violations, near the threshold, come all at once."""
     story = _warm(Story()).add(2900)
@@ -255,6 +266,26 @@ CHECKED: list[tuple[str, Story, Verdict, str | None]] = [
         "not_enough_samples",
     ),
     ("it was disproved", _recovering(_good(RECOVERY), fault_ms=3000), Verdict.FAILED, None),
+    (
+        "it could not be judged among those that met the fault",
+        _counted(34, slow=34),
+        Verdict.INCONCLUSIVE,
+        "fault_not_observed",
+    ),
+    (
+        "it could not be judged among those that met the fault",
+        _counted(34, slow=34, stopEarly=False),
+        Verdict.INCONCLUSIVE,
+        "fault_not_observed",
+    ),
+    (
+        "too few are known to have met the fault",
+        _counted(25, slow=0),
+        Verdict.INCONCLUSIVE,
+        "not_enough_samples",
+    ),
+    ("it was proved", _counted(200, slow=5), Verdict.PASSED, None),
+    ("it was proved", _counted(600, slow=34), Verdict.PASSED, None),
     (
         "it holds without the fault too",
         _warm(Story((FALLBACK,))).add(400).add(400, Arm.CONTROL, holds=1),
@@ -779,6 +810,18 @@ def test_a_recovery_that_chance_hid_is_said_and_what_to_do_about_it() -> None:
     assert judged.explanation == "recovers within 5 s: it was not seen to recover, and that may be chance"
     assert judged.next is not None
     assert judged.next.do.startswith("raise the rate")
+
+
+def test_who_met_the_fault_and_waited_it_out_is_not_hidden_by_those_who_did_not_meet_it() -> None:
+    judged = _counted(34, slow=34).judged()
+
+    assert (judged.verdict, judged.reason) == (Verdict.INCONCLUSIVE, "fault_not_observed")
+    assert judged.explanation == (
+        "p90 ≤ 1 s: 34 of 600 requests were against it, and only 34 are known to have met the fault; "
+        "it could not be judged among those that met the fault"
+    )
+    assert judged.next is not None
+    assert "--lab" in judged.next.do
 
 
 def test_an_undecided_check_says_why() -> None:

@@ -24,10 +24,18 @@ from luff.model import (
 from luff.outcome import CheckResult
 from luff.recovery import WINDOW_NS, Recovery, recovery_of
 from luff.samples import ARMS, Evidence, Failure, Samples
-from luff.tallies import Judge, Tally, attempts_on, sequential_verdict
+from luff.tallies import Judge, Tally, attempts_on, passes_among, sequential_verdict
 from luff.words import Arm, Phase, Verdict
 
-__all__ = ["CHECK_RULES", "RECOVERY_BY_CHANCE", "WARMUP_TOO_SHORT", "can_fail", "p_value", "recovery_for", "result_of"]
+__all__ = [
+    "CHECK_RULES",
+    "RECOVERY_BY_CHANCE",
+    "WARMUP_TOO_SHORT",
+    "can_fail",
+    "p_value",
+    "recovery_for",
+    "result_of",
+]
 
 DEPENDENT_FROM = 2.0
 """A design effect above this makes every sample size claim twice too good."""
@@ -44,11 +52,15 @@ class _Counted:
     attempts_known: bool
     baseline_known: bool
     recovery: Recovery | None = None
+    met: int | None = None
+    """How many requests are known to have met the fault, where those are fewer than were judged and nobody knows which."""
 
 
 CheckRule = tuple[str, Callable[[_Counted], bool], Verdict, str | None]
 
 WARMUP_TOO_SHORT = "the warm-up was too short to know what is usual"
+DILUTED = "it could not be judged among those that met the fault"
+TOO_FEW_MET = "too few are known to have met the fault"
 RECOVERY_BY_CHANCE = "it was not seen to recover, and that may be chance"
 
 CHECK_RULES: tuple[CheckRule, ...] = (
@@ -96,6 +108,18 @@ CHECK_RULES: tuple[CheckRule, ...] = (
         "not_enough_samples",
     ),
     (
+        DILUTED,
+        lambda c: c.met is not None and _diluted(c) and len(c.tally.positions) > c.check.threshold * c.met,
+        Verdict.INCONCLUSIVE,
+        "fault_not_observed",
+    ),
+    (
+        TOO_FEW_MET,
+        lambda c: _diluted(c),
+        Verdict.INCONCLUSIVE,
+        "not_enough_samples",
+    ),
+    (
         "it holds without the fault too",
         lambda c: c.verdict == "passed" and _holds_anyway(c),
         Verdict.INCONCLUSIVE,
@@ -122,6 +146,14 @@ def _lessened(counted: _Counted) -> bool:
     if check.method == "fixed":
         return stats.upper_bound(k, n, alpha=check.alpha_pass) <= check.threshold
     return counted.tally.log_e_pass >= -math.log(check.alpha_pass) and k <= check.threshold * n
+
+
+def _diluted(counted: _Counted) -> bool:
+    """Return whether it passed, but would not if all the violations were of those that are known to have met the fault."""
+    check, met = counted.check, counted.met
+    if counted.verdict != "passed" or met is None or check.arm is not Arm.FAULT or check.method == "windows":
+        return False
+    return not passes_among(check, counted.tally, met, other=counted.other)
 
 
 def _holds_anyway(counted: _Counted) -> bool:
@@ -232,9 +264,20 @@ def recovery_for(check: PlannedCheck, samples: Samples, *, removed_ns: int | Non
 
 
 def result_of(
-    check: PlannedCheck, judge: Judge, samples: Samples, evidence: Evidence, *, removed_ns: int | None
+    check: PlannedCheck,
+    judge: Judge,
+    samples: Samples,
+    evidence: Evidence,
+    *,
+    removed_ns: int | None,
+    met: int | None = None,
 ) -> CheckResult:
-    """Return *check* as its numbers decide it. *removed_ns* is when the fault was gone, ``None`` when it never was there."""
+    """
+    Return *check* as its numbers decide it. *removed_ns* is when the fault was gone, ``None`` when it never was there.
+
+    *met* is how many requests of the fault arm are known to have met the fault,
+    where those are fewer than were sent and nobody knows which.
+    """
     tally = judge.tallies.get(check.id, Tally())
     other = judge.controls.get(check.id, Tally())
     recovery = recovery_for(check, samples, removed_ns=removed_ns)
@@ -246,7 +289,7 @@ def result_of(
     rule, verdict, reason = next(
         (text, v, r)
         for text, holds, v, r in CHECK_RULES
-        if holds(_Counted(check, tally, other, decided, known, warm, recovery))
+        if holds(_Counted(check, tally, other, decided, known, warm, recovery, met))
     )
     failed = verdict is Verdict.FAILED
     k, n = _shown(check, tally, recovery, failed=failed)
@@ -274,16 +317,23 @@ def result_of(
         rule=rule,
         file=check.file,
         line=check.line,
-        explanation=_said(rule, check)
+        explanation=_said(rule, check, n=n, violations=k, met=met)
         or sentence_for(check, verdict, reason, n=n, violations=k, measured=measured, unit=unit)
         + _paused(check, evidence)
         + (f"; {rule}" if rule == WARMUP_TOO_SHORT else ""),
     )
 
 
-def _said(rule: str, check: PlannedCheck) -> str | None:
-    """Return the whole of what there is to say where no number says it."""
-    return f"{check.expression}: {rule}" if rule == RECOVERY_BY_CHANCE else None
+def _said(rule: str, check: PlannedCheck, *, n: int, violations: int, met: int | None) -> str | None:
+    """Return the whole of what there is to say where what was measured does not say it."""
+    if rule == RECOVERY_BY_CHANCE:
+        return f"{check.expression}: {rule}"
+    if rule in (DILUTED, TOO_FEW_MET):
+        return (
+            f"{check.expression}: {violations} of {n} requests were against it, and only {met} are known to have met the fault; "
+            + (rule if rule == DILUTED else "that is not enough to say either way")
+        )
+    return None
 
 
 def _paused(check: PlannedCheck, evidence: Evidence) -> str:

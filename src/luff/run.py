@@ -207,7 +207,11 @@ async def _prepare(run: Run) -> Plan:
         await check_heartbeat(world.mesh, plan.injection.namespace)
     if world.begin is not None:
         await world.begin(run.record)
-    run.judge = Judge(plan.checks, control_errors_most=control_errors_most(run.experiment))
+    run.judge = Judge(
+        plan.checks,
+        control_errors_most=control_errors_most(run.experiment),
+        met_least=run.experiment.spec.evidence.at_least_percent / 100,
+    )
     return plan
 
 

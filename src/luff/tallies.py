@@ -25,7 +25,8 @@ from luff.samples import ARMS, PENDING, Evidence, Failure, Samples
 from luff.words import Arm, Phase
 
 __all__ = [
-    "READ_MOST", "WEIGHED_MOST", "Judge", "Tally", "attempts_on", "breaches", "comparison_size", "sequential_verdict",
+    "READ_MOST", "WEIGHED_MOST", "Judge", "Tally", "attempts_on", "breaches", "comparison_size", "passes_among",
+    "sequential_verdict",
 ]  # fmt: skip
 
 BREACH_ALPHA = 0.001
@@ -194,13 +195,16 @@ class Judge:
 
     `feed` returns whether every check has decided. *breached* turns true when
     the control arm errs more often than declared; it never stops watching.
-    *behind* says that a look left something for the next. What control is
+    *behind* says that a look left something for the next. Where only calls are
+    counted, no more than the share *met_least* (0 to 1) of the fault arm may
+    have met the fault, and a pass has to hold for so few as well. What control is
     compared by leaves out *elsewhere*: requests, by their place in
     ``traffic.requests``, that never reach the target in either arm.
     """
 
     checks: tuple[PlannedCheck, ...]
     control_errors_most: float = 0.05
+    met_least: float = 1.0
     elsewhere: frozenset[int] = frozenset()
     tallies: dict[str, Tally] = field(default_factory=dict)
     controls: dict[str, Tally] = field(default_factory=dict)
@@ -234,7 +238,8 @@ class Judge:
             tally.weigh(left)
             left = max(0, left - (tally.weighed - before))
         self.behind = known > end or any(tally.behind for tally in self.tallies.values())
-        return bool(self.checks) and all(self._decided(check) for check in self.checks)
+        share = self.met_least if evidence.per == "aggregate" else 1.0
+        return bool(self.checks) and all(self._decided(check, share) for check in self.checks)
 
     def feed_all(self, samples: Samples, evidence: Evidence) -> None:
         """Read as far as everything is known, however long that takes: for when no loop has to turn."""
@@ -318,7 +323,7 @@ class Judge:
         self._control_n += settled
         self._watched = rows[settled] if settled < len(rows) else len(samples)
 
-    def _decided(self, check: PlannedCheck) -> bool:
+    def _decided(self, check: PlannedCheck, met_least: float) -> bool:
         if check.method == "windows":
             return True
         tally = self.tallies.get(check.id, Tally())
@@ -329,7 +334,10 @@ class Judge:
         if check.method == "fixed":
             return False
         # A failure has to stand among all the checks (Holm), so it is waited for until it would stand alone.
-        return sequential_verdict(check, tally, alpha_fail=check.alpha_fail / len(self.checks)) is not None
+        found = sequential_verdict(check, tally, alpha_fail=check.alpha_fail / len(self.checks))
+        if found == "passed" and check.arm is Arm.FAULT:
+            return passes_among(check, tally, math.floor(met_least * tally.n))
+        return found is not None
 
     def recovered(self, samples: Samples, *, removed_ns: int) -> bool:
         """Return whether every recovery check has what it waits for. *removed_ns* is when the fault was gone, once and for all."""
@@ -420,6 +428,20 @@ def sequential_verdict(check: PlannedCheck, tally: Tally, *, alpha_fail: float) 
     if tally.log_e_pass < wanted or len(tally.positions) > check.threshold * tally.n:
         return None
     return "passed" if tally.log_e_pass >= wanted * stats.burst_effect(tally.positions, tally.n) else None
+
+
+def passes_among(check: PlannedCheck, tally: Tally, met: int, *, other: Tally | None = None) -> bool:
+    """Return whether as many violations as *tally* has would pass among *met* requests, compared with *other* where it is a comparison."""
+    k, n = len(tally.positions), min(met, tally.n)
+    if k > check.threshold * n and check.method != "comparison":
+        return False
+    if check.method == "comparison":
+        low = stats.lower_bound(len(other.positions), other.n, alpha=check.alpha_pass / 2) if other is not None else 0.0
+        return stats.upper_bound(min(k, n), n, alpha=check.alpha_pass / 2) - low <= check.threshold
+    fewer = stats.burst_effect(tally.positions, tally.n)
+    if check.method == "fixed":
+        return stats.upper_bound(math.ceil(k / fewer), math.floor(n / fewer), alpha=check.alpha_pass) <= check.threshold
+    return stats.log_e_pass(k, n, check.threshold) >= -math.log(check.alpha_pass) * fewer
 
 
 def comparison_size(check: PlannedCheck) -> int:

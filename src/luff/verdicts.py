@@ -287,7 +287,17 @@ def judge(
     final.feed_all(samples, evidence)
     evidence.settled_through = settled
     results = _after_holm(
-        tuple(result_of(check, final, samples, evidence, removed_ns=situation.removed_ns) for check in checks),
+        tuple(
+            result_of(
+                check,
+                final,
+                samples,
+                evidence,
+                removed_ns=situation.removed_ns,
+                met=met.least if evidence.per == "aggregate" and met.least < met.sent else None,
+            )
+            for check in checks
+        ),
         tuple(
             p_value(check, final, recovery_for(check, samples, removed_ns=situation.removed_ns))
             if check.threshold < 1.0
