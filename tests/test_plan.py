@@ -252,6 +252,55 @@ def test_a_rate_that_was_not_written_is_lowered_to_fit() -> None:
     assert any(name == "traffic.rate" and "lowered" in why for name, _, why in plan.inferred)
 
 
+@pytest.mark.parametrize(
+    ("spec", "claim", "seconds"),
+    [
+        (
+            "spec.expect=[{errors: {atMost: 1%}}]",
+            "errors of at most 1 % at 95 % confidence needs at least 328 requests",
+            66,
+        ),
+        (
+            "spec.expect=[{latency: {p99: 1s}}];spec.stopEarly=false;spec.confidence=99%",
+            "p99 at 99 % confidence needs at least 459",
+            92,
+        ),
+    ],
+)
+def test_a_claim_that_the_lowered_rate_can_never_carry_is_refused_with_what_would_do(
+    spec: str, claim: str, seconds: int
+) -> None:
+    with pytest.raises(PlanRefused) as caught:
+        planned(f"spec.fault={{delay: 20s}};{spec}", virtual_service("stock", route()))
+
+    assert caught.value.rule == "sample_too_small"
+    assert claim in caught.value.message
+    assert "5/s for 60 s sends 300" in caught.value.message
+    assert caught.value.next_step == f"set traffic.duration to {seconds}s"
+    again = f"spec.fault={{delay: 20s}};spec.traffic.duration={seconds}s;{spec}"
+    text = TEXT.replace("GET http://cart/", "{requests: [GET http://cart/]}")
+    assert planned(again, virtual_service("stock", route()), text=text).checks[0].tolerated >= 0
+
+
+def test_defaults_that_the_lowered_rate_can_never_carry_are_refused_as_well() -> None:
+    text = TEXT.replace("  expect: [{latency: {p90: 1s}}]\n", "")
+
+    with pytest.raises(PlanRefused) as caught:
+        planned("spec.fault={delay: 20s}", virtual_service("stock", route()), text=text)
+
+    assert (caught.value.rule, caught.value.next_step) == ("sample_too_small", "set traffic.duration to 66s")
+    assert caught.value.message.startswith("e.yaml:6:3: errors of at most 1 %")
+
+
+def test_a_claim_that_the_lowered_rate_can_never_carry_is_refused_with_its_place() -> None:
+    text = TEXT.replace("p90: 1s", "p99: 1s")
+
+    with pytest.raises(PlanRefused) as caught:
+        planned("spec.fault={delay: 20s}", virtual_service("stock", route()), text=text)
+
+    assert caught.value.message.startswith("e.yaml:7:1: p99 at 95 % confidence")
+
+
 def test_a_rate_that_was_not_written_is_no_higher_than_allowed() -> None:
     plan = planned("", virtual_service("stock", route()), rate_hz=5.0)
 

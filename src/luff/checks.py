@@ -55,7 +55,7 @@ class PlannedCheck:
 
     *threshold* is the share of violations that is still fine; *sample_most*
     how many requests it can see at most, of which *tolerated* violations could
-    still pass; *bit* its answer's place in `Samples.holds`, or ``None``.
+    still pass (-1 when not even none could); *bit* its answer's place in `Samples.holds`, or ``None``.
     """
 
     id: str
@@ -103,11 +103,8 @@ def plan_checks(experiment: Experiment, *, rate_hz: float) -> tuple[PlannedCheck
                 alpha_pass=alpha,
                 alpha_fail=stats.ALPHA_FAIL,
                 sample_most=most,
-                tolerated=max(
-                    0,
-                    stats.most_violations(
-                        most, threshold, alpha=alpha, method="fixed" if method == "fixed" else "sequential"
-                    ),
+                tolerated=stats.most_violations(
+                    most, threshold, alpha=alpha, method="fixed" if method == "fixed" else "sequential"
                 )
                 if binomial
                 else 0,

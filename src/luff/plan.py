@@ -29,6 +29,7 @@ from luff.pacing import load_of
 from luff.proof import Pods, Proof, plan_proof, pods_of
 from luff.routes import Injection, inject
 from luff.run_bounds import HELD_IN_LABS, HELD_ON_CLUSTERS, fits_hz, too_many_held
+from luff.sample_sizes import seconds_for, too_small
 from luff.selection import destinations
 from luff.targeting import Found, MeshView, find
 from luff.units import RATE_MOST_HZ, TTL_MOST_S, show_duration, show_rate
@@ -130,6 +131,7 @@ def make_plan(experiment: Experiment, view: MeshView, stamp: Stamp, *, bounds: B
     not_shown = check_fault(experiment, found)
     _check_bounds(experiment, bounds)
     pace = _pace(experiment, bounds)
+    _check_sizes(experiment, pace)
     edge = _edge(experiment, found)
     injection = inject(found.selection, stamp, experiment.spec.fault)
     proof = plan_proof(experiment, view, subject=edge.subject, dependency=edge.dependency, twins=injection.twins)
@@ -286,6 +288,20 @@ def _usual_pace(experiment: Experiment, bounds: Bounds) -> _Pace:
         if not rate_hz:
             raise PlanRefused("too_many_held", _placed(experiment, "spec.fault.delay", wrong[0]), next_step=wrong[1])
     return _Pace(rate_hz, rate_hz, why)
+
+
+def _check_sizes(experiment: Experiment, pace: _Pace) -> None:
+    """Refuse a claim that the traffic could carry, but not at the rate to which it was lowered."""
+    for expectation in experiment.spec.expect:
+        found = too_small(experiment, expectation, rate_hz=pace.rate_hz)
+        if found is not None and not _is_paced(experiment):
+            message, needed = found
+            path = "spec.traffic" if experiment.defaults else expectation.id
+            raise PlanRefused(
+                "sample_too_small",
+                _placed(experiment, path, f"{message} ({pace.why})"),
+                next_step=f"set traffic.duration to {seconds_for(needed, pace.rate_hz)}s",
+            )
 
 
 def _is_paced(experiment: Experiment) -> bool:

@@ -27,7 +27,7 @@ from luff.short_forms import QUANTILES
 from luff.units import show_count, show_duration, show_percent, show_rate, write_rate
 from luff.yaml_nodes import Fields, Place, Problems, place_at
 
-__all__ = ["refuse_small_samples"]
+__all__ = ["refuse_small_samples", "seconds_for", "too_small"]
 
 _RECOVERY_LEAST_S = 3.0
 _CONFIDENCE = (50.0, 99.9999)
@@ -55,32 +55,45 @@ def _sample(experiment: Experiment, expectation: Expectation, place: Place, prob
     threshold, words = _claim(expectation)
     if threshold >= 1.0:
         problems.add(place, f"{words} holds whatever happens", "ask for more")
-        return
-    alpha = 1.0 - experiment.spec.confidence_percent / 100
-    method: Literal["sequential", "fixed"] = "sequential" if experiment.spec.stop_early else "fixed"
+    elif isinstance(expectation, NoWorseThanExpectation) and threshold <= 0:
+        problems.add(
+            place, "no number of requests can show that an arm is worse by 0 % at most", "write by: 1% or more"
+        )
+    elif (found := too_small(experiment, expectation, rate_hz=rate_hz)) is not None:
+        message, needed = found
+        problems.add(
+            place,
+            message,
+            "make the stages longer, or their rates higher"
+            if traffic.stages
+            else f"set traffic.duration to {seconds_for(needed, rate_hz)}s, or traffic.rate to "
+            f"{write_rate(float(_rate_for(needed, traffic.duration_s)))}",
+        )
+
+
+def too_small(experiment: Experiment, expectation: Expectation, *, rate_hz: float) -> tuple[str, int] | None:
+    """Return why *rate_hz* per arm could never carry *expectation*, and how many requests would; ``None`` where it can."""
+    spec = experiment.spec
+    threshold, words = _claim(expectation)
+    if isinstance(expectation, RecoveryExpectation) or not 0 <= threshold < 1 or spec.traffic.duration_s <= 0:
+        return None
+    alpha = 1.0 - spec.confidence_percent / 100
+    method: Literal["sequential", "fixed"] = "sequential" if spec.stop_early else "fixed"
     if isinstance(expectation, NoWorseThanExpectation):
-        if threshold <= 0:
-            problems.add(
-                place, "no number of requests can show that an arm is worse by 0 % at most", "write by: 1% or more"
-            )
-            return
         alpha, method = alpha / 2, "fixed"
-    sent = max(1, int(rate_hz * traffic.duration_s))
+    sent = max(1, int(rate_hz * spec.traffic.duration_s))
     needed = stats.fewest_requests(max(1e-4, threshold), alpha=alpha, method=method)
-    if sent >= needed or traffic.duration_s <= 0:
-        return
-    problems.add(
-        place,
-        f"{words} at {show_percent(experiment.spec.confidence_percent)} confidence needs at least {show_count(needed)} requests; "
-        f"{show_rate(rate_hz)} for {show_duration(traffic.duration_s)} sends {show_count(sent)}",
-        "make the stages longer, or their rates higher"
-        if traffic.stages
-        else f"set traffic.duration to {_seconds_for(needed, rate_hz)}s, or traffic.rate to "
-        f"{write_rate(float(_rate_for(needed, traffic.duration_s)))}",
+    if sent >= needed:
+        return None
+    message = (
+        f"{words} at {show_percent(spec.confidence_percent)} confidence needs at least {show_count(needed)} requests; "
+        f"{show_rate(rate_hz)} for {show_duration(spec.traffic.duration_s)} sends {show_count(sent)}"
     )
+    return message, needed
 
 
-def _seconds_for(needed: int, rate_hz: float) -> int:
+def seconds_for(needed: int, rate_hz: float) -> int:
+    """Return for how many whole seconds *rate_hz* has to be sent to make *needed* requests."""
     seconds = math.ceil(needed / rate_hz)
     return seconds if int(rate_hz * seconds) >= needed else seconds + 1
 
