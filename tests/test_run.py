@@ -817,6 +817,25 @@ def test_whatever_keeps_us_from_looking_at_proxies_what_was_learnt_is_not_lost()
     assert outcome.restore.data_plane == "unobserved"
 
 
+def test_recovery_is_counted_from_when_the_proxies_were_seen_to_have_let_go() -> None:
+    text = EXPERIMENT.replace("[{errors: {atMost: 50%}}]", "[{recovery: {within: 4s}}]").replace("200/s", "20/s")
+    setting = Setting(text=text)
+    seen: list[float] = []
+
+    def have(there: bool) -> Collection[str]:
+        if there:
+            return {"a", "b"}
+        seen.append(asyncio.get_running_loop().time())
+        return {"a"} if seen[-1] - seen[0] < 6.0 else set()
+
+    setting.plane = _Proxies(setting, have)
+
+    outcome = setting.run()
+
+    assert (outcome.verdict, outcome.reason) == (Verdict.PASSED, None)
+    assert outcome.checks[0].measured == 0.0
+
+
 def test_who_watches_may_leave_and_the_run_goes_on() -> None:
     class Closed(Setting):
         """This is a reader of progress that has gone."""

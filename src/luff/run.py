@@ -106,8 +106,9 @@ async def _story(run: Run) -> None:
         async with injected(lambda: _plan_again(run, plan), run.hands, live=run.live) as live, watched(run):
             if await _settle(run, live):
                 await _drive(run, plan, driver)
-        run.situation.removed_ns = driver.now_ns()
         await see_it_gone(run)
+        # Recovery is counted from here: before, proxies may have the fault yet, and nothing is sent.
+        run.situation.removed_ns = driver.now_ns()
         if run.stale is not None:
             return
         await _recover(run, plan, driver)
