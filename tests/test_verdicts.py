@@ -186,6 +186,19 @@ def _bursts() -> Story:
     return story.add(20, latency_ms=2000).add(1500)
 
 
+def _broken_after_a_while(share: float, **spec: Any) -> Story:
+    """Return a run of 2000 requests, of which none is slow in the first half and *share* in the second."""
+    story, rng = _warm(Story(spec=spec)).add(1000), random.Random(7)
+    for _ in range(1000):
+        story.add(1, latency_ms=2000 if rng.random() < share else 10)
+    return story
+
+
+def _one_burst(length: int, **spec: Any) -> Story:
+    """Return a run of a thousand requests, of which *length* in a row are slow."""
+    return _warm(Story(spec=spec)).add(500).add(length, latency_ms=2000).add(500 - length)
+
+
 def _twice(apart: int, **spec: Any) -> Story:
     """Return a run with two violations, *apart* from each other, that would just pass if they are independent."""
     story = _warm(Story(spec=spec)).add(200).add(1, latency_ms=2000)
@@ -242,6 +255,10 @@ CHECKED: list[tuple[str, Story, Verdict, str | None]] = [
     ("it was proved", _twice(60, stopEarly=False), Verdict.PASSED, None),
     ("it was proved", _twice(1).add(1500), Verdict.PASSED, None),
     ("it was proved", _twice(1, stopEarly=False).add(1500), Verdict.PASSED, None),
+    ("it was disproved", _broken_after_a_while(0.06), Verdict.FAILED, None),
+    ("it was disproved", _broken_after_a_while(0.06, stopEarly=False), Verdict.FAILED, None),
+    ("violations come in bursts", _one_burst(30), Verdict.INCONCLUSIVE, "dependent_samples"),
+    ("violations come in bursts", _one_burst(30, stopEarly=False), Verdict.INCONCLUSIVE, "dependent_samples"),
     ("it was disproved", _good().add(400, latency_ms=3000), Verdict.FAILED, None),
     ("it was disproved", _warm(Story()).add(30, latency_ms=10_000, failure=Failure.DEADLINE, status=0), Verdict.FAILED, None),
     ("it was disproved", _good(stopEarly=False).add(400, latency_ms=3000), Verdict.FAILED, None),

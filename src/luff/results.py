@@ -132,10 +132,21 @@ CHECK_RULES: tuple[CheckRule, ...] = (
 
 
 def _dependent(counted: _Counted) -> bool:
-    share = len(counted.tally.positions) / counted.tally.n if counted.tally.n else 0.0
+    """Return whether violations come in bursts, and its verdict would be another of as much fewer requests."""
+    check, tally = counted.check, counted.tally
+    share = len(tally.positions) / tally.n if tally.n else 0.0
     # Far from the threshold nothing hangs on independence.
-    near = counted.check.threshold / 4 < share < counted.check.threshold * 4
-    return near and stats.design_effect(counted.tally.positions, counted.tally.n) > DEPENDENT_FROM
+    near = check.threshold / 4 < share < check.threshold * 4
+    fewer = stats.design_effect(tally.positions, tally.n) if near else 1.0
+    return fewer > DEPENDENT_FROM and not (counted.verdict == "failed" and _stands(counted, fewer))
+
+
+def _stands(counted: _Counted, fewer: float) -> bool:
+    """Return whether it is disproved of *fewer* times fewer requests as well, as of a service that breaks after a while."""
+    check = counted.check
+    if check.method == "comparison":
+        return _excess_least(counted.tally, counted.other, check.alpha_fail, fewer) > check.threshold
+    return _least(counted.tally, check.alpha_fail, fewer) > _borne(check, counted.tally)
 
 
 def _lessened(counted: _Counted) -> bool:
@@ -200,9 +211,13 @@ def _doubted(counted: _Counted) -> bool:
     return tally.doubt > check.threshold and _least(tally, check.alpha_fail) > check.threshold
 
 
-def _least(tally: Tally, alpha: float) -> float:
-    """Return the lower bound on the rate, of those that took the twin or of everybody, whichever says more; 0 below the floor."""
-    among = tally.populations()
+def _least(tally: Tally, alpha: float, fewer: float = 1.0) -> float:
+    """
+    Return the lower bound on the rate, of those that took the twin or of everybody, whichever says more; 0 below the floor.
+
+    It is that of *fewer* times fewer requests and violations.
+    """
+    among = [(math.floor(k / fewer), math.ceil(n / fewer)) for k, n in tally.populations()]
     return max(stats.lower_bound(k, n, alpha=alpha / len(among)) if n >= stats.FAIL_FLOOR else 0.0 for k, n in among)
 
 
@@ -220,8 +235,8 @@ def _excess_most(tally: Tally, other: Tally, alpha: float) -> float:
     return most - stats.lower_bound(len(other.positions), other.n, alpha=alpha / 2)
 
 
-def _excess_least(tally: Tally, other: Tally, alpha: float) -> float:
-    return _least(tally, alpha / 2) - stats.upper_bound(len(other.positions), other.n, alpha=alpha / 2)
+def _excess_least(tally: Tally, other: Tally, alpha: float, fewer: float = 1.0) -> float:
+    return _least(tally, alpha / 2, fewer) - stats.upper_bound(len(other.positions), other.n, alpha=alpha / 2)
 
 
 _ALPHA_LEAST = 1e-9
