@@ -698,6 +698,21 @@ def test_a_dose_that_fired_for_nobody_proves_nothing(fault: dict[str, Any]) -> N
     assert "percentage" in judged.next.do
 
 
+def test_calls_beyond_a_percentage_say_that_callers_tried_again_and_what_would_tell() -> None:
+    story = _good(fault={"abort": {"http": 503, "percent": 50.0}})
+    for fired, again in ((300, True), (100, False)):
+        story.evidence = Evidence("pod-metrics", "aggregate", attempts_total=fired, fired_total=fired)
+        judged = replace(story, spec={**story.spec, "evidence": {"atLeast": "10%"}}).judged()
+
+        assert (judged.verdict, judged.reason) == (Verdict.INCONCLUSIVE, "dose_too_low")
+        assert (
+            "injected the fault into 300 calls, more than 50 % of 400 requests: callers tried again"
+            in judged.explanation
+        ) is again
+        assert judged.next is not None
+        assert ("--lab" in judged.next.do) is again
+
+
 def test_a_full_dose_and_two_doses_are_not_counted() -> None:
     assert _good().add(10, fired=0).judged().reason is None
     two: dict[str, Any] = {

@@ -22,6 +22,7 @@ from luff.results import RECOVERY_BY_CHANCE, WARMUP_TOO_SHORT, p_value, recovery
 from luff.samples import Evidence, Samples
 from luff.saturation import advice
 from luff.tallies import Judge, breaches
+from luff.units import show_percent
 from luff.words import Arm, Verdict
 
 __all__ = [
@@ -130,6 +131,12 @@ def _off_dose(facts: _Facts) -> bool:
         return False
     # Each attempt draws for itself: who retries is hit more often, and that is not the dose's doing.
     return not stats.within_dose(facts.evidence.fired_total, facts.evidence.attempts_total, doses[0])
+
+
+def _tried_again(facts: _Facts) -> bool:
+    """Return whether it fired in more calls than a percentage of the requests makes, where calls are counted."""
+    counted = facts.evidence.per == "aggregate" and facts.evidence.source != "latency-shift"
+    return counted and facts.met.fired * 100 > facts.sent * dose_percent(facts.experiment)
 
 
 RULES: tuple[RunRule, ...] = (
@@ -269,6 +276,13 @@ _NEXT_OF_COUNTS = Next(
 )
 
 
+_NEXT_OF_TRIES = Next(
+    who="experiment",
+    retryable=False,
+    do="leave the percentage out, so that every call meets the fault, or run it with --lab, where each request is seen",
+)
+
+
 def judge(
     checks: Sequence[PlannedCheck],
     samples: Samples,
@@ -388,6 +402,8 @@ def _next(facts: _Facts, verdict: Verdict, reason: str | None) -> Next | None:
         return NEXT[reason].model_copy(update={"do": _NEXT_OF_STAGES[reason]})
     if reason == "fault_not_observed" and facts.evidence.per == "aggregate" and facts.met.fired:
         return _NEXT_OF_COUNTS
+    if reason == "dose_too_low" and _tried_again(facts):
+        return _NEXT_OF_TRIES
     return NEXT.get(reason, NEXT[None])
 
 
@@ -441,6 +457,12 @@ def _explain(facts: _Facts, verdict: Verdict, reason: str | None, rule: str, see
         if _left_out(facts):
             where = ": no workload lost the scope, so the others did without that call (a breaker, a cache) or took another route"
         return f"{facts.exposed} of {facts.sent} requests reached the fault{where}"
+    if reason == "dose_too_low" and _tried_again(facts):
+        return (
+            f"the callers' proxies injected the fault into {facts.met.fired} calls, more than "
+            f"{show_percent(dose_percent(facts.experiment))} of {facts.sent} requests: callers tried again, and calls do not tell "
+            "how many requests they came from"
+        )
     if reason == "isolation_breach" and facts.evidence.breaches:
         return f"{rule}: {facts.evidence.breaches} seen in {facts.evidence.source}"
     if reason == "isolation_breach" and facts.met.elsewhere.hurt > facts.control_errors:
