@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from array import array
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
@@ -833,6 +834,32 @@ def test_a_warm_up_that_was_too_short_is_said_and_what_to_do_about_it() -> None:
     assert judged.explanation.endswith("; the warm-up was too short to know what is usual")
     assert judged.next is not None
     assert "traffic.warmup" in judged.next.do
+
+
+@pytest.mark.parametrize(
+    ("warm", "usual"),
+    [
+        (5, lambda rng: rng.choice([20, 20, 20, 20, 200])),
+        (45, lambda rng: 200 if rng.random() < 0.15 else 20),
+        (11, lambda rng: 20 * rng.lognormvariate(0, 1)),
+        (5, lambda rng: 20 * rng.lognormvariate(0, 1)),
+    ],
+)
+def test_arms_that_are_alike_are_not_failed_for_a_short_warm_up(
+    warm: int, usual: Callable[[random.Random], float]
+) -> None:
+    rng, verdicts = random.Random(7), []
+    for slower in [1] * 60 + [20] * 3:
+        story = Story((NO_WORSE,))
+        for arm in Arm:
+            for _ in range(warm):
+                story.add(1, arm, Phase.WARMUP, latency_ms=usual(rng))
+        for arm in Arm:
+            for _ in range(400):
+                story.add(1, arm, latency_ms=usual(rng) * (slower if arm is Arm.FAULT else 1))
+        verdicts.append(story.judged().checks[0].verdict)
+    assert verdicts[:60].count(Verdict.FAILED) == 0
+    assert verdicts[60:].count(Verdict.FAILED) >= 2
 
 
 def test_a_recovery_that_chance_hid_is_said_and_what_to_do_about_it() -> None:

@@ -5,7 +5,7 @@ What one check's numbers mean, by a table of rules: the first that holds decides
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -175,18 +175,17 @@ def _holds_anyway(counted: _Counted) -> bool:
     return not n or stats.upper_bound(held, n, alpha=0.05) > 0.5
 
 
-def _count_verdict(
-    check: PlannedCheck, tally: Tally, other: Tally, recovery: Recovery | None
-) -> Literal["passed", "failed"] | None:
+def _count_verdict(check: PlannedCheck, judge: Judge, recovery: Recovery | None) -> Literal["passed", "failed"] | None:
     if check.threshold >= 1.0:
         return None
     if check.method == "windows":
         if recovery is None:
             return None
         return "passed" if recovery.time_ns is not None else "failed" if recovery.disproved(check.alpha_fail) else None
+    tally = judge.tallies.get(check.id, Tally())
     k, n = len(tally.positions), tally.n
     if check.method == "comparison":
-        return _compared(check, tally, other)
+        return _compared(check, judge.pairs(check))
     if check.method == "fixed":
         # Of violations in bursts, as of fewer requests, each says less.
         fewer = stats.burst_effect(tally.positions, n)
@@ -208,6 +207,8 @@ def _borne(check: PlannedCheck, tally: Tally) -> float:
 def _doubted(counted: _Counted) -> bool:
     """Return whether it would have been failed, were it known for certain what is usual."""
     check, tally = counted.check, counted.tally
+    if check.method == "comparison":
+        return _excess_least(tally, counted.other, check.alpha_fail) > check.threshold
     return tally.doubt > check.threshold and _least(tally, check.alpha_fail) > check.threshold
 
 
@@ -221,13 +222,20 @@ def _least(tally: Tally, alpha: float, fewer: float = 1.0) -> float:
     return max(stats.lower_bound(k, n, alpha=alpha / len(among)) if n >= stats.FAIL_FLOOR else 0.0 for k, n in among)
 
 
-def _compared(check: PlannedCheck, tally: Tally, other: Tally) -> Literal["passed", "failed"] | None:
+def _compared(check: PlannedCheck, pairs: Sequence[tuple[Tally, Tally]]) -> Literal["passed", "failed"] | None:
     """Compare two shares by one-sided bounds on each, at half the error: valid for any pair of rates."""
+    tally, other = pairs[0]
     if not tally.n or not other.n:
         return None
     if _excess_most(tally, other, check.alpha_pass) <= check.threshold:
         return "passed"
+    tally, other = _deciding(check, pairs)
     return "failed" if _excess_least(tally, other, check.alpha_fail) > check.threshold else None
+
+
+def _deciding(check: PlannedCheck, pairs: Sequence[tuple[Tally, Tally]]) -> tuple[Tally, Tally]:
+    """Return those of *pairs* that speak least against a comparison."""
+    return min(pairs, key=lambda pair: _excess_least(pair[0], pair[1], check.alpha_fail))
 
 
 def _excess_most(tally: Tally, other: Tally, alpha: float) -> float:
@@ -255,7 +263,7 @@ def p_value(check: PlannedCheck, judge: Judge, recovery: Recovery | None = None)
         among = tally.populations()
         logs = [stats.log_incomplete_beta(_borne(check, tally), k, n - k + 1) for k, n in among if k]
         return min(1.0, len(among) * math.exp(min(logs, default=0.0)))
-    other = judge.controls.get(check.id, Tally())
+    tally, other = _deciding(check, judge.pairs(check))
     return _least_alpha(lambda alpha: _excess_least(tally, other, alpha) > check.threshold)
 
 
@@ -296,7 +304,7 @@ def result_of(
     tally = judge.tallies.get(check.id, Tally())
     other = judge.controls.get(check.id, Tally())
     recovery = recovery_for(check, samples, removed_ns=removed_ns)
-    decided = _count_verdict(check, tally, other, recovery)
+    decided = _count_verdict(check, judge, recovery)
     # Only what takes the twin is counted by attempts, and control does not.
     countable = evidence.per == "request" and check.arm is Arm.FAULT
     known = countable or not isinstance(check.expectation, AttemptsExpectation)
@@ -307,6 +315,8 @@ def result_of(
         if holds(_Counted(check, tally, other, decided, known, warm, recovery, met))
     )
     failed = verdict is Verdict.FAILED
+    if failed and check.method == "comparison":
+        tally, other = _deciding(check, judge.pairs(check))
     k, n = _shown(check, tally, recovery, failed=failed)
     alpha = check.alpha_fail if failed else check.alpha_pass
     claims = n > 0 and check.threshold < 1.0 and check.method != "windows"
@@ -407,8 +417,7 @@ def can_fail(check: PlannedCheck) -> bool:
     counting = Judge((check,))
     counting.feed_all(samples, evidence)
     recovery = recovery_for(check, samples, removed_ns=0)
-    tally, other = counting.tallies.get(check.id, Tally()), counting.controls.get(check.id, Tally())
-    return _count_verdict(check, tally, other, recovery) == "failed"
+    return _count_verdict(check, counting, recovery) == "failed"
 
 
 _MUTANT_SIZE, _PER_WINDOW = 2000, 20
@@ -430,9 +439,9 @@ def _mutant(check: PlannedCheck) -> tuple[Samples, Evidence]:
             samples.close(number, done_ns=done_ns, status=status if bad else 200, holds=0 if bad else -1 & 0xFFFFFFFF)
             evidence.attempts.append(0 if arm is Arm.CONTROL else _ATTEMPTS if bad else 1)
 
-    for arm in ARMS:
-        add(arm, Phase.WARMUP, 20, 0)
-        add(arm, Phase.FAULT, _MUTANT_SIZE, 0)
+    for phase, size in ((Phase.WARMUP, 20), (Phase.FAULT, _MUTANT_SIZE)):
+        for arm in ARMS:
+            add(arm, phase, size, 0)
     if isinstance(expectation, RecoveryExpectation):
         for arm in ARMS:
             add(arm, Phase.RECOVERY, _PER_WINDOW * math.ceil(expectation.within_s + 2), WINDOW_NS // _PER_WINDOW)

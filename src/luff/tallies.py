@@ -208,6 +208,12 @@ class Judge:
     elsewhere: frozenset[int] = frozenset()
     tallies: dict[str, Tally] = field(default_factory=dict)
     controls: dict[str, Tally] = field(default_factory=dict)
+    alike: dict[str, tuple[Tally, Tally]] = field(default_factory=dict)
+    """
+    The counts of an arm and of the other one by what is usual for the slower of both, where each is held against its own warm-up.
+
+    By these, what a short warm-up makes of two arms that are the same is no difference.
+    """
     breached: bool = False
     behind: bool = False
     read: int = 0
@@ -251,6 +257,11 @@ class Judge:
             tally.weigh()
         self.behind = False
 
+    def pairs(self, check: PlannedCheck) -> list[tuple[Tally, Tally]]:
+        """Return the counts of an arm and of the other one, by each of which a comparison has to be failed."""
+        own = self.tallies.get(check.id, Tally()), self.controls.get(check.id, Tally())
+        return [own, self.alike[check.id]] if check.id in self.alike else [own]
+
     def _known(self, samples: Samples, evidence: Evidence, most: int) -> int:
         """Return up to where everything is decided and its evidence is in; *most* is as far as anybody asks."""
         end = min(len(samples), most)
@@ -268,7 +279,7 @@ class Judge:
             if not rows:
                 continue
             absent = _absent(rows, arm, evidence)
-            alike = [n for n in rows if samples.request[n] not in self.elsewhere] if self.elsewhere else rows
+            reaching = [n for n in rows if samples.request[n] not in self.elsewhere] if self.elsewhere else rows
             for check in self.checks:
                 compared = check.method == "comparison" or isinstance(check.expectation, FallbackExpectation)
                 if check.method != "windows" and (compared or arm is check.arm):
@@ -277,9 +288,15 @@ class Judge:
                     tally = self._tally(check, own=own)
                     if isinstance(check.expectation, NoWorseThanExpectation) and check.method != "comparison":
                         tally.doubt = usual.above
-                    counted = _up_to_size(check, tally, rows if own else alike, missed)
+                    counted = _up_to_size(check, tally, rows if own else reaching, missed)
                     bad = violations(check, samples, counted, attempts_on(check, evidence), usual.p95_ns)
                     _count(tally, check, samples, counted, bad, missed)
+                    if isinstance(check.expectation, NoWorseThanExpectation) and check.method == "comparison":
+                        larger_ns = max(self._baseline(samples, each, rows[0]).p95_ns for each in ARMS)
+                        into = self.alike.setdefault(check.id, (Tally(), Tally()))[0 if own else 1]
+                        _count(
+                            into, check, samples, counted, violations(check, samples, counted, (), larger_ns), missed
+                        )
 
     def _tally(self, check: PlannedCheck, *, own: bool) -> Tally:
         into = self.tallies if own else self.controls
