@@ -132,7 +132,7 @@ class NoWorseThanExpectation(_Expectation):
 
 class RecoveryExpectation(_Expectation):
     """
-    Within *within_s* of the removal, three 1 s windows in a row are like control.
+    Within *within_s* of the removal, as it was seen in the proxies, three 1 s windows in a row are like control.
 
     Like control: errors at most control's plus 2 points, median at most 1.5
     times control's plus 20 ms.
