@@ -147,7 +147,7 @@ SENTENCES: list[tuple[dict[str, Any], Verdict, str | None, dict[str, Any], str]]
     ({"kind": "fallback", "answer": {"status": ["200"]}}, UNDECIDED, "not_discriminating", {}, "fallback ≥ 99 % holds without the fault as well, so it proves nothing"),
     ({"kind": "errors", "at_most_percent": 1.0}, PASSED, None, {"measured": 0.25, "unit": "%", "violations": 1}, "errors ≤ 1 %: measured 0.25 %, 1 of 400 requests were against it"),
     ({"kind": "attempts", "of": "inventory", "at_most": 2}, FAILED, None, {"measured": 7.0, "unit": "attempts", "violations": 400}, "attempts on inventory ≤ 2: measured 7 attempts, 400 of 400 requests were against it"),
-    (RECOVERY, PASSED, None, {"measured": 2.0, "unit": "s", "n": 0}, "recovers within 10 s: normal again 2 s after the removal"),
+    (RECOVERY, PASSED, None, {"measured": 2.0, "unit": "s", "n": 0}, "recovers within 10 s: normal again 2 s after the fault was gone"),
     (RECOVERY, FAILED, None, {"n": 0}, "recovers within 10 s: it was not back to normal in time"),
     (RECOVERY, UNDECIDED, "not_enough_samples", {"n": 0}, "recovers within 10 s: it was not watched for that long"),
 ]  # fmt: skip

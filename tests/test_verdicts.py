@@ -566,7 +566,7 @@ def test_a_recovery_shows_when_it_came() -> None:
         story.add(10, Arm.FAULT, Phase.RECOVERY, at_ms=60_000 + 1000 * second, latency_ms=latency_ms)
     found = _checked(story)
     assert (found.verdict, found.measured, found.unit) == (Verdict.PASSED, 2.0, "s")
-    assert found.explanation == "recovers within 5 s: normal again 2 s after the removal"
+    assert found.explanation == "recovers within 5 s: normal again 2 s after the fault was gone"
 
 
 def test_what_was_not_judged_yet_while_it_ran_is_judged_at_the_end() -> None:

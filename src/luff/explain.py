@@ -143,7 +143,7 @@ def sentence_for(
     value = _value(measured, unit)
     if check.method == "windows":
         return f"{check.expression}: " + (
-            f"normal again {value} after the removal"
+            f"normal again {value} after the fault was gone"
             if verdict is Verdict.PASSED
             else "it was not back to normal in time"
             if verdict is Verdict.FAILED

@@ -106,7 +106,7 @@ class Recovery:
 
     @property
     def time_ns(self) -> int | None:
-        """Return how long after the removal three windows in a row began to be like control, or ``None``."""
+        """Return how long after the fault was gone three windows in a row began to be like control, or ``None``."""
         return _three_in_a_row([bool(good) for good in self._known()])
 
     @property

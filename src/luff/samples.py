@@ -305,8 +305,6 @@ class Evidence:
     *lost_at* counts, by workload, the fault-arm requests whose every carrier
     was gone when the workload called on towards the broken hop; *arrived* the
     carriers seen there; *callers* the workloads seen calling through the twin.
-    *open_at* counts, by workload, inner calls that were still waiting when
-    their caller was cut off, with the seconds waited (for explanations).
     """
 
     source: str
