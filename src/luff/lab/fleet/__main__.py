@@ -67,7 +67,7 @@ HABITS: dict[str, Habit] = {
     "retries-without-end": Habit(attempts=1_000_000, pause_s=0.1, budget_s=60.0),
     "retries-without-pause": Habit(attempts=12, pause_s=0.0),
     "breaker-never-opens": Habit(opens_after=math.inf),
-    "breaker-never-closes": Habit(opens_after=120, probes_every_s=math.inf, open_status=503),
+    "breaker-never-closes": Habit(opens_after=945, probes_every_s=math.inf, open_status=503),
     "never-recovers": Habit(limps_s=0.3),
     "wrong-fallback": Habit(fallback={"name": "lamp", "stock": 0}),
     "half-an-answer": Habit(fallback={"stock": "unknown"}),
