@@ -14,7 +14,6 @@ What must stay true:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import secrets
 import signal
@@ -24,8 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-import click
-
+from luff.cli import tell
 from luff.cli.mesh_choice import Chosen, chosen_mesh
 from luff.cli.options import MeshOptions, Voice
 from luff.cli.paint import console_for
@@ -119,23 +117,17 @@ def run_all(
     began_s, done = time.monotonic(), Done()
     traceparent = os.environ.get("TRACEPARENT")
     if traceparent and trace_id_of(traceparent) is None and settings.voice.level >= 0:
-        _talk("luff: TRACEPARENT is not a W3C traceparent, so no outcome names the trace that it is part of")
+        tell("luff: TRACEPARENT is not a W3C traceparent, so no outcome names the trace that it is part of", err=True)
     try:
         with chosen_mesh(settings.mesh, documents) as chosen, Store.open(settings.store) as store:
             loop.run(_run_all(experiments, chosen, store, settings, done, each=each, began_s=began_s))
     except Exception as error:  # the outermost place of a command's runs: their outcomes must not be lost over it
         if not done.outcomes:
             raise
-        _talk(f"luff: after the runs: {error if isinstance(error, LuffError) else _kept(error)}")
+        tell(f"luff: after the runs: {error if isinstance(error, LuffError) else _kept(error)}", err=True)
     order = {experiment.name: number for number, experiment in enumerate(experiments)}
     done.outcomes.sort(key=lambda outcome: order[outcome.experiment])
     return done
-
-
-def _talk(line: str) -> None:
-    """Say *line* on stderr, if anybody is there to read it."""
-    with contextlib.suppress(OSError, ValueError):
-        click.echo(line, err=True)
 
 
 def _kept(error: Exception) -> str:
@@ -190,21 +182,23 @@ class Crew:
     def __post_init__(self) -> None:
         if self.settings.channels.by_name:
             channels, clock = self.settings.channels, self.world.clock
-            notifier = Notifier(channels.by_name.values(), untold=lambda it: _talk(f"luff: {it}"), link=channels.link)
-            self.tidings = RunTidings(self.store, notifier, clock, log=lambda said: _talk(f"luff: {said}"))
+            notifier = Notifier(
+                channels.by_name.values(), untold=lambda it: tell(f"luff: {it}", err=True), link=channels.link
+            )
+            self.tidings = RunTidings(self.store, notifier, clock, log=lambda said: tell(f"luff: {said}", err=True))
 
     def on_signal(self, number: int) -> None:
         again = self.done.signal is not None
         self.done.signal = self.done.signal or number
         self._end(RunAborted("operator", f"stopped by {signal.Signals(number).name}"))
         if again:
-            _talk(NOT_SKIPPED)
+            tell(NOT_SKIPPED, err=True)
 
     def on_bound(self) -> None:
         most = show_duration(self.settings.max_duration_s or 0.0)
         next_step = "raise --max-duration, or split with --shard"
         self._end(RunAborted("bound", f"--max-duration {most} was over", next_step=next_step))
-        _talk(f"luff: --max-duration {most} is over: stopping what runs, and restoring")
+        tell(f"luff: --max-duration {most} is over: stopping what runs, and restoring", err=True)
 
     def _end(self, why: RunAborted) -> None:
         self.ending = self.ending or why
@@ -302,7 +296,7 @@ class Crew:
             with may_be_lost():
                 self.each(outcome)
         except Exception as error:  # whatever telling an outcome does, the others are still to be run
-            _talk(f"luff: the outcome of {outcome.experiment} could not be told: {_kept(error)}")
+            tell(f"luff: the outcome of {outcome.experiment} could not be told: {_kept(error)}", err=True)
 
     def _see_whether_to_go_on(self, outcome: Outcome | None) -> None:
         if outcome is not None and self.settings.fail_fast and not self.settings.passes(outcome):
@@ -316,7 +310,7 @@ class Crew:
         if self._over or not worth_another_try(first):
             return first
         if self.settings.voice.level >= 0:
-            _talk(f"{experiment.name}: {first.reason}, which may pass: trying once more")
+            tell(f"{experiment.name}: {first.reason}, which may pass: trying once more", err=True)
         return await self._run_and_keep(experiment, after=first)
 
     async def _run_and_keep(self, experiment: Experiment, *, after: Outcome | None = None) -> Outcome:
@@ -338,7 +332,7 @@ class Crew:
             await asyncio.to_thread(self.store.record, outcome, samples)
         except Exception as error:  # whatever the store does, the outcome is the run's
             why = str(error) if isinstance(error, StoreError) else _kept(error)
-            _talk(f"luff: the outcome is not in history: {why}")
+            tell(f"luff: the outcome is not in history: {why}", err=True)
         return outcome
 
     async def _try(self, experiment: Experiment) -> tuple[Outcome, Samples]:
@@ -382,7 +376,7 @@ class Crew:
                 return
             if not said and self.settings.voice.level >= 0:
                 left = show_duration(max(1.0, round(until_s - time.monotonic())))
-                _talk(f"{experiment.name}: waiting at most {left} for {holder}")
+                tell(f"{experiment.name}: waiting at most {left} for {holder}", err=True)
                 said = True
             await asyncio.sleep(max(0.0, min(WAIT_LOOK_EVERY_S, until_s - time.monotonic())))
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import ipaddress
 import socket
 import ssl
 import struct
@@ -20,6 +19,7 @@ from typing import Any, TypeVar
 
 import httpx
 
+from luff.hosts import is_ip
 from luff.samples import Failure
 
 __all__ = ["FRESH_S", "Address", "Dialler", "NotProcessed", "TrafficError", "race_s"]
@@ -128,7 +128,7 @@ class Dialler:
 async def _resolved(address: Address) -> Sequence[str]:
     """Return the numbers that the host of *address* stands for, the best first; a `TrafficError` of ours where none is found."""
     host = address.host
-    if _is_number(host):
+    if is_ip(host):
         return [host]
     try:
         async with asyncio.timeout(RESOLVE_WITHIN_S):
@@ -148,14 +148,6 @@ def _number_of(place: tuple[Any, ...]) -> str:
     """Return the address in *place* as text, with the interface that a link-local one is on."""
     host, _, *rest = place
     return f"{host}%{rest[1]}" if rest and rest[1] else str(host)
-
-
-def _is_number(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 async def _connected(
