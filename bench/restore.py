@@ -24,9 +24,10 @@ from luff.lab.api import ApiServer
 from luff.mesh import Kind, Ref
 from luff.mesh.kubernetes import Connection, KubernetesMesh
 from luff.model import Abort, Fault, Target
-from luff.names import http_routes
-from luff.routes import Injection, inject, select
+from luff.names import Stamp, http_routes
+from luff.routes import Injection, inject
 from luff.scope import Scope
+from luff.selection import select
 from luff.withdraw import remaining, withdraw
 from luff.words import Object
 
@@ -62,16 +63,8 @@ def virtual_service(name: str, *, routes: int) -> Object:
 def planned(object_: Object) -> Injection:
     """Return the patch for one twin."""
     now_s = int(time.time())
-    return inject(
-        object_,
-        select(object_, TARGET, namespace="default"),
-        run=RUN,
-        created_s=now_s,
-        expires_s=now_s + 600,
-        scope=Scope("a" * 32, "b" * 32),
-        fault=Fault(abort=Abort(http=503)),
-        target=TARGET,
-    )
+    stamp = Stamp(RUN, Scope("a" * 32, "b" * 32), created_s=now_s, expires_s=now_s + 600)
+    return inject(select(object_, TARGET, namespace="default"), stamp, Fault(abort=Abort(http=503)))
 
 
 def say(what: str, seconds: list[float]) -> None:

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy import insert
@@ -73,8 +74,9 @@ def measure(url: str) -> None:
         series = store.standings(experiment="experiment-7")[0].series
         timed("trend: the newest 1000 runs of an experiment", lambda: store.trend(series))
         timed("trend: all its 2000 runs", lambda: store.trend(series, limit=RUNS))
-        timed("last pass", lambda: store.last_pass("experiment-7"))
-        timed("last pass of what never passed", lambda: store.last_pass("experiment-none"))
+        for name in ("experiment-7", "experiment-none"):
+            newest = partial(store.runs, RunFilter(experiment=name, verdict="passed"), limit=1)
+            timed(f"newest pass of {name}", newest)
         timed("coverage", store.coverage)
         made, kept = passed(run="f" * 16, mesh=LAB), samples(seconds=60)
         timed("record an outcome with 2800 samples (again: nothing)", lambda: store.record(made, kept))
