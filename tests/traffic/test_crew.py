@@ -31,6 +31,7 @@ from luff.predicates import observer
 from luff.samples import PENDING, Failure, Samples
 from luff.scope import Scope
 from luff.traffic import Driver, Spread, Way, Work
+from luff.traffic.crew import IN_A_ROW
 from luff.traffic.sender import Observe
 from luff.words import Arm, Phase
 
@@ -272,10 +273,10 @@ def test_being_cancelled_calls_back_as_well() -> None:
 def test_stopping_cuts_what_is_in_flight_and_leaves_no_process() -> None:
     async def work() -> None:
         async with _shop(silent=True) as (port, seen), Driven(port, 2) as driven:
-            await driven.driver.drive([Arrival(0.0, arm, 0) for _ in range(3) for arm in Arm], phase=Phase.FAULT)
-            await seen.at_least(6)
+            await driven.driver.drive([Arrival(0.0, arm, 0) for _ in range(IN_A_ROW) for arm in Arm], phase=Phase.FAULT)
+            await seen.at_least(2 * IN_A_ROW)
             assert len(_workers()) == 2
-            assert driven.driver.snapshot(Arm.FAULT).in_flight == 3
+            assert driven.driver.snapshot(Arm.FAULT).in_flight == IN_A_ROW
             await driven.driver.stop()
             assert _workers() == []
             assert {(sample.failure, sample.sent_ns >= 0) for sample in driven.samples} == {(Failure.CUT, True)}
@@ -289,19 +290,19 @@ def test_a_process_that_is_killed_is_luffs_own_failure_and_nobody_elses() -> Non
     async def work() -> None:
         async with _shop(silent=True) as (port, seen), Driven(port, 2) as driven:
             driving = asyncio.create_task(driven.drive(100, 60))
-            await seen.at_least(20)
+            await seen.at_least(3 * IN_A_ROW)
             os.kill(_workers()[0], signal.SIGKILL)
             await driving
             await driven.driver.drain(within_s=10)
             failures = Counter(sample.failure for sample in driven.samples)
             assert set(failures) == {Failure.WORKER, Failure.CUT, Failure.DEADLINE}
             assert not any(driven.samples.judged(sample.number) for sample in driven.samples if sample.failure.ours)
-            # Every other pair of requests, one of each arm, was its.
-            its, others = set[int](), set[int]()
-            for sample in driven.samples:
-                (its if sample.failure is Failure.WORKER else others).add(sample.number // 2 % 2)
-            assert its | others == {0, 1}
-            assert len(its) == len(others) == 1
+            # Of every so many requests in a row the others were its, as many of each arm.
+            its = [sample for sample in driven.samples if sample.failure is Failure.WORKER]
+            others = [sample for sample in driven.samples if sample.failure is not Failure.WORKER]
+            turns = [{sample.number // IN_A_ROW % 2 for sample in each} for each in (its, others)]
+            assert sorted(turns, key=min) == [{0}, {1}]
+            assert Counter(sample.arm for sample in its[:IN_A_ROW]) == dict.fromkeys(Arm, IN_A_ROW // 2)
             assert driven.driver.lost == "a process of luff's that was sending ended with -9"
             health = driven.driver.health()
             assert (health.trouble, health.own_failures) == (driven.driver.lost, failures[Failure.WORKER])

@@ -32,8 +32,8 @@ from luff.traffic.sender import BURST_MOST, Job, Sender
 
 __all__ = ["main"]
 
-FLUSH_S = 0.005
-"""For so long answers are gathered before they are said."""
+FLUSH_S = 0.02
+"""For so long answers are gathered before they are said; when none is left to come, they are said at once."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -117,6 +117,7 @@ class _Worker:
             with pulse.waiting():
                 await self._sender.settled()
         finally:
+            self._flush()
             self._say(frame(Kind.WAITED, pulse.packed()))
 
     def _now_ns(self) -> int:
