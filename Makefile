@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 EXTRAS := --extra lab --extra server --extra postgres
+# Many container images set this, and then each of the some thousand processes of the tests would compile luff anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test lint prove bench lock clean help
 .DEFAULT_GOAL := help
@@ -17,7 +19,7 @@ demo: $(VENV)/.runtime ## Take the tour: a local mesh with the real Envoy, the s
 WORKERS ?= $(shell test "$$(cat /proc/sys/fs/inotify/max_user_instances 2>/dev/null || echo 1024)" -ge 256 && echo 4 || echo 3)
 test: $(VENV)/.dev ## Run every test: a parallel part, then the part that needs the machine to itself.
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not timing" $(PYTEST_FLAGS)
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m timing $(PYTEST_FLAGS)
+	@$(BIN)/python -m pytest -n 3 --dist loadfile -m timing $(PYTEST_FLAGS)
 
 lint: $(VENV)/.dev ## Check style, types and the import contracts.
 	@$(BIN)/ruff check .

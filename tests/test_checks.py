@@ -260,3 +260,9 @@ def test_latency_violations_are_those_above_the_limit(latencies_ms: list[int], l
         samples.close(number, done_ns=latency_ms * MS, status=200)
     found = len(violations(check, samples, range(len(samples)), [], 0))
     assert found == sum(latency_ms > limit_ms for latency_ms in latencies_ms)
+
+
+def test_a_claim_that_allows_nearly_everything_fails_on_more_of_what_is_bad() -> None:
+    for most, fails in ((5.0, True), (97.0, True), (99.9, False)):
+        check = _check({**EXPECTATIONS["errors"], "at_most_percent": most})
+        assert can_fail(check) is fails, most

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 from typing import Literal
 
@@ -68,6 +69,7 @@ def _continued_fraction(x: float, a: float, b: float) -> float:
     return result
 
 
+@lru_cache(maxsize=4096)
 def _beta_quantile(share: float, a: float, b: float) -> float:
     low, high = 0.0, 1.0
     wanted = math.log(share)
@@ -106,14 +108,22 @@ def lower_bound(violations: int, requests: int, *, alpha: float) -> float:
     return _beta_quantile(alpha, violations, requests - violations + 1)
 
 
+def _log_mass(x: float, a: float, b: float) -> float:
+    """Return ln of the incomplete beta function itself, not regularised."""
+    return _log_beta(a, b) + log_incomplete_beta(x, a, b)
+
+
+_log_prior = lru_cache(maxsize=256)(_log_mass)
+"""The same, of a mixture before anything was seen: it belongs to the threshold, and each request asks for it."""
+
+
 def log_e_pass(violations: int, requests: int, threshold: float) -> float:
     """Return ln of the evidence that the violation rate is below *threshold*."""
     _check(violations, requests, threshold)
     k, good = violations, requests - violations
     a, b = _MIX_A, 1.0 / threshold
-    mixed = _log_beta(k + a, good + b) + log_incomplete_beta(threshold, k + a, good + b)
-    prior = _log_beta(a, b) + log_incomplete_beta(threshold, a, b)
-    return mixed - prior - k * math.log(threshold) - good * math.log1p(-threshold)
+    mixed = _log_mass(threshold, k + a, good + b)
+    return mixed - _log_prior(threshold, a, b) - k * math.log(threshold) - good * math.log1p(-threshold)
 
 
 def log_e_fail(violations: int, requests: int, threshold: float) -> float:
@@ -121,9 +131,8 @@ def log_e_fail(violations: int, requests: int, threshold: float) -> float:
     _check(violations, requests, threshold)
     k, good = violations, requests - violations
     above = 1.0 - threshold
-    mixed = _log_beta(k + 0.5, good + 0.5) + log_incomplete_beta(above, good + 0.5, k + 0.5)
-    prior = _log_beta(0.5, 0.5) + log_incomplete_beta(above, 0.5, 0.5)
-    return mixed - prior - k * math.log(threshold) - good * math.log1p(-threshold)
+    mixed = _log_mass(above, good + 0.5, k + 0.5)
+    return mixed - _log_prior(above, 0.5, 0.5) - k * math.log(threshold) - good * math.log1p(-threshold)
 
 
 guard_log_e = log_e_fail
