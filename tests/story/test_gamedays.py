@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.story.conftest import EXPERIMENT, Shell, until
+from tests.story.conftest import ENDLESS, EXPERIMENT, Shell, until
 
 GAME_DAY = """\
 ---
@@ -79,7 +79,7 @@ def test_a_game_day_is_held_when_its_minute_comes(shell: Shell) -> None:
 
 
 def test_what_a_killed_server_held_is_restored_and_lost_with_a_reason(shell: Shell) -> None:
-    folder = definitions(shell, "endless", rate="20/s", duration="120s", at_least="99.7%")
+    folder = definitions(shell, "endless", **ENDLESS)
     process, client, _ = served(shell, folder)
     with client:
         until(lambda: shell.twins("ratings"), within_s=120)

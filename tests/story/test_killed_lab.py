@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.story.conftest import EXPERIMENT, Shell, environment_in, until
+from tests.story.conftest import ENDLESS, EXPERIMENT, Shell, environment_in, until
 
 LIVE = re.compile(r"\blive\b")
 
@@ -49,9 +49,7 @@ def _left(folder: Path) -> list[int]:
 @pytest.mark.slow
 @pytest.mark.parametrize("command", ["run", "demo"])
 def test_a_temporary_lab_outlives_a_killed_luff_until_its_routes_are_back(alone: Shell, command: str) -> None:
-    (alone.folder / "endless.yaml").write_text(
-        EXPERIMENT.format(name="endless", rate="20/s", duration="120s", at_least="99.7%")
-    )
+    (alone.folder / "endless.yaml").write_text(EXPERIMENT.format(name="endless", **ENDLESS))
     arguments = ["run", "--lab", "endless.yaml"] if command == "run" else ["demo", "--report-dir", "report"]
     running = alone.start(*arguments)
     assert running.stderr is not None

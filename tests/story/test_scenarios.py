@@ -22,7 +22,7 @@ import httpx
 import pytest
 
 from luff.lock import LEASE_S
-from tests.story.conftest import EXPERIMENT, Api, Live, Shell, until
+from tests.story.conftest import ENDLESS, EXPERIMENT, Api, Live, Shell, until
 
 AWAY_S = float(os.environ.get("LUFF_TEST_AWAY", "6"))
 """Longer than the pauses of a restore, shorter than its patience; 60 s in `make prove`, which is longer than the Lease."""
@@ -51,7 +51,7 @@ def test_9_a_run_that_slept_longer_than_its_lease_finds_that_it_lost_it(shell: S
     assert shell.finish(reaper).code == 0
     # Somebody else takes the target over while the first is asleep.
     second = shell.folder / "second.yaml"
-    second.write_text(EXPERIMENT.format(name="second", rate="20/s", duration="120s", at_least="99.7%"))
+    second.write_text(EXPERIMENT.format(name="second", **ENDLESS))
     other = shell.start("run", "--lab", second, "--json", "second.json")
     until(lambda: api.twins() or other.poll() is not None)
     assert other.poll() is None, shell.finish(other)
