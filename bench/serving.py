@@ -23,7 +23,10 @@ from luff.samples import Samples
 from luff.scope import Scope
 from luff.store import Store
 from luff.testing import Cluster
-from luff.traffic import Address, Driver, Transport, Work
+from luff.traffic.dial import Address
+from luff.traffic.driver import Driver
+from luff.traffic.sender import Work
+from luff.traffic.transport import Transport
 from luff.web.listening import Listener, bound_socket
 from tests.factories import failed, passed, run_id
 from tests.web.conftest import IDENTITY, serving, virtual_service

@@ -29,13 +29,18 @@ from pathlib import Path
 import httpx
 import uvloop
 
-from luff.model import Arm, HttpVersion, Phase, Request, Traffic, Via
+from luff.model import Arm, Phase, Request, Traffic, Via
 from luff.pacing import Arrival, arrivals
 from luff.samples import Failure, Samples
 from luff.scope import Scope
 from luff.stats import quantile
-from luff.traffic import Address, Driver, Spread, Transport, Work
+from luff.traffic.crew import Spread
+from luff.traffic.dial import Address
+from luff.traffic.driver import Driver
+from luff.traffic.sender import Work
+from luff.traffic.transport import Transport
 from luff.traffic.way import Way
+from luff.words import HttpVersion
 
 SECONDS = float(os.environ.get("LUFF_BENCH_SECONDS", "5"))
 AT_ONCE = 64

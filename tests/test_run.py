@@ -40,7 +40,7 @@ from luff.testing import (
     Trouble,
     virtual_time,
 )
-from luff.traffic import TrafficError
+from luff.traffic.dial import TrafficError
 from luff.words import Arm, Object, Verdict
 from tests.factories import valid
 

@@ -18,7 +18,9 @@ from luff.lifecycle import Phase
 from luff.model import Experiment, Via
 from luff.outcome import Outcome
 from luff.plan import Plan
-from luff.traffic import Spread, Transport, Way
+from luff.traffic.crew import Spread
+from luff.traffic.transport import Transport
+from luff.traffic.way import Way
 from luff.words import Verdict
 from tests.test_run import EXPERIMENT, REF, SLOW, Setting
 

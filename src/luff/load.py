@@ -12,13 +12,12 @@ from pydantic import Field
 
 from luff.errors import UsageError
 from luff.fields import Address, Document, DurationS, Means, RateHz, Text
-from luff.words import Arm
+from luff.words import Arm, HttpVersion
 
 __all__ = [
     "DEFAULT_RATE_HZ",
     "HEADER_VALUE",
     "TLS",
-    "HttpVersion",
     "Request",
     "Secret",
     "SecretRef",
@@ -115,9 +114,6 @@ class TLS(Document):
 
     ca: str | None = None
     server_name: str | None = None
-
-
-HttpVersion = Literal["auto", "http1", "http2"]
 
 
 class Via(Document):

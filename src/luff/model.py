@@ -42,7 +42,7 @@ from luff.fields import (
     Text,
     Written,
 )
-from luff.load import DEFAULT_RATE_HZ, HEADER_VALUE, TLS, HttpVersion, Request, Secret, SecretRef, Stage, Traffic, Via
+from luff.load import DEFAULT_RATE_HZ, HEADER_VALUE, TLS, Request, Secret, SecretRef, Stage, Traffic, Via
 from luff.words import Arm, Carrier, Object, Phase, Verdict
 
 __all__ = [
@@ -72,7 +72,6 @@ __all__ = [
     "GameDaySpec",
     "HeaderMatch",
     "HttpTripwire",
-    "HttpVersion",
     "JsonMatch",
     "KnownFailure",
     "LabWorkload",

@@ -50,7 +50,9 @@ from luff.samples import Samples
 from luff.scope import Scope
 from luff.settle import await_live
 from luff.tallies import Judge
-from luff.traffic import Driver, Spread, Work
+from luff.traffic.crew import Spread
+from luff.traffic.driver import Driver
+from luff.traffic.sender import Work
 from luff.tripwires import check_tripwires
 from luff.underway import POLL_EVERY_S, Options, Progress, Run, Stopper, World
 from luff.verdicts import control_errors_most

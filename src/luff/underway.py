@@ -28,7 +28,8 @@ from luff.plan import Plan
 from luff.record import Record
 from luff.tallies import Judge
 from luff.targeting import MeshView
-from luff.traffic import Driver, Spread
+from luff.traffic.crew import Spread
+from luff.traffic.driver import Driver
 from luff.verdicts import Situation
 
 __all__ = ["POLL_EVERY_S", "Options", "Progress", "Run", "Stopper", "World"]

@@ -17,7 +17,7 @@ from luff.model import Traffic
 from luff.pacing import Arrival, arrivals_of
 from luff.plan import Plan
 from luff.samples import Failure, Flag, Samples
-from luff.traffic import Driver
+from luff.traffic.driver import Driver
 from luff.underway import Run
 from luff.verdicts import WARMUP_ERRORS_MOST, control_errors_most
 

@@ -7,13 +7,15 @@ Apart from `luff.model`, so that whoever restores has them without the documents
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
-__all__ = ["GRPC_CODES", "REDIRECT_CODES", "Arm", "Carrier", "Object", "Phase", "Verdict"]
+__all__ = ["GRPC_CODES", "REDIRECT_CODES", "Arm", "Carrier", "HttpVersion", "Object", "Phase", "Verdict"]
 
 Object: TypeAlias = dict[str, Any]
 """A Kubernetes object as it came: a field that luff has never heard of survives."""
 
+HttpVersion: TypeAlias = Literal["auto", "http1", "http2"]
+"""What traffic is to speak; ``auto`` leaves it to the handshake."""
 
 GRPC_CODES = (
     "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",

@@ -15,10 +15,10 @@ import httpx
 
 from luff.decide import Proxy, RequestFacts
 from luff.hosts import MESH
-from luff.lab import find_envoy
 from luff.lab.envoy import ProxyPlan, bootstrap, resources, write_files
 from luff.lab.ports import LOOPBACK, Ports
 from luff.lab.processes import clean_environment, end_all, spawn, tail
+from luff.lab.program import find_envoy
 from luff.mesh_state import MeshState
 from luff.model import Object
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from luff import lab as labs
 from luff.cli.mesh_choice import bookinfo
 from luff.errors import LabError
+from luff.lab import lifetimes as labs
 from luff.lab.state import KEPT_MOST, LOCK, LabState, forget_old, labs_folder
 
 

@@ -17,9 +17,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from luff import lab as labs
 from luff.cli.files import read_documents
 from luff.errors import LabError
+from luff.lab import lifetimes as labs
 from luff.lab.program import PACKAGED, no_envoy
 from luff.lab.state import is_alive, read_state, registered
 from tests.lab.conftest import Home, is_running, until, workload

@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from luff.samples import Failure
-from luff.traffic import TrafficError, Transport
-from luff.traffic.transport import FRESH_S, REPEATED
+from luff.traffic.dial import TrafficError
+from luff.traffic.transport import FRESH_S, REPEATED, Transport
 from tests.traffic.conftest import Time
 
 __all__ = ["LOST", "ask_and_lose", "send"]

@@ -14,13 +14,16 @@ from pathlib import Path
 import pytest
 import time_machine
 
-from luff.model import HttpVersion, Request, Traffic
+from luff.model import Request, Traffic
 from luff.pacing import Arrival
 from luff.samples import Failure, Samples
 from luff.scope import Scope
-from luff.traffic import Address, Driver, Transport, Work
+from luff.traffic.dial import Address
+from luff.traffic.driver import Driver
 from luff.traffic.http1 import HEAD_MOST_BYTES
-from luff.words import Arm, Phase
+from luff.traffic.sender import Work
+from luff.traffic.transport import Transport
+from luff.words import Arm, HttpVersion, Phase
 from tests.traffic import http2_peers
 from tests.traffic.http2_peers import Link
 

@@ -30,9 +30,10 @@ from luff.parse import parse_documents
 from luff.predicates import observer
 from luff.samples import PENDING, Failure, Samples
 from luff.scope import Scope
-from luff.traffic import Driver, Spread, Way, Work
-from luff.traffic.crew import IN_A_ROW
-from luff.traffic.sender import Observe
+from luff.traffic.crew import IN_A_ROW, Spread
+from luff.traffic.driver import Driver
+from luff.traffic.sender import Observe, Work
+from luff.traffic.way import Way
 from luff.words import Arm, Phase
 
 SCOPE = Scope(secret="0123456789abcdef" * 2, decoy="fedcba9876543210" * 2)

@@ -28,8 +28,10 @@ from luff.samples import Failure, Flag, Samples
 from luff.scope import Scope
 from luff.stats import quantile
 from luff.testing import SimClock, virtual_time
-from luff.traffic import Address, Driver, TrafficError, Transport, Work
-from luff.traffic.transport import ARM
+from luff.traffic.dial import Address, TrafficError
+from luff.traffic.driver import Driver
+from luff.traffic.sender import Work
+from luff.traffic.transport import ARM, Transport
 from luff.words import Arm, Carrier, Object, Phase
 from tests.factories import injection
 

@@ -17,11 +17,11 @@ import pytest
 
 from luff.model import Arm
 from luff.samples import Failure
-from luff.traffic import Address, TrafficError, Transport
+from luff.traffic.dial import Address, TrafficError
 from luff.traffic.http1 import BODY_MOST_BYTES, HEAD_MOST_BYTES
 from luff.traffic.http2 import HEAD_DECODED_MOST_BYTES, STREAMS_MOST, TABLE_MOST_BYTES
 from luff.traffic.sharing import Shared
-from luff.traffic.transport import ARM, FRESH_S, REPEATED
+from luff.traffic.transport import ARM, FRESH_S, REPEATED, Transport
 from tests.traffic.asking import LOST, ask_and_lose, send
 from tests.traffic.conftest import Run, Time
 from tests.traffic.http2_peers import Link, Peer, frame

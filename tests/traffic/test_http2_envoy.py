@@ -15,11 +15,11 @@ from typing import Any
 import httpx
 import pytest
 
-from luff.lab import find_envoy
 from luff.lab.processes import clean_environment, end_all, spawn, tail
+from luff.lab.program import find_envoy
 from luff.samples import Failure
-from luff.traffic import Address, TrafficError, Transport
-from luff.traffic.transport import REPEATED
+from luff.traffic.dial import Address, TrafficError
+from luff.traffic.transport import REPEATED, Transport
 from tests.traffic.conftest import Run
 
 UP_WITHIN_S = 20.0

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from luff.errors import PlanRefused
-from luff.model import HttpVersion, Request, Stage, Traffic, Via
-from luff.traffic import processes_for
+from luff.model import Request, Stage, Traffic, Via
 from luff.traffic.capacity import SURE_HZ, Demand
-from luff.traffic.machine import cores_of, look_at_machine, may_be_http2
+from luff.traffic.machine import cores_of, look_at_machine, may_be_http2, processes_for
+from luff.words import HttpVersion
 
 ONE = (Request(url="http://shop/"),)
 

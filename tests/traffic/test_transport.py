@@ -19,9 +19,9 @@ import httpx
 import pytest
 
 from luff.samples import Failure
-from luff.traffic import Address, TrafficError, Transport
+from luff.traffic.dial import Address, TrafficError
 from luff.traffic.http1 import BODY_MOST_BYTES, HEAD_MOST_BYTES
-from luff.traffic.transport import FRESH_S, REPEATED
+from luff.traffic.transport import FRESH_S, REPEATED, Transport
 from tests.traffic.asking import LOST, ask_and_lose, send
 from tests.traffic.conftest import Run, Time
 

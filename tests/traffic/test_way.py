@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from luff.errors import InvalidFile, UsageError
 from luff.model import TLS, Via
 from luff.parse import parse_documents
-from luff.traffic import Address, Way
+from luff.traffic.dial import Address
 from luff.traffic.templates import Template
+from luff.traffic.way import Way
 from tests.traffic.http2_peers import Peer
 
 LAB = Way(Via(), ingress="127.0.0.1:8080", sidecar="127.0.0.1:15001")

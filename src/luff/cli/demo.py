@@ -36,11 +36,11 @@ def demo(report_dir: Path, keep_lab: bool, store: str | None, voice: Voice) -> i
 
     Exits 0 when every experiment ended with its expected verdict and every route is back.
     """
-    from luff import lab as labs
     from luff.cli.files import read_documents
     from luff.cli.mesh_choice import bookinfo
     from luff.cli.results import ReportFiles
     from luff.cli.running import RunSettings
+    from luff.lab import lifetimes as labs
     from luff.shipped import shipped
 
     try:

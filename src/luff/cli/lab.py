@@ -14,7 +14,7 @@ from luff.cli.options import Voice, option, voice_options
 from luff.errors import LabError
 
 if TYPE_CHECKING:
-    from luff.lab import LabState, WorkloadState
+    from luff.lab.state import LabState, WorkloadState
 
 __all__ = ["lab"]
 
@@ -37,9 +37,9 @@ def up(files: tuple[Path, ...], detach: bool, directory: Path | None, port: int 
     """Bring up the services in FILES (LabWorkloads and Istio manifests), or the shipped bookinfo."""
     import os
 
-    from luff import lab as labs
     from luff.cli.files import read_documents
     from luff.cli.mesh_choice import bookinfo
+    from luff.lab import lifetimes as labs
 
     documents = read_documents(files) if files else bookinfo()
     if detach:
@@ -68,7 +68,7 @@ def up(files: tuple[Path, ...], detach: bool, directory: Path | None, port: int 
 @voice_options
 def down(directory: Path | None, voice: Voice) -> None:
     """Take a lab down, with everything that it started, also one that does not answer any more."""
-    from luff import lab as labs
+    from luff.lab import lifetimes as labs
 
     state = labs.running(directory)
     if state is None:
@@ -91,7 +91,7 @@ def status(directory: Path | None, output: str) -> int:
     """
     import json
 
-    from luff import lab as labs
+    from luff.lab import lifetimes as labs
 
     state = _found(directory)
     rows, troubles = labs.status(state), labs.troubles(state)
@@ -154,7 +154,7 @@ def logs(workload: str | None, directory: Path | None, access: bool, tail: int) 
 
 
 def _found(directory: Path | None) -> LabState:
-    from luff import lab as labs
+    from luff.lab import lifetimes as labs
 
     state = labs.find(directory)
     if state is None:

@@ -17,12 +17,12 @@ from dataclasses import dataclass, field, replace
 
 import click
 
-from luff import lab
 from luff.cli.files import read_documents, read_policy
 from luff.cli.options import MeshOptions
 from luff.cli.terminal import interactive
 from luff.errors import MeshError, UsageError
-from luff.lab import LabState
+from luff.lab import lifetimes as labs
+from luff.lab.state import LabState
 from luff.mesh.kubernetes import Connection, current_context
 from luff.model import PolicySpec
 from luff.outcome import MeshIdentity
@@ -57,8 +57,8 @@ def chosen_mesh(options: MeshOptions, documents: Documents) -> Iterator[Chosen]:
         check_context(policy, connection.context or "")
         yield Chosen(connection, policy=policy)
         return
-    state = lab.find(options.lab_dir)
-    if state is not None and not lab.workloads_missing(state, documents):
+    state = labs.find(options.lab_dir)
+    if state is not None and not labs.workloads_missing(state, documents):
         yield replace(_in_lab(state), policy=policy)
         return
     with _temporary_lab(documents) as chosen:
@@ -72,7 +72,7 @@ def ambient_mesh(options: MeshOptions) -> Chosen:
     A policy may name it, and forbids nothing: these commands only look, stop and restore.
     """
     if options.lab:
-        state = lab.find(options.lab_dir)
+        state = labs.find(options.lab_dir)
         if state is None:
             raise MeshError("no lab is running", next_step="start one with `luff lab up --detach`")
         return _in_lab(state)
@@ -94,7 +94,7 @@ def _ambient_context(options: MeshOptions) -> str:
 
 
 def _in_lab(state: LabState, keep_open: tuple[int, ...] = ()) -> Chosen:
-    return Chosen(Connection(state.kubeconfig, lab.CONTEXT, kind="lab"), state, keep_open)
+    return Chosen(Connection(state.kubeconfig, labs.CONTEXT, kind="lab"), state, keep_open)
 
 
 def _named_cluster(options: MeshOptions, policy: PolicySpec | None) -> Connection:
@@ -138,8 +138,8 @@ def _temporary_lab(documents: Documents) -> Iterator[Chosen]:
     with contextlib.ExitStack() as cleanup:
         cleanup.callback(os.close, writer)
         try:
-            state = lab.start(wanted, lifeline_fd=reader)
+            state = labs.start(wanted, lifeline_fd=reader)
         finally:
             os.close(reader)
-        cleanup.callback(lab.stop, state)
+        cleanup.callback(labs.stop, state)
         yield _in_lab(state, keep_open=(writer,))

@@ -145,7 +145,8 @@ def _traffic_line(plan: Plan) -> str:
 def _senders(plan: Plan) -> tuple[int | None, str]:
     """Return how many processes of this machine a run would send from, ``None`` where it would be refused, and that in words."""
     from luff.errors import PlanRefused
-    from luff.traffic import loop, processes_for
+    from luff.traffic import loop
+    from luff.traffic.machine import processes_for
 
     traffic = plan.experiment.spec.traffic
     try:

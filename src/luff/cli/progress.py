@@ -20,7 +20,7 @@ from luff.cli.options import Voice
 from luff.cli.paint import console_for
 from luff.cli.terminal import interactive
 from luff.model import Arm, Phase
-from luff.traffic import Driver
+from luff.traffic.driver import Driver
 from luff.units import show_count, show_duration
 
 __all__ = ["PlainProgress", "SilentProgress", "TerminalProgress", "progress_for"]

@@ -35,7 +35,7 @@ from luff.evidence.prometheus import Prometheus
 from luff.evidence.proxy_counts import ProxyCounts, Reader
 from luff.evidence.response_header import ResponseHeader
 from luff.guard import Guard
-from luff.lab import LabState
+from luff.lab.state import LabState
 from luff.mesh import Kind
 from luff.mesh.kubernetes import KubernetesMesh, Limits
 from luff.model import Experiment
@@ -47,8 +47,11 @@ from luff.run import World
 from luff.samples import Evidence
 from luff.scope import FLAGS_HEADER
 from luff.store import Beginning, Store
-from luff.traffic import Spread, TrafficError, Way, processes_for
+from luff.traffic.crew import Spread
+from luff.traffic.dial import TrafficError
+from luff.traffic.machine import processes_for
 from luff.traffic.templates import Template
+from luff.traffic.way import Way
 from luff.withdraw import PATIENCE_S
 
 __all__ = ["context_from_environment", "identity_of", "open_world", "trace_id_of"]

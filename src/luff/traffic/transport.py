@@ -32,11 +32,11 @@ from typing import Any, TypeAlias, cast
 
 import httpx
 
-from luff.model import HttpVersion
 from luff.samples import Failure
 from luff.traffic import http1, http2
 from luff.traffic.dial import FRESH_S, Address, Dialler, NotProcessed, TrafficError
 from luff.traffic.sharing import Shared
+from luff.words import HttpVersion
 
 __all__ = ["ARM", "FRESH_S", "REPEATED", "Transport"]
 

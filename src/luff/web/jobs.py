@@ -33,7 +33,7 @@ from luff.run import Options, World, run_experiment, target_of
 from luff.samples import Samples
 from luff.store import RunRequest, Store
 from luff.suite import next_up
-from luff.traffic import Driver
+from luff.traffic.driver import Driver
 from luff.verdicts import second_try, worth_another_try
 from luff.web.problems import Problem
 

@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 import httptools
 import httpx
 
-from luff.traffic import Address, TrafficError, Transport
+from luff.traffic.dial import Address, TrafficError
+from luff.traffic.transport import Transport
 
 __all__ = ["Answer", "Client", "Handler", "Incoming", "serve"]
 
