@@ -3,9 +3,43 @@
 from __future__ import annotations
 
 import gc
+import os
+from itertools import groupby
+from pathlib import Path
+
+import pytest
+
+STORIES = Path(__file__).parent / "story"
+"""Whose tests run luff as its users do, beside a lab."""
 
 
 def pytest_collection_finish() -> None:
     """Leave what is imported and collected out of later looks for garbage: whole test files ask for one in each of their tests."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """
+    Begin with the stories and other files that have slow tests, the same number of them on each worker of xdist.
+
+    It deals the list out in equal parts, and who has done its own takes over
+    from others: what takes long must not be left to the end, when nobody has
+    anything else to do. Files stay whole and in their random order.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    files = [list(group) for _, group in groupby(items, key=lambda item: item.path)]
+    slow = [file for file in files if file[0].path.is_relative_to(STORIES) or any(map(_is_slow, file))]
+    quick = [item for file in files if file not in slow for item in file]
+    count = len(items)
+    items.clear()
+    for worker in range(workers):
+        part = [item for file in slow[worker::workers] for item in file]
+        room = max(0, count * (worker + 1) // workers - len(items) - len(part)) if worker + 1 < workers else len(quick)
+        items += part + quick[:room]
+        del quick[:room]
+
+
+def _is_slow(item: pytest.Item) -> bool:
+    return item.get_closest_marker("slow") is not None

@@ -21,6 +21,8 @@ from tests.crash.world import Schedule, Violation
 __all__ = ["Tally", "explain", "few_schedules", "main", "schedules_of_the_slice"]
 
 SEED = 20261123
+EXTRAS_FIRST = "extras-first"
+"""The third argument, for who knows that it is one of those that fails."""
 CPU_MOST_S = 600
 """A slice that needs more has run away where no play bounds it; the kernel ends it, which is no violation."""
 
@@ -72,10 +74,15 @@ def explain(violation: Violation, schedule: Schedule, *, seed: int) -> str:
     return f"{violation}\nseed {seed}\nshrunk: {shrink(schedule)}"
 
 
-def main(seed: int = SEED, size: int = 400) -> int:
-    """Play what is quickest first; returns 1 after the first violation."""
+def main(seed: int = SEED, size: int = 400, *, extras_first: bool = False) -> int:
+    """
+    Play what is quickest first, or what stands beside the schedules; returns 1 after the first violation.
+
+    With a *size* of 0 that is all.
+    """
     tally = Tally()
-    for step in (few_schedules, None, lambda: schedules_of_the_slice(seed, size)):
+    few = (None, few_schedules) if extras_first else (few_schedules, None)
+    for step in (*few, lambda: schedules_of_the_slice(seed, size))[: None if size else 2]:
         failed = _extras() if step is None else _played(tally, step, seed=seed)
         if failed is not None:
             _say(f"after {tally.played}: {failed}")
@@ -109,4 +116,5 @@ def _say(line: str) -> None:
 
 if __name__ == "__main__":
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_MOST_S, CPU_MOST_S))
-    sys.exit(main(*map(int, sys.argv[1:])))
+    _, *arguments = sys.argv
+    sys.exit(main(*map(int, arguments[:2]), extras_first=arguments[2:] == [EXTRAS_FIRST]))

@@ -37,7 +37,7 @@ def test_a_slice_of_all_schedules_ends_clean(
     tally = Tally()
     record_property("seed", SEED)
     record_property("cleaned_by", "the run, its guard, or a reaper at the end")
-    for schedule in itertools.chain(few_schedules(), schedules_of_the_slice(SEED, 400)):
+    for schedule in itertools.chain(few_schedules(), schedules_of_the_slice(SEED, 200)):
         try:
             tally.play(schedule)
         except Violation as violation:

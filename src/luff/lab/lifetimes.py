@@ -17,7 +17,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 
@@ -37,7 +37,9 @@ from luff.lab.state import (
     read_state,
     registered,
 )
-from luff.parse import Documents
+
+if TYPE_CHECKING:
+    from luff.parse import Documents
 
 __all__ = [
     "CONTEXT",
