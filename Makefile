@@ -18,7 +18,6 @@ demo: $(VENV)/.runtime ## Take the tour: a local mesh with the real Envoy, the s
 # A proxy of a lab takes two to five of the kernel's inotify instances: where a user has 128, four labs at once run out.
 WORKERS ?= $(shell test "$$(cat /proc/sys/fs/inotify/max_user_instances 2>/dev/null || echo 1024)" -ge 256 && echo 4 || echo 3)
 test: $(VENV)/.dev ## Run every test: a parallel part, then the part that needs the machine to itself.
-	@$(BIN)/python -m pytest --collect-only -qq >/dev/null || true # what pytest compiles, once for all workers
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not timing" $(PYTEST_FLAGS)
 	@$(BIN)/python -m pytest -n 4 --dist loadfile -m timing $(PYTEST_FLAGS)
 

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+# Nothing of what is imported and collected is garbage.
+gc.disable()
+
 STORIES = Path(__file__).parent / "story"
 """Whose tests run luff as its users do, beside a lab."""
 
@@ -17,6 +20,7 @@ def pytest_collection_finish() -> None:
     """Leave what is imported and collected out of later looks for garbage: whole test files ask for one in each of their tests."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(trylast=True)
