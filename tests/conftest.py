@@ -26,7 +26,7 @@ def pytest_collection_finish() -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
-    Begin with the stories and other files that have slow tests, the same number of them on each worker of xdist.
+    Begin with the files that have slow tests and go on with the stories, the same number of them on each worker of xdist.
 
     It deals the list out in equal parts, and who has done its own takes over
     from others: what takes long must not be left to the end, when nobody has
@@ -36,6 +36,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     files = [list(group) for _, group in groupby(items, key=lambda item: item.path)]
     slow = [file for file in files if file[0].path.is_relative_to(STORIES) or any(map(_is_slow, file))]
     quick = [item for file in files if file not in slow for item in file]
+    slow.sort(key=lambda file: not any(map(_is_slow, file)))
     count = len(items)
     items.clear()
     for worker in range(workers):
