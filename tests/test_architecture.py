@@ -93,8 +93,16 @@ def test_only_inject_withdraw_and_the_dry_run_patch_the_mesh() -> None:
     assert callers == {"inject.py", "preflight.py", "withdraw.py"}
 
 
-def test_who_restores_does_without_documents_and_the_store() -> None:
-    code = "import sys, luff.guard; print(*sorted(m for m in sys.modules if m in {'luff.model', 'luff.store', 'sqlalchemy', 'httpx'}))"
+@pytest.mark.parametrize(
+    ("what", "without"),
+    [
+        pytest.param("luff.guard", "luff.model luff.store sqlalchemy httpx", id="who restores"),
+        pytest.param("luff.lab.bookinfo.__main__", "luff.parse pydantic yaml", id="a service of the lab"),
+        pytest.param("luff.cli, luff.lab.lifetimes", "luff.parse pydantic yaml rich", id="who looks for a lab"),
+    ],
+)
+def test_a_process_does_without_what_it_does_not_use(what: str, without: str) -> None:
+    code = f"import sys, {what}; print(*sorted(set(sys.modules) & set({without.split()})))"
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 

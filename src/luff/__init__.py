@@ -8,8 +8,7 @@ used, so that a command pays only for what it needs.
 from __future__ import annotations
 
 import importlib
-import sys
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from luff.errors import InvalidFile, LuffError, MeshError, PlanRefused, RestoreNotVerified, RunAborted
@@ -23,10 +22,6 @@ if TYPE_CHECKING:
     from luff.words import Arm, Carrier, Verdict
 
 __version__ = "0.1.0"
-
-# httpx brings its own command line along (click, rich, pygments), which is two fifths of what it costs to start: each
-# luff command, service of the lab and process that sends would pay for what none of them uses.
-sys.modules.setdefault("httpx._main", cast("Any", None))
 
 __all__ = [
     "Arm",

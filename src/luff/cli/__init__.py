@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import sys
 import traceback
+from typing import Any, cast
 
 import click
 
@@ -17,6 +18,9 @@ from luff import __version__
 from luff.cli.options import with_common_flags
 from luff.cli.streams import OutputLost, flush, make_usable, mute, tell
 from luff.errors import InvalidFile, LuffError
+
+# httpx brings its own command line along, which is two fifths of what it costs to start, and this is another program.
+sys.modules.setdefault("httpx._main", cast("Any", None))
 
 __all__ = ["COMMANDS", "cli", "main", "mute", "tell", "tell_error"]
 

@@ -33,7 +33,7 @@ from luff.traffic.sender import BURST_MOST, Job, Sender
 __all__ = ["main"]
 
 FLUSH_S = 0.02
-"""For so long answers are gathered before they are said; when none is left to come, they are said at once."""
+"""For so long answers are gathered before they are said."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -117,7 +117,6 @@ class _Worker:
             with pulse.waiting():
                 await self._sender.settled()
         finally:
-            self._flush()
             self._say(frame(Kind.WAITED, pulse.packed()))
 
     def _now_ns(self) -> int:
