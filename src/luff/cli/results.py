@@ -20,7 +20,6 @@ from luff.report.document import render, report
 from luff.report.findings import Finding, findings
 from luff.report.github import commands
 from luff.report.gitlab import CODE_QUALITY, JUNIT, code_quality
-from luff.report.html import html
 from luff.report.junit import junit
 from luff.report.markdown import BYTES_MOST, markdown
 from luff.samples import Samples
@@ -110,6 +109,8 @@ def write_reports(
     if files.markdown is not None:
         write_atomically(files.markdown, _markdown(outcomes, decision, BYTES_MOST))
     if files.html is not None:
+        from luff.report.html import html  # its templates take a twentieth of what it costs to start
+
         page = html(outcomes, today=now.date(), samples=samples or {}, generated_at=now.strftime("%Y-%m-%d %H:%M UTC"))
         write_atomically(files.html, page)
     if files.gitlab_dir is not None:

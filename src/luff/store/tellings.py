@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sqlalchemy import delete, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from luff.store import tables as t
-from luff.store.engine import Database
+from luff.store.engine import Database, insert_into
 from luff.store.occurrences import Occurrence, State, made
 from luff.store.text import key
 
@@ -59,8 +58,8 @@ class Tellings:
         rows = [{"schedule": s, "scheduled_for": at, "what": what, "at": now} for s, at, what in by_key]
         c = t.telling.c
         with self._database.write() as connection:
-            dialect: Any = sqlite if connection.dialect.name == "sqlite" else postgresql
-            written = dialect.insert(t.telling).on_conflict_do_nothing().returning(c.schedule, c.scheduled_for, c.what)
+            inserted = insert_into(connection, t.telling).on_conflict_do_nothing()
+            written = inserted.returning(c.schedule, c.scheduled_for, c.what)
             mine = {tuple(row) for row in connection.execute(written, rows)}
             connection.execute(delete(t.telling).where(c.scheduled_for < now - KEPT))
         return {each for row, each in by_key.items() if row in mine}
