@@ -18,9 +18,11 @@ demo: $(VENV)/.runtime ## Take the tour: a local mesh with the real Envoy, the s
 # A proxy of a lab takes two to five of the kernel's inotify instances: where a user has 128, four labs at once run out.
 INOTIFY = $(shell cat /proc/sys/fs/inotify/max_user_instances 2>/dev/null || echo 1024)
 WORKERS ?= $(shell if [ $(INOTIFY) -ge 512 ]; then echo 5; elif [ $(INOTIFY) -ge 256 ]; then echo 4; else echo 3; fi)
+# So that its workers do not first import and collect all the others.
+TIMED = $(shell grep -rl --include='*.py' 'pytest.mark.timing' tests)
 test: $(VENV)/.dev ## Run every test: a parallel part, then the part that needs the machine to itself.
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not timing" $(PYTEST_FLAGS)
-	@$(BIN)/python -m pytest -n 4 --dist loadfile -m timing $(PYTEST_FLAGS)
+	@$(BIN)/python -m pytest -n 4 --dist loadfile -m timing $(PYTEST_FLAGS) $(TIMED)
 
 lint: $(VENV)/.dev ## Check style, types and the import contracts.
 	@$(BIN)/ruff check .

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 from itertools import groupby
 from pathlib import Path
 
 import pytest
+
+from luff.store import upgrade
 
 # Nothing of what is imported and collected is garbage.
 gc.disable()
@@ -44,6 +47,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         room = max(0, count * (worker + 1) // workers - len(items) - len(part)) if worker + 1 < workers else len(quick)
         items += part + quick[:room]
         del quick[:room]
+
+
+@pytest.fixture(scope="session")
+def laid_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Lay out a SQLite database, once for hundreds of tests: to copy it costs next to nothing."""
+    file = tmp_path_factory.mktemp("laid-out") / "luff.db"
+    upgrade(f"sqlite:///{file}")
+    return file
+
+
+@pytest.fixture
+def database(laid_out: Path, tmp_path: Path) -> str:
+    """Return the address of a new database that is laid out, ``luff.db`` in the folder of the test."""
+    return f"sqlite:///{shutil.copy(laid_out, tmp_path / 'luff.db')}"
 
 
 def _is_slow(item: pytest.Item) -> bool:

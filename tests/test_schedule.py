@@ -25,7 +25,7 @@ from luff.parse import parse_documents
 from luff.policy import parse_hours
 from luff.replica import is_gone, own_name
 from luff.schedule import Held, Scheduler
-from luff.store import Store, upgrade
+from luff.store import Store
 from luff.store.occurrences import LEASE_S, New, Occurrence, Occurrences, State
 from luff.surroundings import Surroundings, prometheus
 from luff.testing import SetClock
@@ -125,13 +125,11 @@ async def drained() -> None:
 
 
 @pytest.fixture
-def stage(tmp_path: Path) -> Iterator[Stage]:
+def stage(database: str, tmp_path: Path) -> Iterator[Stage]:
     folder = tmp_path / "definitions"
     folder.mkdir()
     (folder / "base.yaml").write_text(BASE)
-    url = f"sqlite:///{tmp_path / 'luff.db'}"
-    upgrade(url)
-    made = Stage(folder, url, SetClock(START))
+    made = Stage(folder, database, SetClock(START))
     made.write()
     yield made
     for store in made.opened:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 import time_machine
@@ -21,10 +20,10 @@ NEXT = datetime(2026, 12, 1, 9, tzinfo=UTC)
 
 
 @pytest.fixture
-def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def url(database: str, monkeypatch: pytest.MonkeyPatch) -> str:
     for name in ("LUFF_DEFINITIONS", "LUFF_POLICY", "LUFF_STORE"):
         monkeypatch.delenv(name, raising=False)
-    return f"sqlite:///{tmp_path / 'luff.db'}"
+    return database
 
 
 def approve(url: str, *arguments: str, name: str = "bookinfo-monthly", at: datetime = NOW) -> int:

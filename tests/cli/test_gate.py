@@ -198,10 +198,10 @@ def running_lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
 
 
 @pytest.fixture
-def pipeline(running_lab: dict[str, str], tmp_path: Path) -> Iterator[Pipeline]:
+def pipeline(running_lab: dict[str, str], database: str, tmp_path: Path) -> Iterator[Pipeline]:
     """Return a folder with the shop's documents and a store of its own; nothing may be injected afterwards."""
     shop(tmp_path)
-    made = Pipeline(tmp_path, {**running_lab, "LUFF_STORE": f"sqlite:///{tmp_path}/luff.db"})
+    made = Pipeline(tmp_path, {**running_lab, "LUFF_STORE": database})
     yield made
     status = made.luff("status", "--lab")
     assert status.code == 0, status

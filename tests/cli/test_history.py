@@ -60,14 +60,13 @@ def on_day(day: int, verdict: str = "passed", *, name: str = "slow", **changes: 
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
+def url(database: str) -> str:
     """Return the address of a store in which slow held for three days, then broke."""
-    address = f"sqlite:///{tmp_path / 'luff.db'}"
-    with Store.open(address) as store:
+    with Store.open(database) as store:
         for day in range(6):
             store.record(on_day(day, "passed" if day < 3 else "failed"))
         store.record(on_day(1, name="other", mesh=CLUSTER))
-    return address
+    return database
 
 
 @pytest.fixture

@@ -57,9 +57,9 @@ def mesh(bare: ApiServer, tmp_path: Path) -> Iterator[KubernetesMesh]:
 
 
 @pytest.fixture
-def record(tmp_path: Path) -> Iterator[Record]:
+def record(database: str) -> Iterator[Record]:
     """Return the store's half."""
-    with Store.open(f"sqlite:///{tmp_path / 'luff.db'}") as store:
+    with Store.open(database) as store:
         yield store.levers(PROD)
 
 

@@ -65,11 +65,9 @@ def empty_postgresql(postgresql_server: str) -> str:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Return the address of a new database, once on SQLite and once on PostgreSQL."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'luff.db'}"
-    address = request.getfixturevalue("postgresql")
+def url(request: pytest.FixtureRequest) -> str:
+    """Return the address of a database without rows, once on SQLite and once on PostgreSQL."""
+    address = request.getfixturevalue("database" if request.param == "sqlite" else "postgresql")
     assert isinstance(address, str)
     return address
 

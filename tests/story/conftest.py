@@ -160,9 +160,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture
-def shell(home: dict[str, str], tmp_path: Path, record_property: Callable[[str, object], None]) -> Iterator[Shell]:
+def shell(
+    home: dict[str, str], database: str, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> Iterator[Shell]:
     """Return a shell in an empty folder with a store of its own; nothing may be injected afterwards."""
-    made = Shell(tmp_path, {**home, "LUFF_STORE": f"sqlite:///{tmp_path}/luff.db"})
+    made = Shell(tmp_path, {**home, "LUFF_STORE": database})
     yield made
     for process in made.started:
         if process.poll() is None:

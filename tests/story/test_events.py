@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.story.conftest import Shell, until
+from tests.story.conftest import Live, Shell, until
 
 
 def test_kubectl_describe_shows_who_did_what(shell: Shell, quick: Path) -> None:
@@ -27,9 +27,8 @@ def test_kubectl_describe_shows_who_did_what(shell: Shell, quick: Path) -> None:
     assert "until 20" in injected
 
 
-def test_the_events_hold_no_secret(shell: Shell, endless: Path) -> None:
-    running = shell.start("run", "--lab", endless)
-    until(lambda: shell.twins("ratings"))
+def test_the_events_hold_no_secret(shell: Shell, live: Live) -> None:
+    running = live()
     routes = shell.virtual_service("ratings")["spec"]["http"]
     secrets = {
         match["headers"]["x-luff-run"]["prefix"]

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.story.conftest import ENDLESS, EXPERIMENT, Shell, until
+from tests.story.conftest import ENDLESS, EXPERIMENT, Api, Shell, until
 
 GAME_DAY = """\
 ---
@@ -78,11 +78,11 @@ def test_a_game_day_is_held_when_its_minute_comes(shell: Shell) -> None:
     assert shell.twins("ratings") == []
 
 
-def test_what_a_killed_server_held_is_restored_and_lost_with_a_reason(shell: Shell) -> None:
+def test_what_a_killed_server_held_is_restored_and_lost_with_a_reason(shell: Shell, api: Api) -> None:
     folder = definitions(shell, "endless", **ENDLESS)
     process, client, _ = served(shell, folder)
     with client:
-        until(lambda: shell.twins("ratings"), within_s=120)
+        until(api.twins, within_s=120)
         [running] = [each for each in occurrences(client) if each["state"] == "running"]
     # Its guard would restore at once; a machine that goes down takes both.
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()

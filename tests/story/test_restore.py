@@ -17,7 +17,7 @@ import httpx
 import pytest
 import yaml
 
-from tests.story.conftest import KUBECTL, LUFF, Shell, until
+from tests.story.conftest import KUBECTL, LUFF, Live, Shell, until
 
 RUN = "0123456789abcdef"
 SECRET = "a" * 32
@@ -108,9 +108,8 @@ def test_a_leftover_is_removed_with_a_kubeconfig_and_nothing_else(shell: Shell, 
     assert not _names(shell)
 
 
-def test_a_live_run_is_left_alone_by_the_reaper(shell: Shell, endless: Path) -> None:
-    running = shell.start("run", "--lab", endless)
-    until(lambda: shell.twins("ratings"))
+def test_a_live_run_is_left_alone_by_the_reaper(shell: Shell, live: Live) -> None:
+    running = live()
 
     done = shell.luff("reaper", "--lab", "--once", "-v")
     still = shell.twins("ratings")
@@ -432,11 +431,10 @@ def test_a_signal_does_not_keep_a_command_from_putting_routes_back(
 @pytest.mark.usefixtures("lever_off")
 @pytest.mark.parametrize("where", [(), ("-n", "bookinfo")], ids=["everywhere", "in one namespace"])
 def test_the_lever_stops_runs_restores_and_refuses(
-    shell: Shell, endless: Path, quick: Path, where: tuple[str, ...]
+    shell: Shell, live: Live, quick: Path, where: tuple[str, ...]
 ) -> None:
     before = shell.virtual_service("ratings")["spec"]
-    running = shell.start("run", "--lab", endless, "--json", "out.json")
-    until(lambda: shell.twins("ratings"))
+    running = live()
 
     pulled = shell.luff("lever", "on", "--lab", "--why", "checkout is down", *where)
     restored = shell.virtual_service("ratings")["spec"]

@@ -14,7 +14,7 @@ import jsonschema
 import pytest
 
 from luff.schema import schema_for
-from tests.story.conftest import LUFF, Done, Shell, until
+from tests.story.conftest import LUFF, Api, Done, Live, Shell, until
 
 
 def _report(path: Path) -> dict[str, object]:
@@ -99,10 +99,10 @@ def test_every_report_is_written_whole(shell: Shell, quick: Path) -> None:
     assert not list(shell.folder.glob("*.tmp*"))
 
 
-def test_the_secret_of_the_scope_is_written_nowhere_but_in_the_object(shell: Shell, endless: Path) -> None:
+def test_the_secret_of_the_scope_is_written_nowhere_but_in_the_object(shell: Shell, endless: Path, api: Api) -> None:
     running = shell.start("run", "--lab", endless, "--json", "out.json", "--html", "out.html", "-v")
-    until(lambda: shell.twins("ratings"))
-    [twin] = [r for r in shell.virtual_service("ratings")["spec"]["http"] if str(r.get("name")).startswith("luff.1.")]
+    until(api.twins)
+    [twin] = [route for route in api.spec()["http"] if str(route.get("name")).startswith("luff.1.")]
     secret = next(m["headers"]["x-luff-run"]["prefix"] for m in twin["match"] if "x-luff-run" in m["headers"])
     trace = next(m["headers"]["traceparent"]["prefix"] for m in twin["match"] if "traceparent" in m["headers"])
     running.send_signal(2)
@@ -135,10 +135,9 @@ def test_plan_shows_what_a_run_would_do_and_touches_nothing(shell: Shell, quick:
 
 
 @pytest.mark.parametrize("signal_number", [2, 15])
-def test_a_signal_restores_before_it_leaves(shell: Shell, endless: Path, signal_number: int) -> None:
+def test_a_signal_restores_before_it_leaves(shell: Shell, live: Live, signal_number: int) -> None:
     before = shell.virtual_service("ratings")["spec"]
-    running = shell.start("run", "--lab", endless, "--json", "out.json")
-    until(lambda: shell.twins("ratings"))
+    running = live()
 
     running.send_signal(signal_number)
     done = shell.finish(running)
@@ -150,9 +149,8 @@ def test_a_signal_restores_before_it_leaves(shell: Shell, endless: Path, signal_
     assert outcome["restore"]["data_plane"] == "verified"
 
 
-def test_a_second_ctrl_c_does_not_skip_the_restore(shell: Shell, endless: Path) -> None:
-    running = shell.start("run", "--lab", endless)
-    until(lambda: shell.twins("ratings"))
+def test_a_second_ctrl_c_does_not_skip_the_restore(shell: Shell, live: Live) -> None:
+    running = live()
 
     for _ in range(5):
         running.send_signal(2)
@@ -176,12 +174,12 @@ def test_the_end_of_max_duration_stops_restores_and_starts_no_more(shell: Shell,
     assert "it was not started" in second["explanation"]
 
 
-def test_a_reader_that_leaves_ends_no_run_and_changes_no_exit_code(shell: Shell, quick: Path) -> None:
+def test_a_reader_that_leaves_ends_no_run_and_changes_no_exit_code(shell: Shell, quick: Path, api: Api) -> None:
     running = shell.start("run", "--lab", quick, "--json", "out.json")
     assert running.stdout is not None
     assert running.stderr is not None
     running.stdout.close()
-    until(lambda: shell.twins("ratings") or running.poll() is not None)
+    until(lambda: api.twins() or running.poll() is not None)
     running.stderr.close()
 
     assert running.wait(60) == 0
@@ -227,22 +225,20 @@ def _on_a_terminal(shell: Shell, *arguments: str | Path) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn.decode())
 
 
-def test_the_guard_withdraws_when_luff_is_killed(shell: Shell, endless: Path) -> None:
-    running = shell.start("run", "--lab", endless)
-    until(lambda: shell.twins("ratings"))
+def test_the_guard_withdraws_when_luff_is_killed(shell: Shell, live: Live, api: Api) -> None:
+    running = live()
 
     running.kill()
     running.wait()
 
-    until(lambda: not shell.twins("ratings"), within_s=10)
+    until(lambda: not api.twins(), within_s=10)
     assert shell.luff("status", "--lab").code == 0
     [row] = json.loads(shell.luff("runs", "list", "-o", "json").out)
     assert (row["experiment"], row["verdict"]) == ("endless", None), "history knows of a run that never ended"
 
 
-def test_the_run_ends_when_its_guard_is_killed(shell: Shell, endless: Path) -> None:
-    running = shell.start("run", "--lab", endless, "--json", "out.json")
-    until(lambda: shell.twins("ratings"))
+def test_the_run_ends_when_its_guard_is_killed(shell: Shell, live: Live) -> None:
+    running = live()
 
     _kill_guards_of(running.pid)
     done = shell.finish(running)
@@ -267,9 +263,8 @@ def _kill_guards_of(parent: int) -> None:
     raise AssertionError("there is no guard")
 
 
-def test_stop_reaches_a_run_elsewhere(shell: Shell, endless: Path) -> None:
-    running = shell.start("run", "--lab", endless, "--json", "out.json")
-    until(lambda: shell.twins("ratings"))
+def test_stop_reaches_a_run_elsewhere(shell: Shell, live: Live) -> None:
+    running = live()
     [row] = json.loads(shell.luff("status", "--lab", "-o", "json").out)["injected"]
     assert row["state"] == "live"
 
@@ -282,9 +277,8 @@ def test_stop_reaches_a_run_elsewhere(shell: Shell, endless: Path) -> None:
     assert (outcome["verdict"], outcome["reason"]) == ("aborted", "operator")
 
 
-def test_status_says_what_is_injected_and_restore_leaves_live_runs_alone(shell: Shell, endless: Path) -> None:
-    running = shell.start("run", "--lab", endless)
-    until(lambda: shell.twins("ratings"))
+def test_status_says_what_is_injected_and_restore_leaves_live_runs_alone(shell: Shell, live: Live) -> None:
+    running = live()
 
     status = shell.luff("status", "--lab")
     untouched = shell.luff("restore", "--lab")
@@ -303,9 +297,8 @@ def test_status_says_what_is_injected_and_restore_leaves_live_runs_alone(shell: 
     assert "fault_removed" in done.out
 
 
-def test_two_runs_never_share_an_object(shell: Shell, endless: Path, quick: Path) -> None:
-    running = shell.start("run", "--lab", endless)
-    until(lambda: shell.twins("ratings"))
+def test_two_runs_never_share_an_object(shell: Shell, live: Live, quick: Path) -> None:
+    running = live()
 
     second = shell.luff("run", "--lab", quick)
     running.send_signal(2)
@@ -315,9 +308,8 @@ def test_two_runs_never_share_an_object(shell: Shell, endless: Path, quick: Path
     assert "is held by" in second.out + second.err or "already carries" in second.out + second.err
 
 
-def test_edits_of_others_survive_and_are_reported(shell: Shell, endless: Path) -> None:
-    running = shell.start("run", "--lab", endless, "--json", "out.json")
-    until(lambda: shell.twins("ratings"))
+def test_edits_of_others_survive_and_are_reported(shell: Shell, live: Live) -> None:
+    running = live()
     edit = [
         {
             "op": "add",

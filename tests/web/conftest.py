@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -192,9 +191,9 @@ async def serving(
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Any:
+def store(database: str) -> Any:
     """Open a new store."""
-    with Store.open(f"sqlite:///{tmp_path / 'luff.db'}") as opened:
+    with Store.open(database) as opened:
         yield opened
 
 

@@ -13,9 +13,9 @@ from luff.store import Role, Store
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
+def store(database: str) -> Iterator[Store]:
     """Open a new store."""
-    with Store.open(f"sqlite:///{tmp_path / 'luff.db'}") as opened:
+    with Store.open(database) as opened:
         yield opened
 
 
