@@ -151,13 +151,13 @@ async def _serve(asked: _Asked, game_days: GameDays, chosen: Chosen, store: Stor
             left = await service.start()
             if left:
                 click.echo(f"restored what {left} earlier run(s) had left", err=True)
-            app = create_app(service)
-            await warm_up(app)
-            server = Listener(app, socket, grace_s=GRACE_S)
-            ended_by = _leave_when_told(server, service)
-            host, port = socket.getsockname()[:2]
-            asked.tell(_begun(service, asked.folder, f"http://{_shown(host)}:{port}"))
             try:
+                app = create_app(service)
+                await warm_up(app)
+                server = Listener(app, socket, grace_s=GRACE_S)
+                ended_by = _leave_when_told(server, service)
+                host, port = socket.getsockname()[:2]
+                asked.tell(_begun(service, asked.folder, f"http://{_shown(host)}:{port}"))
                 await server.serve()
             finally:
                 in_time = await service.close(RunAborted("operator", "the server ended"))

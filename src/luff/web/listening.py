@@ -32,16 +32,27 @@ def bound_socket(host: str, port: int) -> socket.socket:
             made.close()
             raise
     except OSError as error:
-        raise UsageError(
-            f"it cannot listen on {host}:{port}: {error.strerror or error}", next_step="choose another --listen"
-        ) from error
+        raise _cannot_listen(f"{host}:{port}", error) from error
     return made
 
 
+def _cannot_listen(where: str, error: OSError) -> UsageError:
+    return UsageError(f"it cannot listen on {where}: {error.strerror or error}", next_step="choose another --listen")
+
+
 class Listener:
-    """This answers on *listening* until `leave`; then it takes no more and waits at most *grace_s* for what is open."""
+    """
+    This answers on *listening* until `leave`; then it takes no more and waits at most *grace_s* for what is open.
+
+    Who connects before `serve` is answered then. Raises `UsageError` when another listens there already.
+    """
 
     def __init__(self, app: ASGIApp, listening: socket.socket, *, grace_s: int) -> None:
+        try:
+            listening.listen(BACKLOG)
+        except OSError as error:
+            host, port = listening.getsockname()[:2]
+            raise _cannot_listen(f"{host}:{port}", error) from error
         config = uvicorn.Config(
             app,
             log_level="warning",
