@@ -185,6 +185,8 @@ def test_a_temporary_lab_ends_with_the_last_that_holds_its_lifeline(
     second.wait()
     home.nothing_left()
     assert not Path(state.directory).exists()
+    # It ended by itself; who started it learns so.
+    labs.stop(state)
 
 
 def test_a_tour_that_fails_is_taken_in_the_lab_that_it_keeps_and_says_how_to_end_it(home: Home) -> None:
