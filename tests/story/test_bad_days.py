@@ -153,7 +153,7 @@ def test_54_a_run_whose_clock_is_an_hour_off_is_like_any_other(
 ) -> None:
     before = shell.virtual_service("ratings")["spec"]
     # A reaper with the right clock is there all the time, and must see nothing wrong.
-    reaper = shell.start("reaper", "--lab", "--every", "0.5")
+    reaper = shell.start("reaper", "--lab", "--every", "500ms")
 
     done = shell.luff("run", "--lab", quick, "--json", "out.json", PYTHONPATH=_shifted(shell.folder, shift_s))
     reaper.terminate()

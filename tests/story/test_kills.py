@@ -306,7 +306,7 @@ def test_nothing_is_left_after_a_kill_at_any_moment(
 def test_a_reaper_cleans_up_after_a_kill_that_takes_the_guard_along(
     shell: Shell, endless: Path, kills: Kills, capsys: pytest.CaptureFixture[str], record_property: Told
 ) -> None:
-    reaper = shell.start("reaper", "--lab", "--every", str(REAPER_EVERY_S))
+    reaper = shell.start("reaper", "--lab", "--every", f"{REAPER_EVERY_S}s")
 
     # One that is live for sure when it is killed.
     live = kills.repeat(ORPHANS, lambda _: kills.orphan(endless))

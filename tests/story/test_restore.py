@@ -372,7 +372,7 @@ def test_a_date_that_is_none_keeps_nobody_from_seeing_the_rest(shell: Shell, rou
 
 
 def test_a_reaper_that_runs_removes_an_orphan_and_ends_on_a_signal(shell: Shell, routes: Callable[..., None]) -> None:
-    reaper = shell.start("reaper", "--lab", "--every", "0.5")
+    reaper = shell.start("reaper", "--lab", "--every", "500ms")
     routes(_twin(_name()))
 
     until(lambda: not _names(shell), within_s=PATIENTLY_S)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from luff.cli import tell
-from luff.cli.options import option
-from luff.cli.run import Duration, RunFlags, run_options
+from luff.cli.options import Duration, option
+from luff.cli.run import RunFlags, run_options
 
 if TYPE_CHECKING:
     from luff.cli.running import Done

@@ -14,6 +14,7 @@ import click
 from click.core import ParameterSource
 
 __all__ = [
+    "Duration",
     "MeshOptions",
     "MustAct",
     "Voice",
@@ -76,6 +77,35 @@ def _variable_behind(error: click.BadParameter, ctx: click.Context) -> str | Non
         return None
     names = [flag.envvar] if isinstance(flag.envvar, str) else [*(flag.envvar or ())]
     return next((name for name in names if os.environ.get(name)), None)
+
+
+class Duration(click.ParamType[float]):
+    """
+    This is a duration such as ``90s`` on a command line, more than nothing; the command gets seconds.
+
+    *between* are the shortest and the longest that may be written.
+    """
+
+    name = "duration"
+
+    def __init__(self, *, between: tuple[str, str] | None = None) -> None:
+        self._between = between
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return *value* in seconds."""
+        from luff.units import parse_duration_s  # the help needs none of it
+
+        try:
+            seconds = parse_duration_s(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        if seconds <= 0:
+            self.fail(f"{value} is no time at all: write at least 1s", param, ctx)
+        if self._between is not None:
+            least_s, most_s = map(parse_duration_s, self._between)
+            if not least_s <= seconds <= most_s:
+                self.fail(f"{value} is not between {self._between[0]} and {self._between[1]}", param, ctx)
+        return seconds
 
 
 @dataclass(frozen=True, slots=True)

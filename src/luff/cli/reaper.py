@@ -11,19 +11,24 @@ from typing import TYPE_CHECKING
 
 import click
 
-from luff.cli.options import MeshOptions, MustAct, Voice, mesh_options, option, voice_options
+from luff.cli.options import Duration, MeshOptions, MustAct, Voice, mesh_options, option, voice_options
 
 if TYPE_CHECKING:
     from luff.reaper import Reaper, Sweep
 
 __all__ = ["reaper"]
 
-EVERY_S = 5.0
+EVERY = "5s"
 
 
 @click.command(cls=MustAct)
 @option(
-    "--every", type=click.FloatRange(0.5, 300), default=EVERY_S, show_default=True, help="Seconds between two looks."
+    "--every",
+    type=Duration(between=("500ms", "5m")),
+    default=EVERY,
+    show_default=True,
+    metavar="D",
+    help="The time between two looks.",
 )
 @option(
     "--once",

@@ -11,31 +11,13 @@ from typing import Any, TypeVar
 import click
 
 from luff.cli.notify import notify_option
-from luff.cli.options import MeshOptions, Voice, by_hand, mesh_options, option, store_option, voice_options
+from luff.cli.options import Duration, MeshOptions, Voice, by_hand, mesh_options, option, store_option, voice_options
 
-__all__ = ["Duration", "RunFlags", "run", "run_options"]
+__all__ = ["RunFlags", "run", "run_options"]
 
 PARALLEL_MOST = 64
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-class Duration(click.ParamType[float]):
-    """This is a duration such as ``90s`` on a command line, more than nothing; the command gets seconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return *value* in seconds."""
-        from luff.units import parse_duration_s  # the help needs none of it
-
-        try:
-            seconds = parse_duration_s(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-        if seconds <= 0:
-            self.fail(f"{value} is no time at all: write at least 1s", param, ctx)
-        return seconds
 
 
 @dataclass(frozen=True, slots=True)
