@@ -99,12 +99,12 @@ class Duration(click.ParamType[float]):
             seconds = parse_duration_s(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
-        if seconds <= 0:
-            self.fail(f"{value} is no time at all: write at least 1s", param, ctx)
         if self._between is not None:
             least_s, most_s = map(parse_duration_s, self._between)
             if not least_s <= seconds <= most_s:
                 self.fail(f"{value} is not between {self._between[0]} and {self._between[1]}", param, ctx)
+        elif seconds <= 0:
+            self.fail(f"{value} is no time at all: write at least 1s", param, ctx)
         return seconds
 
 
