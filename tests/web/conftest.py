@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -188,6 +188,17 @@ async def serving(
             yield Server(service, cluster, store, client, app)
         finally:
             await service.close(RunAborted("operator", "the test is over"))
+
+
+def begun(store: Store) -> int:
+    """Return how many runs were asked for."""
+    return sum(each.action == "run.start" for each in store.access.audits(limit=100))
+
+
+def with_first_tries(store: Store, runs: Iterable[str]) -> set[str]:
+    """Return *runs* and the first try of each: on a machine that is busy, a run may be tried once more."""
+    found = [store.outcome(run) for run in runs]
+    return {each.run for each in found} | {each.first_try.run for each in found if each.first_try is not None}
 
 
 @pytest.fixture
