@@ -871,6 +871,15 @@ def test_a_recovery_that_chance_hid_is_said_and_what_to_do_about_it() -> None:
     assert judged.next.do.startswith("raise the rate")
 
 
+def test_who_counted_no_call_names_no_workload() -> None:
+    judged = _counted(0, slow=0).judged()
+
+    assert (judged.verdict, judged.reason) == (Verdict.INCONCLUSIVE, "fault_not_observed")
+    assert judged.next is not None
+    assert "named above" not in judged.next.do
+    assert "--lab" in judged.next.do
+
+
 def test_who_met_the_fault_and_waited_it_out_is_not_hidden_by_those_who_did_not_meet_it() -> None:
     judged = _counted(34, slow=34).judged()
 

@@ -268,6 +268,13 @@ _NEXT_OF_RULES: dict[str | None, str] = {
 }
 """What to do instead where it is not the time with the fault that was too short, by the rule of the check."""
 
+_NEXT_OF_NO_CALLS = NEXT["fault_not_observed"].model_copy(
+    update={
+        "do": "see that the traffic makes the callers call the broken hop, and that each workload on the way forwards one "
+        "carrier: traceparent, baggage or the scope header; with --lab the one that drops them is named"
+    }
+)
+
 _NEXT_OF_COUNTS = Next(
     who="experiment",
     retryable=False,
@@ -400,8 +407,8 @@ def _next(facts: _Facts, verdict: Verdict, reason: str | None) -> Next | None:
         return NEXT[reason].model_copy(update={"do": do})
     if reason in _NEXT_OF_STAGES and facts.experiment.spec.traffic.stages:
         return NEXT[reason].model_copy(update={"do": _NEXT_OF_STAGES[reason]})
-    if reason == "fault_not_observed" and facts.evidence.per == "aggregate" and facts.met.fired:
-        return _NEXT_OF_COUNTS
+    if reason == "fault_not_observed" and facts.evidence.per == "aggregate":
+        return _NEXT_OF_COUNTS if facts.met.fired else _NEXT_OF_NO_CALLS
     if reason == "dose_too_low" and _tried_again(facts):
         return _NEXT_OF_TRIES
     return NEXT.get(reason, NEXT[None])

@@ -282,6 +282,40 @@ def test_a_source_that_fails_meanwhile_is_read_again_and_loses_nothing() -> None
     assert (evidence.fired_total, evidence.note) == (6, "")
 
 
+@pytest.mark.parametrize(
+    ("page", "words"),
+    [
+        (f"# TYPE {REQUESTS} counter\n", ["app=cart in shop", "no request is counted", "Telemetry", "target.from"]),
+        ("envoy_server_live 1\n", ["no request is counted"]),
+        (f'{REQUESTS}{{reporter="source"}} 9\n', ["without response_flags"]),
+    ],
+)
+def test_pages_that_would_show_no_fault_are_no_source_once_requests_were_sent(page: str, words: list[str]) -> None:
+    async def story(*, warmed_up: bool) -> None:
+        source = ProxyCounts(Pods([pod("a")], {"a": page}).reader, 0.0, now(), now, warmed_up=warmed_up)
+        await source.begin()
+
+    play(lambda: story(warmed_up=False))
+    with pytest.raises(Unreadable) as refused:
+        play(lambda: story(warmed_up=True))
+
+    said = f"{refused.value.why} {refused.value.next_step}"
+    assert all(word in said for word in words), said
+
+
+def test_one_page_that_counts_is_enough() -> None:
+    pods = Pods([pod("a"), pod("b")], {"a": f"# TYPE {REQUESTS} counter\n", "b": 3})
+
+    play(counting_of(pods))
+
+
+def counting_of(pods: Pods) -> Callable[[], Any]:
+    async def story() -> None:
+        await counting(pods.reader).source.begin()
+
+    return story
+
+
 # The best that can be read
 
 
@@ -382,8 +416,36 @@ def test_prometheus_is_asked_for_the_callers_and_its_series_are_told_apart_by_po
         )
 
     reading = play(lambda: prometheus(answer).read())
+    assert reading.blind is None
     assert {name: sum(series.values()) for name, series in reading.proxies.items()} == {"a": 3.0, "b": 4.0}
     assert asked == [f'{REQUESTS}{{reporter="source",source_app="ca\\"rt",response_flags=~"(.*,)?(DI|FI)(,.*)?"}}']
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_prometheus_that_does_not_know_the_callers_is_no_source(known: bool) -> None:
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.params["query"])
+        any_ = asked[-1].startswith("count(")
+        return httpx.Response(200, content=vector(({}, "7")) if any_ and known else vector())
+
+    async def story() -> str:
+        source = counting(prometheus(answer)).source
+        try:
+            await source.begin()
+            await source.reader.read()
+        except Unreadable as error:
+            return f"{error.why} {error.next_step}"
+        return ""
+
+    said = play(story)
+    assert asked[1] == f'count({REQUESTS}{{reporter="source",source_app="ca\\"rt",response_flags!=""}})'
+    if known:
+        assert said == ""
+        assert len(asked) == 3, "who counts is asked once"
+    else:
+        assert all(word in said for word in ("source_app", "no istio_requests_total", "scrape", "pod-metrics")), said
 
 
 def _down(request: httpx.Request) -> httpx.Response:

@@ -155,7 +155,8 @@ def _source(plan: Plan, zero_s: float, lab: LabState | None, mesh: KubernetesMes
         if source == "latency-shift":
             candidates.append(LatencyShift(evidence))
         elif (reader := _reader(source, plan.proof, plan, mesh)) is not None:
-            candidates.append(ProxyCounts(reader, plan.delay_s, zero_s, time.monotonic, evidence))
+            warmed_up = plan.experiment.spec.traffic.warmup_s > 0
+            candidates.append(ProxyCounts(reader, plan.delay_s, zero_s, time.monotonic, evidence, warmed_up))
     return FirstReadable(evidence, candidates)
 
 

@@ -15,11 +15,11 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-__all__ = ["REQUESTS", "Labels", "Tally", "fired", "parse"]
+__all__ = ["REQUESTS", "Labels", "Tally", "fired", "parse", "why_blind"]
 
 REQUESTS = "istio_requests_total"
 _INJECTED = frozenset({"DI", "FI"})
@@ -113,6 +113,21 @@ def _is_ours(labels: Mapping[str, str], destinations: frozenset[str], namespace:
     if not names:
         return True
     return bool(names & destinations) and (where in _UNKNOWN or where == namespace or full in destinations)
+
+
+def why_blind(pages: Iterable[Iterable[Labels]]) -> str | None:
+    """
+    Return why no fault could be seen in these *pages* of series, read after requests were sent; ``None`` where one could.
+
+    Telemetry can switch the counter off, and can take its ``response_flags``
+    away: then nothing is counted as injected, however many faults there are.
+    """
+    labels = [dict(key) for page in pages for key in page]
+    if not labels:
+        return f"no request is counted there at all: {REQUESTS} is switched off, or nothing reaches these proxies"
+    if not any("response_flags" in each for each in labels):
+        return f"{REQUESTS} is counted there without response_flags, by which an injected fault is known"
+    return None
 
 
 @dataclass(slots=True)

@@ -8,11 +8,11 @@ Needs ``list`` on pods and ``get`` on ``pods/proxy`` in the callers' namespace
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from luff.errors import MeshDenied, MeshError
-from luff.evidence.istio_metrics import Labels, fired, parse
+from luff.evidence.istio_metrics import Labels, fired, parse, why_blind
 from luff.evidence.proxy_counts import Reading, Unreadable
 from luff.words import Object
 
@@ -54,21 +54,34 @@ class PodMetrics:
 
         async def one(pod: Object) -> dict[Labels, float] | str:
             async with room:
-                return await self._counts(pod)
+                return await self._series(pod)
 
         answers = await asyncio.gather(*(one(pod) for pod in pods))
-        found, unread = {}, {}
+        pages, unread = {}, {}
         for pod, answer in zip(pods, answers, strict=True):
             if isinstance(answer, str):
                 unread[_uid(pod)] = f"{pod['metadata']['name']}: {answer}"
             else:
-                found[_uid(pod)] = answer
+                pages[_uid(pod)] = answer
+        found = {
+            uid: fired(page, destinations=self.destinations, namespace=self.target_namespace)
+            for uid, page in pages.items()
+        }
         if not found:
             raise Unreadable(
                 f"none of the {len(pods)} proxies of pods {self._where} could be read: {next(iter(unread.values()))}",
                 f"let luff read them: {PROXY_RULE} in {self.namespace} (deploy/runs.yaml)",
             )
-        return Reading(found, unread)
+        return Reading(found, unread, self._blind(pages.values()))
+
+    def _blind(self, pages: Iterable[Mapping[Labels, float]]) -> Unreadable | None:
+        why = why_blind(pages)
+        if why is None:
+            return None
+        return Unreadable(
+            f"the proxies of pods {self._where} show no fault: {why}",
+            "see what Telemetry says of the metrics, or name the pods that call the broken hop in target.from",
+        )
 
     async def close(self) -> None:
         """Do nothing: the connections are the mesh's."""
@@ -115,7 +128,7 @@ class PodMetrics:
             and any(container.get("name") == "istio-proxy" for container in containers)
         )
 
-    async def _counts(self, pod: Object) -> dict[Labels, float] | str:
+    async def _series(self, pod: Object) -> dict[Labels, float] | str:
         name, uid = pod["metadata"]["name"], _uid(pod)
         why = ""
         for port in (self._ports[uid],) if uid in self._ports else PORTS:
@@ -132,7 +145,7 @@ class PodMetrics:
                 why = why or str(error)
             else:
                 self._ports[uid] = port
-                return fired(series, destinations=self.destinations, namespace=self.target_namespace)
+                return series
         return why
 
 

@@ -41,10 +41,15 @@ class Prometheus:
     client: httpx.AsyncClient = field(
         default_factory=lambda: httpx.AsyncClient(timeout=ANSWER_WITHIN_S, trust_env=False)
     )
+    _has_counted: bool = False
 
     async def read(self) -> Reading:
+        blind = None
         try:
-            series = _vector(await self._ask())
+            series = _vector(await self._ask(self.query))
+            if not self._has_counted:
+                blind = self._blind(series or _vector(await self._ask(self.query_of_any)))
+                self._has_counted = blind is None
         except httpx.InvalidURL as error:
             # Its own words would quote parts of the URL, which may be a password's.
             raise self._unreadable("cannot be asked: LUFF_PROMETHEUS_URL is no URL") from error
@@ -56,7 +61,18 @@ class Prometheus:
         for labels, value in fired(series, destinations=self.destinations, namespace=self.target_namespace).items():
             named = dict(labels)
             proxies.setdefault(named.get("pod") or named.get("instance") or "", {})[labels] = value
-        return Reading(proxies)
+        return Reading(proxies, blind=blind)
+
+    def _blind(self, series: Mapping[Labels, float]) -> Unreadable | None:
+        """Return why *series*, the fault's or else one of any kind, show that nothing would be seen."""
+        if series:
+            return None
+        return Unreadable(
+            f"Prometheus at {without_credentials(self.url)} shows no fault: of the callers ({self._callers}) it has no "
+            f"{REQUESTS} with response_flags",
+            "see that it is this mesh's and scrapes the callers' pods (a first request takes a scrape to arrive), and "
+            "what Telemetry says of the metrics; or use evidence.source: pod-metrics",
+        )
 
     async def close(self) -> None:
         """Let go of the connections."""
@@ -65,12 +81,20 @@ class Prometheus:
     @property
     def query(self) -> str:
         """Return what is asked."""
-        labels = {"reporter": "source", **self.caller}
-        wanted = ",".join(f"{key}={_quoted(value)}" for key, value in labels.items())
-        return f'{REQUESTS}{{{wanted},response_flags=~"(.*,)?(DI|FI)(,.*)?"}}'
+        return f'{REQUESTS}{{{self._callers},response_flags=~"(.*,)?(DI|FI)(,.*)?"}}'
 
-    async def _ask(self) -> Any:
-        async with self.client.stream("GET", query_url(self.url), params={"query": self.query}) as answer:
+    @property
+    def query_of_any(self) -> str:
+        """Return what is asked to learn whether the callers are counted at all, in a way that would show a fault."""
+        return f'count({REQUESTS}{{{self._callers},response_flags!=""}})'
+
+    @property
+    def _callers(self) -> str:
+        labels = {"reporter": "source", **self.caller}
+        return ",".join(f"{key}={_quoted(value)}" for key, value in labels.items())
+
+    async def _ask(self, query: str) -> Any:
+        async with self.client.stream("GET", query_url(self.url), params={"query": query}) as answer:
             body = bytearray()
             async for part in answer.aiter_bytes():
                 body += part

@@ -35,10 +35,15 @@ class Unreadable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """This is one look: the fault's counts by proxy, and which proxies are there and could not be read, with why."""
+    """
+    This is one look: the fault's counts by proxy, and which proxies are there and could not be read, with why.
+
+    *blind* is why they would count no fault if there were one.
+    """
 
     proxies: Mapping[str, Mapping[Labels, float]]
     unread: Mapping[str, str] = field(default_factory=dict)
+    blind: Unreadable | None = None
 
 
 class Reader(Protocol):
@@ -66,6 +71,7 @@ class ProxyCounts:
 
     *delay_s* is the injected delay: a proxy counts a call when it ends.
     *zero_s* is the zero of the samples on the clock *monotonic_s*.
+    *warmed_up* says that requests are sent before `begin`, so that proxies that count have counted something.
     """
 
     reader: Reader
@@ -73,6 +79,7 @@ class ProxyCounts:
     zero_s: float
     monotonic_s: Callable[[], float]
     evidence: Evidence = field(default_factory=lambda: Evidence("pod-metrics", "aggregate"))
+    warmed_up: bool = True
     _tally: Tally = field(default_factory=Tally)
     _reading: asyncio.Task[Reading] | None = None
     _asked_s: float = 0.0
@@ -83,8 +90,10 @@ class ProxyCounts:
         return self.reader.late_s
 
     async def begin(self) -> None:
-        """Take what was counted before as zero. Raises `Unreadable`."""
+        """Take what was counted before as zero. Raises `Unreadable`, also where nothing could be seen."""
         reading = await self.reader.read()
+        if reading.blind is not None and self.warmed_up:
+            raise reading.blind
         self.evidence.source, self.evidence.per = self.reader.name, "aggregate"
         self._asked_s = self.monotonic_s()
         self._tally.begin(reading.proxies, unread=frozenset(reading.unread))
