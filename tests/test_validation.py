@@ -89,6 +89,15 @@ def _balancer(**balancer: Any) -> Object:
     return _policy(loadBalancer=balancer)
 
 
+def _locality(to: dict[str, int], *, come_from: str = "eu") -> Object:
+    return _balancer(localityLbSetting={"distribute": [{"from": come_from, "to": to}]})
+
+
+def _failover(come_from: str, to: str, *, priority: list[str] | None = None) -> Object:
+    setting = {"failover": [{"from": come_from, "to": to}], "failoverPriority": priority or []}
+    return _balancer(localityLbSetting=setting)
+
+
 def _cookie(**cookie: Any) -> Object:
     return _balancer(consistentHash={"httpCookie": cookie})
 
@@ -135,6 +144,35 @@ RULES: list[tuple[str, Object, str, Object]] = [
     ("a name", _service(FORWARD, {"name": ""}), "metadata.name", _to()),
     ("an annotation of istiod's own", _service(FORWARD, {"annotations": {"internal.istio.io/parent-namespace": "x"}}), "not allowed", _service(FORWARD, {"annotations": {"luff.dev/parent-namespace": "x"}})),
     ("annotations", _service(FORWARD, {"annotations": {"internal.istio.io/webhook-always-reject": "true"}}), "not allowed", _service(FORWARD, {"annotations": {"luff.dev/x": "y"}})),
+    # Localities.
+    ("a weight of a locality", _locality({"eu": 0, "us": 100}), "weight must be in range", _locality({"us": 100})),
+    ("all weights of localities", _locality({"eu": 50, "us": 49}), "99 != 100", _locality({"eu": 50, "us": 50})),
+    ("no locality without a share", _balancer(localityLbSetting={"distribute": [{"from": "eu"}]}), "0 != 100", _locality({"eu": 100})),
+    ("an empty part of a locality", _locality({"eu//a": 100}), "must not contain empty", _locality({"eu/z/a": 100})),
+    ("no name of a locality", _locality({"eu": 100}, come_from=""), "must not contain empty", _locality({"eu": 100}, come_from="*")),
+    ("a star at the end of a locality", _locality({"eu/*/a": 100}), "must be in the end", _locality({"eu/*": 100})),
+    ("a region after its zone", _locality({"eu/z": 50, "eu": 50}), "overlap", _locality({"eu/z": 50, "eu/*": 50})),
+    ("a zone after its region", _locality({"eu/*": 50, "eu/z": 50}), "overlap", _locality({"eu/z": 50, "eu/y": 50})),
+    ("anything after everywhere", _locality({"*": 50, "eu": 50}), "overlap", _locality({"eu": 50, "*": 50})),
+    ("the same locality twice", _balancer(localityLbSetting={"distribute": [{"from": "eu", "to": {"eu": 100}}] * 2}), "overlap", _locality({"eu": 100})),
+    ("shares or failing over", _balancer(localityLbSetting={"distribute": [{"from": "eu", "to": {"eu": 100}}], "failover": [{"from": "a", "to": "b"}]}), "distribute", _failover("a", "b")),
+    ("failing over elsewhere", _failover("eu", "eu"), "different regions", _failover("eu", "us")),
+    ("failing over between regions", _failover("eu/z", "us"), "only specify region", _failover("eu", "us")),
+    ("failing over to a region", _failover("eu", "*"), "wildcard", _failover("eu", "us")),
+    ("failing over by regions twice", _failover("a", "b", priority=["topology.kubernetes.io/region"]), "topology label", _failover("a", "b", priority=["x"])),
+    ("zones by themselves", _balancer(zoneAwareLbSetting={"failoverPriority": ["topology.istio.io/subzone"]}), "must not use topology", _balancer(zoneAwareLbSetting={"failoverPriority": ["x"]})),
+    ("failing over elsewhere by zone", _balancer(zoneAwareLbSetting={"failover": [{"from": "a", "to": "a"}]}), "different regions", _balancer(zoneAwareLbSetting={"failover": [{"from": "a", "to": "b"}]})),
+    ("a cookie's time", _cookie(name="a", ttl="soon"), "bad Duration", _cookie(name="a", ttl="-1s")),
+    ("a retry budget's time", _policy(retryBudget={"budgetInterval": "x"}), "bad Duration", _policy(retryBudget={"budgetInterval": "10s"})),
+    ("a policy of something", _policy(portLevelSettings=[]), "at least one field", _policy(loadBalancer={})),
+    ("whole milliseconds of tcp's idleTimeout", _policy(connectionPool={"tcp": {"idleTimeout": "1001us"}}), "ms precision", _policy(connectionPool={"tcp": {"idleTimeout": "999us"}})),
+    ("what the API server takes for an integer", _balancer(consistentHash={"ringHash": {"minimumRingSize": 2**63}}), "must be from 0", _balancer(consistentHash={"ringHash": {"minimumRingSize": 2**63 - 1}})),
+    # Names, and where istiod looks at fewer than it might.
+    ("a gateway that is a number", _hosts("a", gateways=["14"]), "all-numeric", _hosts("a", gateways=["mesh", "14"])),
+    ("a gateway before one without a slash", _hosts("a", gateways=["ns/", "gw"]), "gateway name", _hosts("a", gateways=["gw", "ns/"])),
+    ("a header's name", _match(headers={"a b": {"exact": "1"}}), "not a valid header name", _match(headers={"a,b": {"exact": "1"}})),
+    ("a label's name of 63", _match(sourceLabels={"a" * 64: "v"}), "tag key", _match(sourceLabels={"a" * 63: "v" * 300})),
+    ("a label's prefix", _match(sourceLabels={"a_b/c": "v"}), "tag key", _match(sourceLabels={"1.2.3.4/24": "v"})),
     # Durations, percentages, statuses.
     ("whole milliseconds of timeout", _to(timeout="1.0005s"), "ms precision", _to(timeout="1.001s")),
     ("whole milliseconds of delay", _delay("1.5ms"), "ms precision", _delay("2ms")),
@@ -324,11 +362,17 @@ def test_a_rule_refuses_and_just_accepts(rule: str, refused: Object, said: str, 
 
 WARNINGS: list[tuple[str, Object, str, Object]] = [
     ("mirrorPercent", _to(mirrorPercent=1), "mirrorPercent", _to(mirrorPercentage={"value": 1})),
-    ("an abort of no kind", _abort(), "error type not set", _abort(httpStatus=503)),
-    ("a gateway of old", _match(gateways=["gw.ns.svc.cluster.local"]), '"ns/gw"', _match(gateways=["ns/gw"])),
+    ("a gateway of old in TLS", _tls({"sniHosts": ["a.example.com"], "gateways": ["gw.ns.svc.cluster.local"]}), '"ns/gw"', _tls({"sniHosts": ["a.example.com"], "gateways": ["ns/gw"]})),
+    ("a gateway of old after the mesh", _hosts("a", gateways=["gw.ns", "mesh"]), '"ns/gw"', _hosts("a", gateways=["mesh", "gw.ns"])),
+    ("an address for SNI", _tls({"sniHosts": ["10.0.0.1"]}), "goes against SNI", _tls({"sniHosts": ["a.example.com"]})),
+    ("the same match of tls", _service(hosts=["*.example.com"], tls=[{"match": [{"sniHosts": ["a.example.com"]}], **FORWARD}] * 2), "duplicate/overlapping", _tls({"sniHosts": ["a.example.com"]})),
+    ("the same match of tcp", _service(tcp=[{"match": [{"port": 1}], **FORWARD}] * 2), "duplicate/overlapping", _service(tcp=[{"match": [{"port": 1}], **FORWARD}])),
+    ("failing over without ejections", _balancer(localityLbSetting={"failover": [{"from": "eu", "to": "us"}]}), "outlier detection policy must", _policy(loadBalancer={"localityLbSetting": {"failover": [{"from": "eu", "to": "us"}]}}, outlierDetection={})),
+    ("failing over by zone without ejections", _balancer(zoneAwareLbSetting={"failoverPriority": ["x"]}), "outlier detection policy must", _balancer(zoneAwareLbSetting={})),
     ("a gateway of old, for all", _hosts("a", gateways=["gw.ns"]), '"ns/gw"', _hosts("a", gateways=["gw"])),
     ("a large answer", _only(directResponse={"status": 200, "body": {"string": "x" * 102401}}), "large", _only(directResponse={"status": 200, "body": {"string": "x" * 102400}})),
     ("outliers of old", _policy(outlierDetection={"consecutiveErrors": 5}), "consecutiveGatewayErrors", _policy(outlierDetection={"consecutive5xxErrors": 5})),
+    ("outliers of old for all ports", _policy(outlierDetection={"consecutiveErrors": 5}), "consecutiveGatewayErrors", _rule(trafficPolicy={"portLevelSettings": [{"port": {"number": 1}, "outlierDetection": {"consecutiveErrors": 5}}]}, subsets=[{"name": "v1", "trafficPolicy": {"outlierDetection": {"consecutiveErrors": 5}}}])),
     ("a hash ring of old", _balancer(consistentHash={"minimumRingSize": 5}), "RingHash", _balancer(consistentHash={"ringHash": {}})),
     ("a second rule for all", _service(http=[FORWARD, FORWARD]), "only the last rule", _service(http=[{**FORWARD, "match": [{"port": 1}]}, FORWARD])),
     ("a rule after one for all", _service(http=[FORWARD, {**FORWARD, "match": [{"port": 1}, {"port": 2}]}]), "rule #1 not used (route without matches defined before)", _service(http=[{**FORWARD, "match": [{"port": 1}, {"port": 2}]}, FORWARD])),

@@ -25,6 +25,8 @@ __all__ = [
     "MATCH",
     "PORT_POLICY",
     "SCHEMAS",
+    "TCP_MATCH",
+    "TLS_MATCH",
     "TRAFFIC_POLICY",
     "UNIT_NS",
     "misshapen",
@@ -123,8 +125,9 @@ _L4_MATCH = {
     "sourceNamespace": "string",
     "gateways": ["string"],
 }
-_TLS_MATCH = {**_L4_MATCH, "sniHosts": ["string"]}
-_TLS_ROUTE = {"match": [_TLS_MATCH], "route": [_L4_DESTINATION]}
+TLS_MATCH = {**_L4_MATCH, "sniHosts": ["string"]}
+TCP_MATCH = {**_L4_MATCH, "sourceSubnet": "string"}
+_TLS_ROUTE = {"match": [TLS_MATCH], "route": [_L4_DESTINATION]}
 _METADATA = {"name": "string", "namespace": "string", "labels": _LABELS, "annotations": _LABELS}
 VIRTUAL_SERVICE = {
     "metadata": _METADATA,
@@ -133,7 +136,7 @@ VIRTUAL_SERVICE = {
         "gateways": ["string"],
         "http": [ROUTE],
         "tls": [_TLS_ROUTE],
-        "tcp": [{"match": [{**_L4_MATCH, "sourceSubnet": "string"}], "route": [_L4_DESTINATION]}],
+        "tcp": [{"match": [TCP_MATCH], "route": [_L4_DESTINATION]}],
         "exportTo": ["string"],
     },
 }
@@ -246,7 +249,8 @@ SCHEMAS: Mapping[str, Object] = {"VirtualService": VIRTUAL_SERVICE, "Destination
 _RANGES = {
     "int32": (-(1 << 31), (1 << 31) - 1),
     "uint32": (0, (1 << 32) - 1),
-    "uint64": (0, (1 << 64) - 1),
+    # A larger one is no integer to the API server, whatever the CRD says.
+    "uint64": (0, (1 << 63) - 1),
     "status": (100, 599),
 }
 _NUMBERS = {"number": (float("-inf"), float("inf")), "percent": (0, 100), "positive": (0, float("inf"))}
@@ -267,7 +271,7 @@ _REQUIRED: tuple[tuple[Object, tuple[str, ...]], ...] = (
     (_L4_DESTINATION, ("destination",)),
     (_MIRROR, ("destination",)),
     (_TLS_ROUTE, ("match",)),
-    (_TLS_MATCH, ("sniHosts",)),
+    (TLS_MATCH, ("sniHosts",)),
     (_RULE_SPEC, ("host",)),
     (_SUBSET, ("name",)),
     (_COOKIE, ("name",)),

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from luff import spelling
 from luff.crd import PORT_POLICY, TRAFFIC_POLICY, UNIT_NS, nanoseconds, whole_milliseconds
 from luff.hosts import is_ip
+from luff.localities import fails_over_blindly, locality_problems, zone_aware_problems
 from luff.words import Object
 
 __all__ = ["destination_rule_problems", "destination_rule_warnings"]
@@ -32,19 +33,17 @@ def destination_rule_problems(spec: Object, namespace: str) -> Iterator[str]:
 
 def destination_rule_warnings(spec: Object) -> Iterator[str]:
     """Say what the webhook would warn of in a rule with *spec*, which has the schema's shape."""
-    policies = [spec.get("trafficPolicy"), *(subset.get("trafficPolicy") for subset in spec.get("subsets") or [])]
-    for policy in (each for each in policies if each is not None):
-        for part in (policy, *(policy.get("portLevelSettings") or [])):
-            if (part.get("outlierDetection") or {}).get("consecutiveErrors"):
-                yield (
-                    "outlier detection consecutive errors is deprecated, "
-                    "use consecutiveGatewayErrors or consecutive5xxErrors instead"
-                )
-            if ((part.get("loadBalancer") or {}).get("consistentHash") or {}).get("minimumRingSize"):
-                yield (
-                    "consistent hash MinimumRingSize is deprecated, "
-                    "use ConsistentHashLB's RingHash configuration instead"
-                )
+    # Of the policies of subsets and of single ports it keeps its warnings to itself.
+    policy = spec.get("trafficPolicy") or {}
+    if (policy.get("outlierDetection") or {}).get("consecutiveErrors"):
+        yield (
+            "outlier detection consecutive errors is deprecated, "
+            "use consecutiveGatewayErrors or consecutive5xxErrors instead"
+        )
+    if fails_over_blindly(policy):
+        yield "outlier detection policy must be provided for failover"
+    if ((policy.get("loadBalancer") or {}).get("consistentHash") or {}).get("minimumRingSize"):
+        yield "consistent hash MinimumRingSize is deprecated, use ConsistentHashLB's RingHash configuration instead"
 
 
 def _selector(selector: Object, exported: list[str], namespace: str) -> Iterator[str]:
@@ -63,7 +62,7 @@ def _selector(selector: Object, exported: list[str], namespace: str) -> Iterator
 def _traffic_policy(policy: Object | None) -> Iterator[str]:
     if policy is None:
         return
-    if not policy.keys() & TRAFFIC_POLICY.keys():
+    if not {key for key in policy.keys() & TRAFFIC_POLICY.keys() if policy[key] != []}:
         yield "traffic policy must have at least one field"
     if policy.keys() >= {"tunnel", "proxyProtocol"}:
         yield "tunnel and proxyProtocol must not be set together"
@@ -76,6 +75,7 @@ def _traffic_policy(policy: Object | None) -> Iterator[str]:
         yield from _settings(settings)
     if "tunnel" in policy:
         yield from _tunnel(policy["tunnel"])
+    yield from _readable(policy.get("retryBudget") or {}, "budgetInterval")
 
 
 def _settings(policy: Object) -> Iterator[str]:
@@ -110,8 +110,9 @@ def _connection_pool(pool: Object | None) -> Iterator[str]:
     yield from whole_milliseconds(tcp, "connectTimeout", "maxConnectionDuration")
     yield from whole_milliseconds(tcp.get("tcpKeepalive") or {}, "time", "interval")
     idle = tcp.get("idleTimeout")
-    # Zero turns it off.
-    if idle is not None and (nanoseconds(idle) is None or (nanoseconds(idle) or 0) % UNIT_NS["ms"]):
+    # Zero turns it off, and whatever is less than a millisecond counts as zero.
+    idle_ns = None if idle is None else nanoseconds(idle)
+    if idle is not None and (idle_ns is None or (idle_ns >= UNIT_NS["ms"] and idle_ns % UNIT_NS["ms"])):
         yield "idleTimeout: only durations to ms precision are supported"
     if http.get("h2UpgradePolicy") == "UPGRADE" and http.get("useClientProtocol"):
         yield "use client protocol must not be true when H2UpgradePolicy is UPGRADE"
@@ -135,6 +136,8 @@ def _outliers(outlier: Object) -> Iterator[str]:
 
 def _load_balancer(balancer: Object) -> Iterator[str]:
     yield from _consistent_hash(balancer.get("consistentHash") or {})
+    yield from locality_problems(balancer.get("localityLbSetting") or {})
+    yield from zone_aware_problems(balancer.get("zoneAwareLbSetting") or {})
     if balancer.keys() >= {"localityLbSetting", "zoneAwareLbSetting"}:
         yield "only one of localityLbSetting and zoneAwareLbSetting can be set"
     warmup = balancer.get("warmup") or {}
@@ -147,6 +150,7 @@ def _consistent_hash(hashed: Object) -> Iterator[str]:
     cookie = hashed.get("httpCookie")
     if cookie is not None and not cookie["name"]:
         yield "name required for HttpCookie"
+    yield from _readable(cookie or {}, "ttl")
     names = [attribute["name"] for attribute in (cookie or {}).get("attributes") or []]
     if "" in names:
         yield "cookie attribute name cannot be empty"
@@ -162,6 +166,12 @@ def _consistent_hash(hashed: Object) -> Iterator[str]:
             yield f"tableSize must be less than {_MAGLEV_BELOW} for maglev"
         elif not _is_prime(size):
             yield "tableSize must be a prime number for maglev"
+
+
+def _readable(part: Object, key: str) -> Iterator[str]:
+    """Say that the duration at *key*, a mere string to the schema, is none."""
+    if key in part and nanoseconds(part[key].removeprefix("-")) is None:
+        yield f"{key}: bad Duration: invalid duration {part[key]!r}"
 
 
 def _is_prime(number: int) -> bool:

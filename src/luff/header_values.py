@@ -15,7 +15,8 @@ from luff.words import Object
 
 __all__ = ["is_authority", "name_problems", "operation_problems"]
 
-_NAME = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
+# Of RFC 9110's token; istiod writes `+-.` as a range, by which it takes a comma as well.
+_NAME = re.compile(r"[-!#$%&'*+,.^_`|~0-9A-Za-z]+")
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 # What may come next, by what was read so far: a character to the state after it. ``None`` stands for every other
 # character but a space, which changes nothing; where it is missing, any other character is wrong.

@@ -8,14 +8,13 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from luff.crd import MATCH
 from luff.words import Object
 
 __all__ = ["unreachable"]
 
 
-def unreachable(routes: list[Object]) -> Iterator[str]:
-    """Say which rules and matches others hide (IST0130, IST0131), by the same rough rules as istiod."""
+def unreachable(routes: list[Object], schema: Object) -> Iterator[str]:
+    """Say which rules and matches, of *schema*, others hide (IST0130, IST0131), by the same rough rules as istiod."""
     seen: dict[str, str] = {}
     prefixes: list[tuple[str, str, Mapping[str, Any]]] = []
     without_match = False
@@ -32,7 +31,7 @@ def unreachable(routes: list[Object]) -> Iterator[str]:
         doubles = 0
         for place, match in enumerate(matches):
             which = json.dumps(match["name"]) if match.get("name") else f"#{place}"
-            text = json.dumps(_compared(match, MATCH), sort_keys=True)
+            text = json.dumps(_compared(match, schema, is_match=True), sort_keys=True)
             if text in seen:
                 doubles += 1
                 yield (
@@ -63,17 +62,17 @@ def _overlapping(prefixes: list[tuple[str, str, Mapping[str, Any]]]) -> Iterator
         before.setdefault(text, []).append((called, which, other))
 
 
-def _compared(value: Any, schema: Any) -> Any:
+def _compared(value: Any, schema: Any, *, is_match: bool = False) -> Any:
     """Return what istiod compares of a match: known fields only, without its name and without what is empty."""
     if not isinstance(value, dict):
         return value
     kept = {}
     for key, inner in value.items():
         known = schema.get("*", schema.get(key))
-        if known is not None and not (schema is MATCH and (key == "name" or inner in ("", 0, [], False))):
+        if known is not None and not (is_match and (key == "name" or inner in ("", 0, [], False))):
             kept[key] = _compared(inner, known)
     empty = [key for key in ("headers", "withoutHeaders", "queryParams", "sourceLabels") if kept.get(key) == {}]
-    return {key: inner for key, inner in kept.items() if schema is not MATCH or key not in empty}
+    return {key: inner for key, inner in kept.items() if not is_match or key not in empty}
 
 
 def _overlap(match: Object) -> Mapping[str, Any]:

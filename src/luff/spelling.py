@@ -14,7 +14,8 @@ __all__ = ["domain", "export_to", "gateway_names", "labels", "namespace", "port"
 
 _DNS_LABEL = re.compile(r"[a-zA-Z0-9](?:[-a-zA-Z0-9]{0,61}[a-zA-Z0-9])?")
 _WILDCARD_LABEL = re.compile(r"\*|(?:\*|\*-)?[a-zA-Z0-9](?:[-a-zA-Z0-9]{0,61}[a-zA-Z0-9])?")
-_LABEL_NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_LABEL_TEXT = re.compile(r"(?:[A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]")
+_LABEL_NAME_LONGEST = 63
 _STATUS = re.compile(r"\+?0*([0-9]{3})")
 _STATUSES_WITH_A_TEXT = {
     *range(100, 104), *range(200, 209), 226, *range(300, 306), 307, 308, *range(400, 419), *range(421, 427), 428, 429,
@@ -34,8 +35,10 @@ def domain(name: str, *, wildcard: bool = True) -> Iterator[str]:
     bad = [] if (_WILDCARD_LABEL if wildcard else _DNS_LABEL).fullmatch(first) and len(first) <= 63 else [first]
     if rest and rest[-1] == "":
         rest.pop()  # the dot at the end of an unambiguous name
-    if rest and rest[-1].isdecimal():
-        yield f"domain name {name!r} invalid (top level domain {rest[-1]!r} cannot be all-numeric)"
+    # Where a wildcard may stand, a name of one label is not looked at as a top level domain.
+    top = rest[-1] if rest else ("" if wildcard else first)
+    if top.isdecimal():
+        yield f"domain name {name!r} invalid (top level domain {top!r} cannot be all-numeric)"
     for label in bad + [label for label in rest if not _DNS_LABEL.fullmatch(label)]:
         yield f"domain name {name!r} invalid (label {label!r} invalid)"
 
@@ -47,12 +50,12 @@ def namespace(name: str, called: str) -> Iterator[str]:
 
 
 def gateway_names(names: list[str]) -> Iterator[str]:
-    """Say why *names* cannot be those of gateways."""
+    """Say why *names* cannot be those of gateways. Like istiod, look no further than the first without a slash."""
     for name in names:
         place, slash, short = name.partition("/")
         if not slash:
             yield from domain(name, wildcard=False)
-            continue
+            return
         if not _DNS_LABEL.fullmatch(place):
             yield f"invalid value for namespace: {place!r}"
         if not _DNS_LABEL.fullmatch(short):
@@ -91,12 +94,16 @@ def port(number: int) -> Iterator[str]:
 
 
 def labels(wanted: Mapping[str, str]) -> Iterator[str]:
-    """Say why *wanted* cannot be labels."""
+    """Say why *wanted* cannot be labels. Like istiod, let values be longer than any label of Kubernetes."""
     for key, value in wanted.items():
         prefix, slash, name = key.rpartition("/")
-        if not _LABEL_NAME.fullmatch(name) or (slash and any(domain(prefix, wildcard=False))):
+        if (
+            not _LABEL_TEXT.fullmatch(name)
+            or len(name) > _LABEL_NAME_LONGEST
+            or (slash and not all(_DNS_LABEL.fullmatch(label) for label in prefix.split(".")))
+        ):
             yield f"invalid tag key: {key!r}"
-        if value and not _LABEL_NAME.fullmatch(value):
+        if value and not _LABEL_TEXT.fullmatch(value):
             yield f"invalid tag value: {value!r}"
 
 

@@ -13,13 +13,24 @@ by Envoy when it is sent to it: `envoy_problems`.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from itertools import combinations
 from typing import Any
 
 from luff import regex, spelling
-from luff.crd import SCHEMAS, UNIT_NS, misshapen, nanoseconds, whole_milliseconds, without_nulls
+from luff.crd import (
+    MATCH,
+    SCHEMAS,
+    TCP_MATCH,
+    TLS_MATCH,
+    UNIT_NS,
+    misshapen,
+    nanoseconds,
+    whole_milliseconds,
+    without_nulls,
+)
 from luff.destination_rules import destination_rule_problems, destination_rule_warnings
 from luff.header_values import is_authority, name_problems, operation_problems
 from luff.hosts import MESH, covers, is_ip, namespace_of
@@ -75,10 +86,20 @@ def warnings(object_: Any) -> list[str]:
     spec = _shaped(object_, "VirtualService")
     if spec is None:
         return []
+    # Of the gateways of an http match, and of an abort with no status, it has warnings that it keeps to itself.
     said = list(_legacy_gateways(spec.get("gateways") or [], "spec.gateways"))
     for number, route in enumerate(spec.get("http") or []):
         said += [f"spec.http[{number}]: {text}" for text in _route_warnings(route)]
-    return said + list(unreachable(spec.get("http") or []))
+    for match in (match for route in spec.get("tls") or [] for match in route.get("match") or []):
+        said += _legacy_gateways(match.get("gateways") or [], "match.gateways")
+        said += [
+            f"using an IP address ({json.dumps(name)}) goes against SNI spec and most clients do not support this"
+            for name in match.get("sniHosts") or []
+            if is_ip(name)
+        ]
+    for kind, schema in (("http", MATCH), ("tcp", TCP_MATCH), ("tls", TLS_MATCH)):
+        said += unreachable(spec.get(kind) or [], schema)
+    return said
 
 
 def envoy_problems(object_: Any) -> list[str]:
@@ -427,20 +448,16 @@ def _l4_route(route: Object, called: str, hosts: list[str]) -> Iterator[str]:
 def _route_warnings(route: Object) -> Iterator[str]:
     if "mirrorPercent" in route or "mirror_percent" in route:
         yield 'using deprecated setting "mirrorPercent", use "mirrorPercentage" instead'
-    abort = (route.get("fault") or {}).get("abort")
-    if abort is not None and not abort.keys() & {"httpStatus", "grpcStatus", "http2Error"}:
-        yield "abort configured, but error type not set"
     if _BODY_LARGE_BYTES < _body_bytes(route.get("directResponse") or {}) <= _BODY_MOST_BYTES:
         yield "large direct_responses may impact control plane performance"
-    for match in route.get("match") or []:
-        yield from _legacy_gateways(match.get("gateways") or [], "match.gateways")
 
 
 def _legacy_gateways(names: list[str], where: str) -> Iterator[str]:
-    for name in names:
-        if "/" not in name and "." in name:
-            short, namespace, *_ = name.split(".")
-            yield (
-                f"{where}: using legacy gatewayName format {name!r}; "
-                f'prefer the <namespace>/<name> format: "{namespace}/{short}"'
-            )
+    # The first without a slash is the last that istiod looks at.
+    name = next((each for each in names if "/" not in each), "")
+    if "." in name:
+        short, namespace, *_ = name.split(".")
+        yield (
+            f"{where}: using legacy gatewayName format {name!r}; "
+            f'prefer the <namespace>/<name> format: "{namespace}/{short}"'
+        )
