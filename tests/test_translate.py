@@ -819,12 +819,30 @@ def test_several_rules_for_one_host_are_one() -> None:
             {"interval": "1m", "baseEjectionTime": "30s", "maxEjectionPercent": 50},
             {"interval": "60s", "base_ejection_time": "30s", "max_ejection_percent": 50},
         ),
+        (
+            {"splitExternalLocalOriginErrors": True},
+            {"split_external_local_origin_errors": True, "enforcing_local_origin_success_rate": 0},
+        ),
+        (
+            {"splitExternalLocalOriginErrors": True, "consecutiveLocalOriginFailures": 2},
+            {
+                "split_external_local_origin_errors": True,
+                "enforcing_local_origin_success_rate": 0,
+                "consecutive_local_origin_failure": 2,
+                "enforcing_consecutive_local_origin_failure": 100,
+            },
+        ),
     ],
 )
 def test_outlier_detection(outlier: Object, expected: Object) -> None:
     made = _cluster(CLUSTER, _rule("r", trafficPolicy={"outlierDetection": {**outlier, "minHealthPercent": 30}}))
     assert made["outlier_detection"] == {"enforcing_success_rate": 0, **expected}
     assert made["common_lb_config"]["healthy_panic_threshold"] == {"value": 30}
+
+
+def test_outlier_detection_of_which_nothing_is_said_is_on_as_envoy_has_it() -> None:
+    made = _cluster(CLUSTER, _rule("r", trafficPolicy={"outlierDetection": {}}))
+    assert made["outlier_detection"] == {"enforcing_success_rate": 0}
 
 
 # All of it in Envoy.

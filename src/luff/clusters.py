@@ -59,7 +59,7 @@ def _cluster_of(service: Service, subset: str, endpoints: Sequence[Endpoint], po
         "typed_extension_protocol_options": _protocols(pool.get("http") or {}),
     }
     outlier = policy.get("outlierDetection")
-    if outlier:
+    if outlier is not None:
         made["outlier_detection"] = _outliers(outlier)
         made["common_lb_config"] = {"healthy_panic_threshold": {"value": outlier.get("minHealthPercent") or 0}}
     return made
@@ -113,4 +113,9 @@ def _outliers(outlier: Object) -> Object:
             made[ours] = protobuf_seconds(outlier[theirs])
     if outlier.get("maxEjectionPercent"):
         made["max_ejection_percent"] = outlier["maxEjectionPercent"]
+    if outlier.get("splitExternalLocalOriginErrors"):
+        made |= {"split_external_local_origin_errors": True, "enforcing_local_origin_success_rate": 0}
+        if outlier.get("consecutiveLocalOriginFailures"):
+            made["consecutive_local_origin_failure"] = outlier["consecutiveLocalOriginFailures"]
+            made["enforcing_consecutive_local_origin_failure"] = 100
     return made
