@@ -17,7 +17,7 @@ _MAGLEV_BELOW = 5_000_011
 
 def destination_rule_problems(spec: Object, namespace: str) -> Iterator[str]:
     """Say why the webhook would refuse a rule with *spec* in *namespace*; the spec has the schema's shape."""
-    yield from spelling.domain(spec["host"])
+    yield from spelling.domain(spec.get("host", ""))
     yield from _traffic_policy(spec.get("trafficPolicy"))
     names = [subset["name"] for subset in spec.get("subsets") or []]
     for subset in spec.get("subsets") or []:

@@ -37,7 +37,7 @@ from luff.hosts import MESH, covers, is_ip, namespace_of
 from luff.reachability import unreachable
 from luff.words import GRPC_CODES, REDIRECT_CODES, Object
 
-__all__ = ["envoy_problems", "problems", "warnings"]
+__all__ = ["envoy_problems", "problems", "schema_problems", "warnings"]
 
 _PSEUDO_HEADERS = {":method", ":scheme", ":authority", ":path", ":status"}
 _CLAIMS = "@request.auth.claims"
@@ -63,19 +63,24 @@ def problems(object_: Any) -> list[str]:
     """Return why the API server or istiod's webhook would refuse *object_*, as sentences; empty when neither would."""
     if not isinstance(object_, dict):
         return ["the object must be of type object"]
-    schema = SCHEMAS.get(str(object_.get("kind")))
-    if schema is None:
-        return [f"{object_.get('kind')!r} is neither a VirtualService nor a DestinationRule"]
-    if not isinstance(object_.get("spec"), dict):
-        return ["spec: must be of type object"]
-    seen = without_nulls(object_, schema, nullable=True)
-    wrong = list(misshapen(seen, schema, ""))
+    wrong = schema_problems(object_)
     if wrong:
         return wrong
+    seen = without_nulls(object_, SCHEMAS[object_["kind"]], nullable=True)
+    # One that is not there is an empty one to the webhook.
+    seen.setdefault("spec", {})
     said = list(_metadata(seen))
     if seen["kind"] == "DestinationRule":
         return said + list(destination_rule_problems(seen["spec"], namespace_of(seen)))
     return said + list(_virtual_service_problems(seen))
+
+
+def schema_problems(object_: Object) -> list[str]:
+    """Return what of *object_* is not as its CRD wants it, each with its field; the webhook sees none that has any."""
+    schema = SCHEMAS.get(str(object_.get("kind")))
+    if schema is None:
+        return [f"{object_.get('kind')!r} is neither a VirtualService nor a DestinationRule"]
+    return list(misshapen(without_nulls(object_, schema, nullable=True), schema, ""))
 
 
 def warnings(object_: Any) -> list[str]:

@@ -24,7 +24,7 @@ import uvicorn
 import yaml
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -60,7 +60,8 @@ class ApiServer:
 
     *validate* is asked about every object of networking.istio.io that is
     written; it returns problems, which refuse the write as istiod's webhook
-    does, and warnings, which reach the client. *pages* answers what is asked of
+    does, and warnings, which reach the client. *schema* is asked before, and returns
+    each field that is not as a CRD wants it: 422. *pages* answers what is asked of
     pods through the server, by pod, port and path; ``None`` is nobody there. *clock_offset_s*
     sets the server's clock apart from this machine's.
     """
@@ -72,6 +73,7 @@ class ApiServer:
         port: int | None = None,
         clock_offset_s: float = 0.0,
         validate: Callable[[Object], tuple[list[str], list[str]]] | None = None,
+        schema: Callable[[Object], list[str]] | None = None,
         pages: Callable[[str, int, str], str | None] = lambda *_: None,
     ) -> None:
         self._pages = pages
@@ -80,7 +82,7 @@ class ApiServer:
         self._backup: Backup | None = None
         self._wanted_port = port or 0
         self._offset = timedelta(seconds=clock_offset_s)
-        self.store = Store(now=self.now, validate=validate)
+        self.store = Store(now=self.now, validate=validate, schema=schema)
         self.misbehaviour = Misbehaviour(lambda: self.store.revision)
         self.url = ""
         self._server: uvicorn.Server | None = None
@@ -195,7 +197,11 @@ class ApiServer:
         try:
             response = await self._answer(request)
         except ApiError as error:
-            response = JSONResponse(error.status, status_code=error.code)
+            response = (
+                JSONResponse(error.status, status_code=error.code)
+                if error.text is None
+                else PlainTextResponse(error.text, status_code=error.code)
+            )
             retry_after = (error.status.get("details") or {}).get("retryAfterSeconds")
             if retry_after:
                 response.headers["Retry-After"] = str(retry_after)

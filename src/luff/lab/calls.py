@@ -18,7 +18,7 @@ from luff.lab.conversion import served
 from luff.lab.misbehaviour import REVIEWS, Attempt
 from luff.lab.objects import Store
 from luff.lab.patching import decode, json_patch, merge_patch, strategic_patch
-from luff.lab.resources import Resource, resource_for, table
+from luff.lab.resources import RESOURCES, Resource, resource_for, table
 from luff.lab.selecting import Selector, field_selector, label_selector
 from luff.lab.statuses import ApiError
 from luff.lab.writes import Preconditions, Write
@@ -98,14 +98,15 @@ def parse(method: str, path: str, query: Mapping[str, str], headers: Mapping[str
     plural, name, subresource = (*rest, "", "")[:3]
     resource = resource_for(group, version, plural)
     review = (group, plural, method) == (REVIEWS_GROUP, REVIEWS, "POST")
+    known_group = any(each.group == group and not each.custom for each in RESOURCES)
     if len(rest) > 3 or (resource is None and not review):
-        raise ApiError.no_such_path()
+        raise ApiError.no_such_path(known_group=known_group)
     if resource is not None and not _is_place(resource, namespace, name, subresource):
-        raise ApiError.no_such_path()
+        raise ApiError.no_such_path(known_group=known_group)
     agent = headers.get("user-agent", "").partition("/")[0].strip() or "unknown"
     content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     asked = Asked(
-        verb=_verb(method, query, named=bool(name)),
+        verb=_verb(method, query, named=bool(name), custom=resource is not None and resource.custom),
         resource=resource,
         version=version,
         plural=plural,
@@ -132,7 +133,7 @@ def _is_place(resource: Resource, namespace: str | None, name: str, subresource:
     return subresource == "" or (subresource == "status" and resource.status)
 
 
-def _verb(method: str, query: Mapping[str, str], *, named: bool) -> str:
+def _verb(method: str, query: Mapping[str, str], *, named: bool, custom: bool) -> str:
     watching = query.get("watch") in {"true", "1"}
     verbs = {
         ("GET", True): "watch" if watching else "get",
@@ -143,7 +144,12 @@ def _verb(method: str, query: Mapping[str, str], *, named: bool) -> str:
         ("DELETE", True): "delete",
         ("DELETE", False): "deletecollection",
     }
+    if custom:
+        # One handler serves all paths of custom resources, and asks for a name only where it needs one.
+        verbs["POST", True] = "create"
     verb = verbs.get(("GET" if method == "HEAD" else method, named))
+    if verb is None and custom and method in {"PUT", "PATCH"}:
+        raise ApiError.bad_request("name must be provided")
     if verb is None:
         raise ApiError.method_not_allowed()
     return verb
@@ -270,6 +276,8 @@ def _listed(store: Store, asked: Asked, now: datetime, revision: int | None) -> 
     selects = selector_of(asked)
     chosen = [object_ for object_ in objects if selects(object_) and (after is None or _key(object_) > after)]
     metadata: Object = {"resourceVersion": str(at)}
+    if resource.custom and not (asked.kind_of_table or asked.partial):
+        metadata["continue"] = ""
     if limit and len(chosen) > limit:
         if not (asked.query.get("labelSelector") or asked.query.get("fieldSelector")):
             metadata["remainingItemCount"] = len(chosen) - limit
@@ -372,13 +380,14 @@ def _object_in(asked: Asked) -> Object:
         found = {**named, **{key: value for key, value in found.items() if value or key not in named}}
     said = str(found.get("apiVersion") or "")
     expected = asked.resource.api_version(asked.version) if asked.resource else said
-    for told, key in (("Kind", "kind"), ("apiVersion", "apiVersion")):
-        if not found.get(key):
-            body = asked.body[:200].decode(errors="replace")
-            raise ApiError.bad_request(f"Object '{told}' is missing in '{body}'")
     if said != expected:
         raise ApiError.bad_request(
             f"the API version in the data ({said}) does not match the expected API version ({expected})"
+        )
+    if not found.get("kind"):
+        body, kind = asked.body[:200].decode(errors="replace"), asked.resource.kind if asked.resource else "object"
+        raise ApiError.bad_request(
+            f"the object provided is unrecognized (must be of type {kind}): Object 'Kind' is missing in '{body}'"
         )
     object_: Object = found
     return object_

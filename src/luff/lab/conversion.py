@@ -6,7 +6,7 @@ import copy
 
 from luff.crd import SCHEMAS, without_nulls
 from luff.lab.resources import Resource
-from luff.lab.statuses import ApiError
+from luff.lab.statuses import ApiError, invalid
 from luff.model import Object
 
 __all__ = ["content", "give_defaults", "served", "stored", "without_times"]
@@ -41,7 +41,12 @@ def _event(object_: Object, api_version: str) -> Object:
 
 def stored(resource: Resource, object_: Object) -> Object:
     """Return a copy of *object_* as it is kept, in the preferred version; 400 when it is of another kind."""
-    if object_.get("kind") not in (None, "", resource.kind):
+    kind = object_.get("kind")
+    if kind not in (None, "", resource.kind):
+        if resource.custom:
+            named = str((object_.get("metadata") or {}).get("name") or "")
+            problem = ("kind", f'Invalid value: "{kind}": must be {resource.kind}')
+            raise invalid(resource.group, str(kind), named, [problem])
         raise ApiError.bad_request(
             f'{object_.get("kind")} in version "{object_.get("apiVersion")}" cannot be handled as a {resource.kind}'
         )
@@ -51,14 +56,29 @@ def stored(resource: Resource, object_: Object) -> Object:
             f"the API version in the data ({object_['apiVersion']}) does not match the expected API version ({known[0]})"
         )
     for field in ("spec", "status"):
-        if not isinstance(object_.get(field, {}), dict | None):
-            raise ApiError.bad_request(f"json: cannot unmarshal into Go struct field {resource.kind}.{field}")
+        if isinstance(object_.get(field, {}), dict | None):
+            continue
+        if resource.custom:
+            problem = (field, f"Invalid value: {field} in body must be of type object")
+            raise invalid(
+                resource.group, resource.kind, str((object_.get("metadata") or {}).get("name") or ""), [problem]
+            )
+        raise ApiError.bad_request(f"json: cannot unmarshal into Go struct field {resource.kind}.{field}")
     metadata = object_.get("metadata", {})
     if not isinstance(metadata, dict):
         raise ApiError.bad_request("json: cannot unmarshal into Go struct field .metadata of type v1.ObjectMeta")
     finalizers = metadata.get("finalizers") or []
     if not isinstance(finalizers, list) or not all(isinstance(item, str) for item in finalizers):
         raise ApiError.bad_request("json: cannot unmarshal into Go struct field ObjectMeta.finalizers of type string")
+    for field in ("labels", "annotations"):
+        entries = metadata.get(field)
+        if entries is None:
+            continue
+        if not isinstance(entries, dict) or not all(isinstance(value, str | None) for value in entries.values()):
+            raise ApiError.bad_request(
+                f'{resource.kind} in version "{resource.versions[0]}" cannot be handled as a {resource.kind}: '
+                f"json: cannot unmarshal into Go struct field ObjectMeta.{field} of type map[string]string"
+            )
     for field in _STRINGS:
         if not isinstance(metadata.get(field, ""), str | None):
             raise ApiError.bad_request(f"json: cannot unmarshal into Go struct field ObjectMeta.{field} of type string")

@@ -33,7 +33,7 @@ from luff.lab.ownership import (
 )
 from luff.lab.resources import RESOURCES, Resource, timestamp
 from luff.lab.statuses import ApiError, invalid
-from luff.lab.wellformed import event_problems, metadata_problems, name_problem
+from luff.lab.wellformed import event_problems, metadata_problems, name_problems
 from luff.lab.writes import Change, Preconditions, Write
 from luff.model import Object
 
@@ -46,6 +46,7 @@ MOST_BYTES = 3 * 512 * 1024
 
 Subscriber: TypeAlias = Callable[[str, Object], None]
 Validate: TypeAlias = Callable[[Object], tuple[list[str], list[str]]]
+Schema: TypeAlias = Callable[[Object], list[str]]
 Key: TypeAlias = tuple[str, str]
 Objects: TypeAlias = list[Object]
 Changes: TypeAlias = list[Change]
@@ -67,9 +68,16 @@ class Backup:
 class Store:
     """This is every object of one lab. Thread safe; every method is atomic."""
 
-    def __init__(self, *, now: Callable[[], datetime] | None = None, validate: Validate | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        now: Callable[[], datetime] | None = None,
+        validate: Validate | None = None,
+        schema: Schema | None = None,
+    ) -> None:
         self._now = now or (lambda: datetime.now(UTC))
         self._validate = validate
+        self._schema = schema
         self._lock = threading.RLock()
         self._objects: dict[tuple[str, str], dict[Key, Object]] = {}
         self._history: deque[Change] = deque(maxlen=HISTORY)
@@ -168,12 +176,12 @@ class Store:
             if not metadata.get("name") and metadata.get("generateName"):
                 metadata["name"] = metadata["generateName"][:58] + "".join(random.choices(_LETTERS, k=5))
             name = metadata.get("name") or ""
-            problem = name_problem(resource, name)
-            problems = [problem] if problem else []
+            problems = name_problems(resource, name, metadata.get("generateName"))
             problems += metadata_problems(metadata)
-            problems += event_problems(new, resource.group) if resource.plural == "events" else []
+            problems += event_problems(new, resource.group, namespace) if resource.plural == "events" else []
             if problems:
-                raise invalid(resource.group, resource.kind, name, problems)
+                # Events are one kind, whichever group they come by.
+                raise invalid("" if resource.plural == "events" else resource.group, resource.kind, name, problems)
             if resource.namespaced:
                 self._refuse_without_namespace(resource, namespace, name)
             if (namespace, name) in self._kept(resource):
@@ -211,12 +219,19 @@ class Store:
                 raise ApiError.bad_request("name must be provided")
             old = self._kept(resource).get((namespace, name))
             if old is None:
-                if resource.upsert and not metadata.get("resourceVersion"):
-                    return self.create(resource, namespace, object_, write)
+                if resource.upsert:
+                    # A resourceVersion that it has still from before it was deleted is no hindrance.
+                    unversioned = {key: value for key, value in metadata.items() if key != "resourceVersion"}
+                    return self.create(resource, namespace, {**object_, "metadata": unversioned}, write)
                 raise ApiError.not_found(resource.group, resource.plural, name)
             if not metadata.get("resourceVersion") and not resource.unconditional:
-                problem = ("metadata.resourceVersion", "Invalid value: 0x0: must be specified for an update")
+                problem = ("metadata.resourceVersion", "Invalid value: 0: must be specified for an update")
                 raise invalid(resource.group, resource.plural, name, [problem])
+            uid, known = metadata.get("uid"), old["metadata"]["uid"]
+            if uid not in {None, "", known}:
+                raise ApiError.conflict(
+                    resource.group, resource.plural, name, _other_uid(resource, namespace, name, uid, known)
+                )
             return self._update(resource, namespace, name, old, new, write)
 
     def patch(
@@ -263,13 +278,13 @@ class Store:
                     f"the UID in the precondition ({asked.uid}) does not match the UID in record ({metadata['uid']}). "
                     "The object might have been deleted and then recreated"
                 )
-                raise ApiError.conflict(resource.group, resource.plural, name, why)
+                raise ApiError.conflict(resource.group, resource.kind, name, why)
             if asked.resource_version is not None and asked.resource_version != metadata["resourceVersion"]:
                 why = (
                     f"the ResourceVersion in the precondition ({asked.resource_version}) does not match the "
                     f"ResourceVersion in record ({metadata['resourceVersion']}). The object might have been modified"
                 )
-                raise ApiError.conflict(resource.group, resource.plural, name, why)
+                raise ApiError.conflict(resource.group, resource.kind, name, why)
             write.admission.validate(old)
             if metadata.get("finalizers"):
                 if metadata.get("deletionTimestamp"):
@@ -305,11 +320,11 @@ class Store:
         version = metadata.get("resourceVersion")
         if version not in {None, "", before["resourceVersion"]}:
             raise ApiError.conflict(resource.group, resource.plural, name, _MODIFIED)
-        if metadata.get("uid") not in {None, "", before["uid"]}:
-            why = f"Precondition failed: UID in precondition: {metadata['uid']}, UID in object meta: {before['uid']}"
-            raise ApiError.conflict(resource.group, resource.plural, name, why)
         if metadata.get("name") != name:
-            problem = ("metadata.name", f'Invalid value: "{metadata.get("name")}": field is immutable')
+            said = f"the name of the object ({metadata.get('name')}) does not match the name on the URL ({name})"
+            raise ApiError.bad_request(said)
+        if metadata.get("uid") not in {None, "", before["uid"]}:
+            problem = ("metadata.uid", f'Invalid value: "{metadata["uid"]}": field is immutable')
             raise invalid(resource.group, resource.kind, name, [problem])
         self._in_its_place(resource, namespace, metadata)
         if write.subresource == "status":
@@ -468,17 +483,31 @@ class Store:
         if write.subresource:
             return new
         new = write.admission.mutated(new)
+        ours = resource.group == "networking.istio.io"
+        if ours and self._schema is not None:
+            self._refuse_misshapen(resource, served(resource, new, write.version), self._schema)
         write.admission.validate(new)
-        if self._validate is None or resource.group != "networking.istio.io":
+        if self._validate is None or not ours:
             return new
         problems, warnings = self._validate(copy.deepcopy(served(resource, new, write.version)))
         write.warnings += [warning for warning in warnings if warning not in write.warnings]
         if problems:
             said = "; ".join(problems)
-            raise ApiError.bad_request(
-                f'admission webhook "rev.validation.istio.io" denied the request: configuration is invalid: {said}'
+            # istiod gives no reason beside its message.
+            raise ApiError(
+                400,
+                "",
+                f'admission webhook "rev.validation.istio.io" denied the request: configuration is invalid: {said}',
             )
         return new
+
+    def _refuse_misshapen(self, resource: Resource, new: Object, schema: Schema) -> None:
+        problems = []
+        for text in schema(copy.deepcopy(new)):
+            where, _, said = text.partition(": ")
+            problems.append((where, said if said == "Required value" else f"Invalid value: {said}"))
+        if problems:
+            raise invalid(resource.group, resource.kind, new["metadata"]["name"], problems)
 
     def _owners_of(
         self, resource: Resource, old: Object | None, new: Object, write: Write, applied: Applied | None,
@@ -494,3 +523,12 @@ class Store:
             before = (old or {}).get("metadata", {}).get("managedFields", [])
             new["metadata"]["managedFields"] = managed_fields(owners, before, timestamp(self._now()))
         return owners
+
+
+def _other_uid(resource: Resource, namespace: str, name: str, wanted: str, known: str) -> str:
+    """Return what storage says to who puts an object of another uid in place of one."""
+    key = "/".join(filter(None, ("/registry", resource.group, resource.plural, namespace, name)))
+    return (
+        f"StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: "
+        f"UID in precondition: {wanted}, UID in object meta: {known}"
+    )

@@ -105,22 +105,30 @@ def _paths_in(fields: Object, path: Path) -> Iterator[Path]:
 def refuse_conflicts(old: Object, wanted: Mapping[Path, Any], mine: Owner, owners: Owners) -> None:
     """Raise the 409 of server-side apply when somebody else owns a leaf of *old* that is *wanted* otherwise."""
     live = leaves(old)
-    causes = [
-        {
-            "reason": "FieldManagerConflict",
-            "message": f'conflict with "{who[0]}" using {who[2]}',
-            "field": "." + ".".join(path),
-        }
-        for who, owned in owners.items()
+    found = {
+        _called(who): ["." + ".".join(path) for path in sorted(owned & wanted.keys()) if live.get(path) != wanted[path]]
+        for who, owned in sorted(owners.items())
         if who[0:2] != mine[0:2]
-        for path in sorted(owned & wanted.keys())
-        if live.get(path) != wanted[path]
+    }
+    causes = [
+        {"reason": "FieldManagerConflict", "message": f"conflict with {who}", "field": field}
+        for who, fields in found.items()
+        for field in fields
     ]
     if not causes:
         return
-    told = [f"{cause['message']}: {cause['field']}" for cause in causes]
-    said = f"1 conflict: {told[0]}" if len(told) == 1 else f"{len(told)} conflicts: - " + "\n- ".join(told)
+    if len(causes) == 1:
+        said = f"1 conflict: {causes[0]['message']}: {causes[0]['field']}"
+    else:
+        told = ["\n- ".join([f"conflicts with {who}:", *fields]) for who, fields in found.items() if fields]
+        said = f"{len(causes)} conflicts: " + "\n".join(told)
     raise ApiError(409, "Conflict", f"Apply failed with {said}", details={"causes": causes})
+
+
+def _called(who: Owner) -> str:
+    manager, operation, version, subresource = who
+    called = f'"{manager}"' + (f' with subresource "{subresource}"' if subresource else "")
+    return f"{called} using {version}" if operation == "Update" else called
 
 
 def applied_to(old: Object, wanted: Mapping[Path, Any], mine: Owner, owners: Owners) -> Object:

@@ -69,9 +69,7 @@ def _at(path: str) -> Cell:
         found: Any = object_
         for step in steps:
             found = found.get(step) if isinstance(found, dict) else None
-        if isinstance(found, list | dict):
-            return json.dumps(found, separators=(",", ":"))
-        return "" if found is None else found
+        return json.dumps(found, separators=(",", ":")) if isinstance(found, list | dict) else found
 
     return cell
 

@@ -12,11 +12,12 @@ __all__ = ["ApiError", "invalid"]
 
 
 class ApiError(Exception):
-    """This is a request that the server refuses; *status* is the Status object that it answers."""
+    """This is a request that the server refuses; *status* is the Status object that it answers, or *text* in its place."""
 
     def __init__(self, code: int, reason: str, message: str, *, details: Object | None = None) -> None:
         super().__init__(message)
         self.code = code
+        self.text: str | None = None
         self.status: Object = {
             "kind": "Status",
             "apiVersion": "v1",
@@ -34,9 +35,11 @@ class ApiError(Exception):
         return cls(404, "NotFound", f'{_qualified(group, plural)} "{name}" not found', details=_of(group, plural, name))
 
     @classmethod
-    def no_such_path(cls) -> ApiError:
-        """Return the 404 for a path that means nothing."""
-        return cls(404, "NotFound", "the server could not find the requested resource", details={})
+    def no_such_path(cls, *, known_group: bool = False) -> ApiError:
+        """Return the 404 for a path that means nothing: plain text, but for one in a group of the server's own."""
+        found = cls(404, "NotFound", "the server could not find the requested resource", details={})
+        found.text = None if known_group else "404 page not found\n"
+        return found
 
     @classmethod
     def already_exists(cls, group: str, plural: str, name: str) -> ApiError:
@@ -103,10 +106,18 @@ class ApiError(Exception):
         return cls(405, "MethodNotAllowed", message, details={})
 
 
+_CAUSES = {
+    "Required value": "FieldValueRequired",
+    "Too long": "FieldValueTooLong",
+    "Unsupported value": "FieldValueNotSupported",
+}
+
+
 def invalid(group: str, kind: str, name: str, problems: Sequence[tuple[str, str]]) -> ApiError:
     """Return the 422 for an object whose fields are wrong. Each problem is a field and what is wrong with it."""
     causes = [
-        {"reason": "FieldValueInvalid", "message": message, "field": where} for where, message in dict(problems).items()
+        {"reason": _CAUSES.get(message.partition(":")[0], "FieldValueInvalid"), "message": message, "field": where}
+        for where, message in dict(problems).items()
     ]
     said = [f"{where}: {message}" for where, message in problems]
     told = said[0] if len(said) == 1 else f"[{', '.join(said)}]"

@@ -43,7 +43,7 @@ from luff.lab.state import LOCK, STATE, LabState, WorkloadState, labs_folder
 from luff.lab.statuses import ApiError
 from luff.lab.workloads import INGRESS, LUFF, Replica, Topology, expand, lay_out, program_environment
 from luff.model import LabWorkload, Object
-from luff.validation import problems, warnings
+from luff.validation import problems, schema_problems, warnings
 
 __all__ = ["main"]
 
@@ -115,7 +115,9 @@ class Supervisor:
         self.topology: Topology = lay_out(
             self.workloads, folder, self.ports, scope_headers=tuple(order["scope_headers"])
         )
-        self.api = ApiServer(token=secrets.token_hex(16), port=order["port"], validate=_validate, pages=self._page)
+        self.api = ApiServer(
+            token=secrets.token_hex(16), port=order["port"], validate=_validate, schema=_misshapen, pages=self._page
+        )
         self.counts = {replica.name: ProxyPage(replica.plan.access_log) for replica in self.topology.replicas}
         self.programs: dict[str, subprocess.Popen[bytes]] = {}
         self.proxies: dict[str, subprocess.Popen[bytes]] = {}
@@ -395,8 +397,15 @@ class Supervisor:
 
 def _validate(thing: Object) -> tuple[list[str], list[str]]:
     """Say what istiod's webhook would, about the kinds whose rules are known here."""
-    known = thing.get("kind") in ("VirtualService", "DestinationRule")
-    return (problems(thing), warnings(thing)) if known else ([], [])
+    return (problems(thing), warnings(thing)) if _is_known(thing) else ([], [])
+
+
+def _misshapen(thing: Object) -> list[str]:
+    return schema_problems(thing) if _is_known(thing) else []
+
+
+def _is_known(thing: Object) -> bool:
+    return thing.get("kind") in ("VirtualService", "DestinationRule")
 
 
 def _service_object(name: str, namespace: str, port: int) -> Object:

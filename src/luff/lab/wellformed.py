@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from luff.lab.resources import Resource
 from luff.model import Object
 
-__all__ = ["event_problems", "metadata_problems", "name_problem"]
+__all__ = ["event_problems", "metadata_problems", "name_problems"]
 
 MOST_ANNOTATION_BYTES = 262_144
 MOST_EVENT_BYTES = {"message": 1024, "reason": 128, "action": 128, "reportingInstance": 128}
@@ -40,16 +40,25 @@ _VALUE_SAID = (
 )
 
 
-def name_problem(resource: Resource, name: Any) -> Problem | None:
-    """Return what is wrong with an object's *name*, or ``None``."""
+def name_problems(resource: Resource, name: Any, generate_name: Any) -> list[Problem]:
+    """Return what is wrong with an object's *name*, and with the *generate_name* that it was made of."""
     if not name or not isinstance(name, str):
-        return "metadata.name", "Required value: name or generateName is required"
+        return [("metadata.name", "Required value: name or generateName is required")]
+    problems: list[Problem] = []
+    if generate_name:
+        # A hyphen at its end, and whatever stands before that, are taken for well spelt.
+        spelt = re.sub("(?s).-$", "a", str(generate_name))
+        problems += _spelling_problems(resource, "metadata.generateName", str(generate_name), spelt)
+    return problems + _spelling_problems(resource, "metadata.name", name, name)
+
+
+def _spelling_problems(resource: Resource, where: str, name: str, spelt: str) -> list[Problem]:
     short = resource.plural in {"namespaces", "services"}
-    if len(name) > (63 if short else 253):
-        return "metadata.name", f'Invalid value: "{name}": must be no more than {63 if short else 253} characters'
-    if not (_LABEL if short else _SUBDOMAIN).fullmatch(name):
-        return "metadata.name", f'Invalid value: "{name}": {_LABEL_SAID if short else _SUBDOMAIN_SAID}'
-    return None
+    if len(spelt) > (63 if short else 253):
+        return [(where, f'Invalid value: "{name}": must be no more than {63 if short else 253} characters')]
+    if not (_LABEL if short else _SUBDOMAIN).fullmatch(spelt):
+        return [(where, f'Invalid value: "{name}": {_LABEL_SAID if short else _SUBDOMAIN_SAID}')]
+    return []
 
 
 def metadata_problems(metadata: Object) -> list[Problem]:
@@ -75,12 +84,16 @@ def metadata_problems(metadata: Object) -> list[Problem]:
     return problems
 
 
-def event_problems(event: Object, group: str) -> list[Problem]:
-    """Return what is wrong with a new *event*, given as it is kept, that was sent to *group*."""
+def event_problems(event: Object, group: str, namespace: str) -> list[Problem]:
+    """Return what is wrong with a new *event*, given as it is kept, that was sent to *group* in *namespace*."""
     problems: list[Problem] = []
+    about = str((event.get("involvedObject") or {}).get("namespace") or "")
+    # Of what has no namespace it is in the default one.
+    if not group and namespace != (about or "default"):
+        problems.append(("involvedObject.namespace", f'Invalid value: "{about}": does not match event.namespace'))
     if not event.get("eventTime"):
         # Whoever sends one of the old kind to the old group need not say more.
-        return [("eventTime", "Required value")] if group else []
+        return [("eventTime", "Required value")] if group else problems
     if group and event.get("type") not in {"Normal", "Warning"}:
         problems.append(("type", 'Invalid value: "": has invalid value: ' + str(event.get("type") or "")))
     for field, called in (
@@ -91,6 +104,8 @@ def event_problems(event: Object, group: str) -> list[Problem]:
     ):
         if not event.get(field):
             problems.append((called, "Required value"))
+        elif called.startswith("reporting") and called != "reportingInstance" and not _is_key(str(event[field])):
+            problems.append((called, f'Invalid value: "{event[field]}": {_KEY_SAID}'))
     for field, most in MOST_EVENT_BYTES.items():
         if len(str(event.get(field) or "").encode(errors="replace")) > most:
             problems.append((field, f'Invalid value: "": can have at most {most} characters'))
