@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Literal, NamedTuple, TypeAlias
 
 from luff.clock import Clock
-from luff.errors import Conflict, LuffError, MeshDenied, MeshError, NotFound, RestoreNotVerified
+from luff.errors import Conflict, LuffError, MeshDenied, MeshError, NotFound, Rejected, RestoreNotVerified
 from luff.lifecycle import Intent
 from luff.lock import LEASE_S, OBJECT_ANNOTATION, RUN_ANNOTATION, STOP_ANNOTATION, lease_ref
 from luff.mesh import Kind, Mesh, Ref, command_on
@@ -147,10 +147,12 @@ async def find_patiently(
             if not waiting or clock.monotonic_s() - began_s >= patience_s:
                 return found
         except MeshError as error:
-            if isinstance(error, MeshDenied) or clock.monotonic_s() - began_s >= patience_s:
+            final = isinstance(error, MeshDenied | Rejected)
+            if final or clock.monotonic_s() - began_s >= patience_s:
+                again = _ask_again(mesh, namespaces, asked, denied=isinstance(error, MeshDenied))
                 raise RestoreNotVerified(
                     f"it cannot be seen whether a fault is live: {error.message}",
-                    next_step=_ask_again(mesh, namespaces, asked, denied=isinstance(error, MeshDenied)),
+                    next_step=error.next_step if isinstance(error, Rejected) and error.next_step else again,
                 ) from error
         await clock.sleep(LOOK_EVERY_S)
 

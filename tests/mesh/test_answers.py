@@ -20,7 +20,7 @@ from luff.mesh.kubernetes import Connection, KubernetesMesh, Limits
 
 REF = Ref(Kind.VIRTUAL_SERVICE, "shop", "x")
 PROVE_NOTHING = [0, 100, 204, 301, 302, 304, 307, 408, 425, 429, 499, 500, 502, 503, 504, 599, 700]
-PROVE_IT = {400: Rejected, 401: MeshDenied, 403: MeshDenied, 404: NotFound, 405: Rejected, 409: Conflict,
+PROVE_IT = {400: Rejected, 401: MeshDenied, 403: MeshDenied, 405: Rejected, 409: Conflict,
             410: Rejected, 413: Rejected, 415: Rejected, 422: Conflict, 451: Rejected}  # fmt: skip
 Script = Callable[[socket.socket, bytes], None]
 
@@ -33,6 +33,26 @@ def test_a_status_that_proves_nothing_is_an_unknown_outcome(status: int) -> None
 @pytest.mark.parametrize(("status", "kind"), PROVE_IT.items())
 def test_a_status_that_proves_that_nothing_was_applied_says_so(status: int, kind: type[MeshError]) -> None:
     assert isinstance(error_of(REF, status, "", None), kind)
+
+
+@pytest.mark.parametrize(
+    "text", ["404 page not found\n", "", "{}", '{"message": "no such route"}', "<html>nginx</html>"]
+)
+def test_a_404_proves_that_an_object_is_gone_only_in_an_api_servers_own_words(text: str) -> None:
+    gone = {"kind": "Status", "reason": "NotFound", "message": 'virtualservices.networking.istio.io "x" not found'}
+    assert isinstance(error_of(REF, 404, json.dumps(gone), None), NotFound)
+
+    said = error_of(REF, 404, text, None)
+
+    assert isinstance(said, Rejected)
+    assert "does not know what a VirtualService is" in said.message
+    assert "Istio 1.22" in str(said.next_step)
+    assert error_of(Ref(Kind.LEASE, "shop", "x"), 404, text, None).next_step is None
+
+
+@pytest.mark.parametrize(("namespace", "said"), [("", "with -n"), ("shop", "ask for the role")])
+def test_who_may_not_look_everywhere_is_told_that_one_namespace_may_do(namespace: str, said: str) -> None:
+    assert said in str(error_of(Ref(Kind.VIRTUAL_SERVICE, namespace, "*"), 403, "forbidden", None).next_step)
 
 
 @pytest.mark.parametrize("code", [400, 403, 409, 422, 500])

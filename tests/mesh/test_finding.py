@@ -18,6 +18,7 @@ from luff.cli.stop import LATE_S, stop_everything, stop_runs
 from luff.errors import LuffError, RestoreNotVerified
 from luff.lock import OBJECT_ANNOTATION, RUN_ANNOTATION, lease_ref
 from luff.mesh import Kind, Ref
+from luff.mesh.answers import error_of
 from luff.restore import find_injected, find_patiently, moment
 from luff.testing import EPOCH_S, Cluster, SimClock, SimMesh, Trouble, virtual_time
 from luff.words import Object
@@ -140,6 +141,22 @@ def test_who_cannot_look_is_told_to_run_what_was_asked_again(
         play(find_patiently(mesh, namespaces, clock=SimClock(), asked=["restore", "0123"]))
 
     assert caught.value.next_step == said
+
+
+def test_where_there_is_no_istio_nobody_waits_for_it(cluster: Cluster) -> None:
+    class NoIstio(SimMesh):
+        async def list(self, kind: Kind, namespace: str | None) -> list[Object]:
+            raise error_of(Ref(kind, "", "*"), 404, "404 page not found", None)
+
+    async def story() -> float:
+        clock = SimClock()
+        with pytest.raises(RestoreNotVerified, match="does not know what a VirtualService is") as caught:
+            await find_patiently(NoIstio(cluster), None, clock=clock, asked=["restore"])
+        assert "Istio 1.22" in str(caught.value.next_step)
+        return clock.monotonic_s()
+
+    with virtual_time() as run:
+        assert run(story()) < 1.0
 
 
 def test_everything_is_stopped_only_when_nothing_came_after_a_look_that_found_nothing(

@@ -77,7 +77,7 @@ def test_a_server_that_never_answers_is_told_while_it_is_waited_for(
 
     assert was_waiting
     assert "no answer from the API server prod at http://127.0.0.1:" in told[0]
-    assert ("asking until it answers" if command == ["reaper"] else "asking until about") in told[0]
+    assert ("asking until it answers" if command == ["reaper"] else "at the latest") in told[0]
     assert f"kubectl --kubeconfig {silent} --context prod get --raw /readyz" in told[1]
     assert "edit virtualservices" in told[2]
     assert "no answer from the API server" not in rest, "once is enough"

@@ -26,8 +26,8 @@ def tell_silence(
     command = kubectl(connection)
 
     def tell(server: str) -> None:
-        until = "asking until it answers" if patience_s is None else f"asking until about {_at(patience_s)}"
-        restoring = "" if restoring_s is None else f", and for a restore until about {_at(restoring_s)}"
+        until = "asking until it answers" if patience_s is None else f"asking until {_at(patience_s)} at the latest"
+        restoring = "" if restoring_s is None else f", and for a restore until {_at(restoring_s)}"
         with contextlib.suppress(OSError, ValueError):
             click.echo(
                 f"luff: no answer from the API server {server}; {until}{restoring}\n"
