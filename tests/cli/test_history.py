@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.server
 import json
 import os
@@ -21,9 +22,10 @@ from click.testing import CliRunner
 
 from luff.cli import cli
 from luff.errors import LuffError
+from luff.lifecycle import Intent, Phase
 from luff.outcome import MeshIdentity, Outcome
 from luff.report.document import render, report
-from luff.store import Store
+from luff.store import Beginning, Store
 from tests.factories import failed, inconclusive, passed, resolved, run_id
 
 LUFF = Path(sys.executable).parent / "luff"
@@ -85,6 +87,22 @@ def luff(url: str, monkeypatch: pytest.MonkeyPatch) -> Luff:
         return Done(result.exit_code, result.stdout, result.stderr)
 
     return run
+
+
+def test_where_the_routes_of_an_unfinished_run_are_is_only_its_last_word(luff: Luff, url: str) -> None:
+    run = "ab" * 8
+    intent = Intent(run, "shop", "stock", "uid", "7", ("luff.x",), 1_800_000_000, "hash")
+    with Store.open(url) as store:
+        store.begin(Beginning(run, "killed", "ada", CLUSTER, NOW))
+        journal = store.journal(CLUSTER)
+        asyncio.run(journal.arm(intent))
+        asyncio.run(journal.mark(run, Phase.LIVE))
+
+    listed = luff("runs", "list").out.splitlines()
+
+    assert listed[1].split()[2:] == ["unfinished", "live?", "killed"]
+    assert listed[2].split()[3:] == ["clean", "slow"]
+    assert json.loads(luff("runs", "list", "-o", "json").out)[0]["phase"] == "live"
 
 
 def test_a_list_is_narrowed_by_labels_and_time(luff: Luff) -> None:

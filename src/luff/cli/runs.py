@@ -66,8 +66,13 @@ def list_(
     output: str,
     voice: Voice,
 ) -> None:
-    """List runs, newest first."""
+    """
+    List runs, newest first.
+
+    ROUTES with a question mark is the last that an unfinished run wrote down; `luff status` shows what is injected now.
+    """
     from luff.cli.selecting import matches_labels
+    from luff.lifecycle import Phase
     from luff.report.trend import moment
     from luff.store import RunFilter, Store  # SQLAlchemy costs a third of a second
 
@@ -110,8 +115,10 @@ def list_(
     click.echo(f"{'RUN':<17} {'AGE':>6} {'VERDICT':<13} {'ROUTES':<11} EXPERIMENT")
     for row in rows:
         verdict_shown = (row.verdict or "unfinished") + ("" if row.reason is None else "*")
+        # Of a run that was killed it is the last that it wrote down: its guard, or a reaper, restores without the database.
+        routes = f"{row.phase}?" if row.verdict is None and row.phase not in (Phase.PLANNED, Phase.CLEAN) else row.phase
         click.echo(
-            f"{row.run:<17} {_age((now - row.started_at).total_seconds()):>6} {verdict_shown:<13} {row.phase:<11} {row.experiment}"
+            f"{row.run:<17} {_age((now - row.started_at).total_seconds()):>6} {verdict_shown:<13} {routes:<11} {row.experiment}"
         )
 
 
