@@ -47,7 +47,9 @@ def test_a_404_proves_that_an_object_is_gone_only_in_an_api_servers_own_words(te
     assert isinstance(said, Rejected)
     assert "does not know what a VirtualService is" in said.message
     assert "Istio 1.22" in str(said.next_step)
-    assert error_of(Ref(Kind.LEASE, "shop", "x"), 404, text, None).next_step is None
+    other = error_of(Ref(Kind.POD, "shop", "x"), 404, text, None)
+    assert isinstance(other, Rejected)
+    assert "nobody there knows this path" in other.message
 
 
 @pytest.mark.parametrize(("namespace", "said"), [("", "with -n"), ("shop", "ask for the role")])

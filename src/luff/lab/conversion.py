@@ -44,9 +44,8 @@ def stored(resource: Resource, object_: Object) -> Object:
     kind = object_.get("kind")
     if kind not in (None, "", resource.kind):
         if resource.custom:
-            named = str((object_.get("metadata") or {}).get("name") or "")
             problem = ("kind", f'Invalid value: "{kind}": must be {resource.kind}')
-            raise invalid(resource.group, str(kind), named, [problem])
+            raise invalid(resource.group, str(kind), _name_in(object_), [problem])
         raise ApiError.bad_request(
             f'{object_.get("kind")} in version "{object_.get("apiVersion")}" cannot be handled as a {resource.kind}'
         )
@@ -60,9 +59,7 @@ def stored(resource: Resource, object_: Object) -> Object:
             continue
         if resource.custom:
             problem = (field, f"Invalid value: {field} in body must be of type object")
-            raise invalid(
-                resource.group, resource.kind, str((object_.get("metadata") or {}).get("name") or ""), [problem]
-            )
+            raise invalid(resource.group, resource.kind, _name_in(object_), [problem])
         raise ApiError.bad_request(f"json: cannot unmarshal into Go struct field {resource.kind}.{field}")
     metadata = object_.get("metadata", {})
     if not isinstance(metadata, dict):
@@ -88,6 +85,11 @@ def stored(resource: Resource, object_: Object) -> Object:
     if resource.plural == "events":
         return {**_event(typed, "v1")}
     return {**typed, "apiVersion": resource.api_version()}
+
+
+def _name_in(object_: Object) -> str:
+    metadata = object_.get("metadata")
+    return str(metadata.get("name") or "") if isinstance(metadata, dict) else ""
 
 
 def give_defaults(resource: Resource, new: Object) -> None:

@@ -105,14 +105,17 @@ def _paths_in(fields: Object, path: Path) -> Iterator[Path]:
 def refuse_conflicts(old: Object, wanted: Mapping[Path, Any], mine: Owner, owners: Owners) -> None:
     """Raise the 409 of server-side apply when somebody else owns a leaf of *old* that is *wanted* otherwise."""
     live = leaves(old)
-    found = {
-        _called(who): ["." + ".".join(path) for path in sorted(owned & wanted.keys()) if live.get(path) != wanted[path]]
+    found = [
+        (
+            _called(who),
+            ["." + ".".join(path) for path in sorted(owned & wanted.keys()) if live.get(path) != wanted[path]],
+        )
         for who, owned in sorted(owners.items())
         if who[0:2] != mine[0:2]
-    }
+    ]
     causes = [
         {"reason": "FieldManagerConflict", "message": f"conflict with {who}", "field": field}
-        for who, fields in found.items()
+        for who, fields in found
         for field in fields
     ]
     if not causes:
@@ -120,7 +123,7 @@ def refuse_conflicts(old: Object, wanted: Mapping[Path, Any], mine: Owner, owner
     if len(causes) == 1:
         said = f"1 conflict: {causes[0]['message']}: {causes[0]['field']}"
     else:
-        told = ["\n- ".join([f"conflicts with {who}:", *fields]) for who, fields in found.items() if fields]
+        told = ["\n- ".join([f"conflicts with {who}:", *fields]) for who, fields in found if fields]
         said = f"{len(causes)} conflicts: " + "\n".join(told)
     raise ApiError(409, "Conflict", f"Apply failed with {said}", details={"causes": causes})
 

@@ -36,9 +36,9 @@ def error_of(ref: Ref, status: int, text: str, retry_after: str | None) -> MeshE
         return Rejected(f"{ref}: the API server refused ({status}): {said}")
     if status == 404 and not _is_worded(text):
         # Of a path that is not served, or by somebody who is no API server: of the object it says nothing.
-        return Rejected(
-            f"{ref}: the API server does not know what a {ref.kind} is (404): {said}", next_step=_UNKNOWN.get(ref.kind)
-        )
+        step = _UNKNOWN.get(ref.kind)
+        why = f"the API server does not know what a {ref.kind} is" if step else "nobody there knows this path"
+        return Rejected(f"{ref}: {why} (404): {said}", next_step=step)
     if status == 404:
         return NotFound(f"{ref} is not there: {said}", next_step=f"check with `kubectl get {str(ref.kind).lower()} -A`")
     if status in (401, 403):
