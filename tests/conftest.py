@@ -9,8 +9,13 @@ from itertools import groupby
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from luff.store import upgrade
+
+# How long an example takes says how busy the machine is.
+settings.register_profile("luff", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("luff")
 
 # Nothing of what is imported and collected is garbage.
 gc.disable()

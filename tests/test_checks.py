@@ -246,7 +246,7 @@ def test_half_of_the_violations_that_a_claim_bears_may_be_the_generators_own(
     assert lateness_of([check], timeout_s=10.0).share == pytest.approx(share)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @example(latencies_ms=[1001], limit_ms=1001)
 @given(
     latencies_ms=st.lists(st.integers(0, 5000), min_size=1, max_size=30),

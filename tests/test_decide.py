@@ -162,7 +162,7 @@ def test_a_catch_all_is(route: Object, all_: bool, somewhere: bool) -> None:
     assert any(unconditional(match) for match in route.get("match") or [{}]) is somewhere
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data(), virtual_services())
 def test_who_takes_a_request_does_not_depend_on_later_routes(data: st.DataObject, object_: Object) -> None:
     request, proxy = data.draw(requests(object_)), data.draw(proxies(object_))

@@ -15,7 +15,7 @@ from luff.model import Request, Stage, Traffic
 from luff.pacing import Arrival, Load, Pattern, arrivals, arrivals_of, load_of
 from luff.words import Arm, Phase
 
-LAW = settings(max_examples=100, deadline=None)
+LAW = settings(max_examples=100)
 ONE = (Request(url="http://shop/"),)
 RATES = st.floats(0.2, 300)
 SECONDS = st.floats(0.05, 20)

@@ -672,7 +672,7 @@ def parse_anything(text: str, overrides: dict[str, str] | None = None) -> None:
 
 @given(st.text())
 @example("a: \ud800")
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_any_text_gives_documents_or_problems(text: str) -> None:
     parse_anything(text)
 
@@ -709,13 +709,13 @@ def mutated(draw: st.DrawFn) -> str:
 
 
 @given(mutated())
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 def test_a_valid_document_with_something_odd_in_it_gives_documents_or_problems(text: str) -> None:
     parse_anything(text)
 
 
 @given(st.sampled_from([SMALLEST + EXPECT, EVERYTHING, OTHERS]), st.data())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_a_valid_text_with_something_odd_in_it_gives_documents_or_problems(text: str, data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(text)))
     until = at + data.draw(st.integers(0, 12))
@@ -729,7 +729,7 @@ def test_a_valid_text_with_something_odd_in_it_gives_documents_or_problems(text:
 @given(
     st.from_regex(r"(spec|metadata)(\.(traffic|expect|0|1|latency|p99|fault|delay|target|x)){0,4}", fullmatch=True), ODD
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_any_override_gives_documents_or_problems(path: str, value: Any) -> None:
     parse_anything(SMALLEST + EXPECT, {path: str(value)})
 

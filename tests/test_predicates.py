@@ -143,7 +143,7 @@ def test_another_process_observes_the_same() -> None:
         assert elsewhere(status, {}, body) == observe(status, {}, body)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     wanted=st.lists(st.sampled_from(["200", "404", "2xx", "4xx", "5xx"]), min_size=1, max_size=4, unique=True),
     status=st.integers(200, 599),

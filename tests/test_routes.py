@@ -42,7 +42,6 @@ from tests.strategies import (
 
 LAW = settings(
     max_examples=50,
-    deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
 )
 COUNTED = settings(LAW, max_examples=200, derandomize=True, database=None)

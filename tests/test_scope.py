@@ -16,7 +16,7 @@ from luff import regex
 from luff.scope import Scope
 from luff.words import Carrier
 
-LAW = settings(max_examples=150, deadline=None)
+LAW = settings(max_examples=150)
 SECRETS = st.text(alphabet="0123456789abcdef", min_size=32, max_size=32)
 NUMBERS = st.one_of(st.integers(0, 5000), st.integers(0, (1 << 63) - 1))
 HEADERS = {Carrier.HEADER: "x-luff-run", Carrier.BAGGAGE: "baggage", Carrier.TRACEPARENT: "traceparent"}

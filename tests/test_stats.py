@@ -15,7 +15,7 @@ from scipy import special
 from luff import stats
 from tests.factories import first_decision
 
-LAW = settings(max_examples=150, deadline=None)
+LAW = settings(max_examples=150)
 CAP = 2000
 RUNS = 2000
 

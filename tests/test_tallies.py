@@ -214,7 +214,7 @@ def test_a_whole_answer_in_place_of_a_fallback_is_fine_where_no_fault_was_met() 
 STREAM = st.lists(st.sampled_from(["holds", "violates", "unexposed error", "left out"]), max_size=400)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(stream=STREAM, threshold=st.sampled_from([0.05, 0.1, 0.3, 0.5]), every=st.integers(1, 50))
 def test_the_evidence_kept_is_the_strongest_of_every_moment(stream: list[str], threshold: float, every: int) -> None:
     tally, most_pass, most_fail = Tally(threshold), 0.0, 0.0

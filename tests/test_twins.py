@@ -243,7 +243,6 @@ def test_what_istiod_merges_keeps_the_laws_of_twins() -> None:
     seen: Counter[str] = Counter()
     check = settings(
         max_examples=100,
-        deadline=None,
         derandomize=True,
         database=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],

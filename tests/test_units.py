@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from luff import units
 
-LAW = settings(max_examples=300, deadline=None)
+LAW = settings(max_examples=300)
 
 DURATIONS = [
     ("250ms", 0.25),
@@ -168,7 +168,7 @@ def test_rates_are_read_back_to_the_last_bit(number: str, unit: str) -> None:
     _round_trip(units.parse_rate_hz, units.write_rate, f"{number}/{unit}", units.RATE_MOST_HZ)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(value=st.one_of(st.text(max_size=60), st.floats(), st.integers(), st.none(), st.lists(st.integers())))
 def test_anything_else_is_a_sentence(value: object) -> None:
     for parse in (units.parse_duration_s, units.parse_percent, units.parse_rate_hz):

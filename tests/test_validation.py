@@ -429,7 +429,7 @@ def test_other_kinds_are_refused() -> None:
     assert warnings(_rule()) == envoy_problems(_rule()) == []
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(virtual_services())
 def test_fields_that_nobody_knows_are_no_problem(object_: Object) -> None:
     assert problems(object_) == []
@@ -444,7 +444,7 @@ def _places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 EXAMPLES = [refused for _, refused, _, _ in RULES] + [accepted for *_, accepted in RULES]
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=250)
 @given(st.data(), st.sampled_from(EXAMPLES), json_values | st.just(float("nan")) | st.just("\ud800") | st.just(10**400))
 def test_nonsense_anywhere_is_answered_and_never_raises(data: st.DataObject, example: Object, value: Any) -> None:
     object_: Any = {"all": copy.deepcopy(example)}

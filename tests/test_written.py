@@ -163,7 +163,7 @@ _SPECS = st.fixed_dictionaries(
 
 
 @given(_SPECS, st.dictionaries(_NAMES, _TEXT, max_size=2))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow])
 def test_any_experiment_is_the_same_when_it_is_read_again(made: dict[str, Any], labels: dict[str, str]) -> None:
     document = {
         "apiVersion": "luff.dev/v1alpha1",

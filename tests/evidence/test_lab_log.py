@@ -477,7 +477,7 @@ def test_a_long_warm_up_leaves_room_for_the_calls_under_the_fault(logs: Logs) ->
     assert [call.number for call in logs.poll(samples).evidence.calls] == [number]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(cuts=st.lists(st.integers(0, 3000), max_size=8))
 def test_however_a_log_grows_it_is_read_once(tmp_path_factory: pytest.TempPathFactory, cuts: list[int]) -> None:
     logs = Logs(tmp_path_factory.mktemp("grows"))

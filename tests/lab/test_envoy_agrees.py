@@ -119,7 +119,6 @@ def _drawn() -> list[Trial]:
         max_examples=DRAWN,
         database=None,
         derandomize=True,
-        deadline=None,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )

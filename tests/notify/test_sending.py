@@ -20,7 +20,7 @@ from tests.notify.conftest import Receiver, receiving
 
 SECRET = "a secret of enough length"
 QUICK = Limits(back_off_s=0.001, try_s=20.0)
-IMPATIENT = replace(QUICK, try_s=0.05, tries_most=2)
+IMPATIENT = replace(QUICK, try_s=1.0, tries_most=1)
 
 
 def notice(number: int = 1, *, event: Event = Event.VERDICT, about: str = "cart") -> Notice:

@@ -27,7 +27,7 @@ metadata: {name: cart-survives-slow-stock, namespace: shop}
 spec:
   target: stock
   fault: {delay: 1500ms}
-  traffic: {requests: [GET http://cart/], rate: 20/s, duration: 10s, warmup: 1s}
+  traffic: {requests: [GET http://cart/], rate: 10/s, duration: 20s, warmup: 1s}
   expect: [{latency: {p50: 1s}}]
 """
 SERVER = """\

@@ -622,7 +622,7 @@ def test_what_the_proxy_says_is_kept(header: str | None, flags: Flag) -> None:
     assert samples[0].flags == flags
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     rate_hz=st.floats(0.5, 500), duration_s=st.floats(0.1, 20), ramp_share=st.sampled_from([0.0, 0.5, 1.0]),
     seed=st.integers(0, 2**32),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from luff.errors import InvalidFile, UsageError
@@ -87,7 +87,6 @@ spec:
 @example("localhost", ":65535", True)
 @example("bücher.de", "", False)
 @example("xn--bcher-kva.de", "", False)
-@settings(deadline=None)
 def test_what_an_experiment_may_say_can_be_dialled(host: str, port: str, dialled: bool) -> None:
     url = "http://shop/" if dialled else f"http://{host}{port}/"
     via = {"connect": f"{host}{port}"} if dialled else {}

@@ -80,7 +80,6 @@ def test_no_request_that_fits_the_openapi_makes_a_server_error(address: str) -> 
 
         @settings(
             max_examples=EXAMPLES,
-            deadline=None,
             database=None,
             derandomize=True,
             suppress_health_check=list(HealthCheck),
