@@ -37,6 +37,11 @@ def test_routes_without_a_delegate_stay_as_they_are() -> None:
     assert merged_routes(_object("root", routes, hosts=["a"]), []) == routes
 
 
+def test_an_empty_delegate_is_one_of_nobody_and_drops_its_route() -> None:
+    routes = [{"directResponse": {"status": 503}, "delegate": {}}, TO_A]
+    assert merged_routes(_object("root", routes, hosts=["a"]), []) == [TO_A]
+
+
 def test_each_route_of_the_delegate_is_put_in_its_place() -> None:
     root = _object(
         "root", [{**TO_A, "name": "first"}, {"delegate": {"name": "leaf"}}, {**TO_A, "name": "last"}], hosts=["a"]

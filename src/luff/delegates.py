@@ -64,7 +64,7 @@ def root_routes(leaf: Object, all_of_them: Sequence[Object]) -> tuple[RootRoute,
             if not isinstance(route, dict):
                 continue
             delegate = route.get("delegate")
-            if not delegate and catches_all(route):
+            if delegate is None and catches_all(route):
                 break
             if delegate and not route.get("redirect") and _is_delegate(leaf, delegate, namespace):
                 found.append(RootRoute(root, _resolved(route, namespace)))
@@ -79,7 +79,7 @@ def merged_route(outer: RootRoute, leaf: Object, own: Object) -> Object | None:
 def delegate_of(route: Object, namespace: str) -> tuple[str, str]:
     """Return the namespace and the name of what *route*, of an object in *namespace*, delegates to."""
     delegate = route["delegate"]
-    return str(delegate.get("namespace") or namespace), str(delegate.get("name"))
+    return str(delegate.get("namespace") or namespace), str(delegate.get("name") or "")
 
 
 def merged_routes(virtual_service: Object, all_of_them: Sequence[Object]) -> list[Object]:
@@ -88,7 +88,8 @@ def merged_routes(virtual_service: Object, all_of_them: Sequence[Object]) -> lis
     found = []
     for route in http_routes(virtual_service):
         delegate = route.get("delegate")
-        if not delegate:
+        # An empty one is one as well, of nobody.
+        if delegate is None:
             found.append(route)
             continue
         leaf = next((each for each in all_of_them if _is_delegate(each, delegate, namespace)), None)
