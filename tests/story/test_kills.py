@@ -80,11 +80,16 @@ class Storm:
     after_s: float = 0.0
 
     @classmethod
-    def drawn(cls, rng: random.Random) -> Storm:
-        """Return one that is none half of the time."""
-        if rng.random() < 0.5:
+    def drawn(cls, rng: random.Random, number: int) -> Storm:
+        """
+        Return that of the kill *number*: every second one has one.
+
+        Where the run is live it is never one that only new connections meet: its guard has one already.
+        """
+        if number % 2 == 0:
             return cls()
-        return cls(rng.choice(sorted(TOXICS)), rng.uniform(0.0, BEFORE_S), rng.uniform(0.2, AFTER_S))
+        toxics = sorted(TOXICS.keys() - ({"refused"} if number % 3 == 2 else set()))
+        return cls(rng.choice(toxics), rng.uniform(0.0, BEFORE_S), rng.uniform(0.2, AFTER_S))
 
 
 @dataclass(frozen=True)
@@ -145,7 +150,7 @@ class Kills:
 
     def kill(self, experiment: Path, number: int) -> Killed:
         """Kill one run and leave its guard."""
-        storm = Storm.drawn(self.rng)
+        storm = Storm.drawn(self.rng, number)
         began_s = time.monotonic()
         running = self.start(experiment)
         at_s = self._moment(running, number)
