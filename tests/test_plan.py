@@ -316,6 +316,12 @@ def test_a_delegate_is_followed_and_the_leaf_is_patched() -> None:
     assert plan.injection.virtual_service == "leaf"
 
 
+def test_an_empty_delegate_takes_no_request_and_hides_no_route() -> None:
+    plan = planned("", virtual_service("stock", {"delegate": {}}, route()))
+
+    assert plan.injection.positions == (1,)
+
+
 def test_a_delegate_in_another_namespace_is_followed() -> None:
     plan = planned("", root("team"), elsewhere=(FAR_LEAF,))
 

@@ -79,7 +79,7 @@ def merged_route(outer: RootRoute, leaf: Object, own: Object) -> Object | None:
 def delegate_of(route: Object, namespace: str) -> tuple[str, str]:
     """Return the namespace and the name of what *route*, of an object in *namespace*, delegates to."""
     delegate = route["delegate"]
-    return str(delegate.get("namespace") or namespace), str(delegate.get("name") or "")
+    return str(delegate.get("namespace") or namespace), str(delegate.get("name"))
 
 
 def merged_routes(virtual_service: Object, all_of_them: Sequence[Object]) -> list[Object]:

@@ -75,7 +75,7 @@ def select(virtual_service: Object, target: Target, *, namespace: str, roots: tu
         # What a route lets through that delegates is for its delegate to say.
         ended = route.get("delegate") is None and catches_all(route)
         why = _why_not(route, target, namespace, virtual_service)
-        if route.get("delegate") is not None and why is None:
+        if route.get("delegate") and why is None:
             delegates.append(delegate_of(route, namespace_of(virtual_service)))
         elif why is None:
             indices.append(index)
@@ -172,7 +172,7 @@ def _why_not(route: Object, target: Target, namespace: str, virtual_service: Obj
         return f"it {'redirects' if route.get('redirect') else 'answers by itself'} and forwards nothing"
     if target.routes and route.get("name") not in target.routes:
         return "it is not among target.routes"
-    if route.get("delegate") is not None:
+    if route.get("delegate"):
         return None
     all_of_them = destinations(route)
     leads = leading(route, target, namespace=namespace, of=namespace_of(virtual_service))

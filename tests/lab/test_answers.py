@@ -140,6 +140,16 @@ def test_a_refusal_is_worded_as_the_real_one(
     assert answer.json()["code"] == code
 
 
+@pytest.mark.parametrize(("prefix", "wrong"), [("X-", False), ("AB-", True), ("x.", True)])
+def test_what_a_name_is_made_of_is_held_to_its_spelling_but_for_what_a_hyphen_ends(
+    http: httpx.Client, services: str, prefix: str, wrong: bool
+) -> None:
+    answer = http.post(services, json=virtual_service("", generateName=prefix))
+
+    assert answer.status_code == 422
+    assert ("metadata.generateName" in answer.json()["message"]) is wrong
+
+
 def test_a_stale_put_is_told_in_the_real_words(http: httpx.Client, services: str) -> None:
     made = http.post(services, json=virtual_service()).json()
     made["spec"]["hosts"] = ["a"]
@@ -176,20 +186,25 @@ def test_the_three_versions_are_one_object(http: httpx.Client, services: str) ->
         assert found["spec"] == virtual_service()["spec"]
 
 
-def test_both_groups_of_events_are_one(http: httpx.Client, namespace: str) -> None:
-    event = {
+def _event(namespace: str, **changes: Any) -> dict[str, Any]:
+    return {
         "apiVersion": "events.k8s.io/v1",
         "kind": "Event",
         "metadata": {"generateName": "x-"},
         "regarding": {"kind": "VirtualService", "name": "reviews", "namespace": namespace},
-        "note": "hello",
+        "note": "ü" * 512,
         "reason": "Injected",
         "type": "Warning",
         "action": "FaultInjected",
         "eventTime": "2026-01-01T00:00:00.000000Z",
         "reportingController": "luff",
         "reportingInstance": "luff-0",
+        **changes,
     }
+
+
+def test_both_groups_of_events_are_one(http: httpx.Client, namespace: str) -> None:
+    event = _event(namespace, note="hello")
 
     made = http.post(f"/apis/events.k8s.io/v1/namespaces/{namespace}/events", json=event).json()
 
@@ -215,25 +230,64 @@ def test_both_groups_of_events_are_one(http: httpx.Client, namespace: str) -> No
 def test_an_event_of_the_new_group_says_who_when_and_what_in_so_many_bytes(
     http: httpx.Client, namespace: str, change: dict[str, Any], field: str
 ) -> None:
-    whole = {
-        "apiVersion": "events.k8s.io/v1",
-        "kind": "Event",
-        "metadata": {"generateName": "x-"},
-        "regarding": {"kind": "VirtualService", "name": "reviews", "namespace": namespace},
-        "note": "ü" * 512,
-        "reason": "Injected",
-        "type": "Warning",
-        "action": "FaultInjected",
-        "eventTime": "2026-01-01T00:00:00.000000Z",
-        "reportingController": "luff",
-        "reportingInstance": "luff-0",
-    }
     events = f"/apis/events.k8s.io/v1/namespaces/{namespace}/events"
 
-    answers = [http.post(events, json={**whole, **more}) for more in ({}, change)]
+    answers = [http.post(events, json=_event(namespace, **more)) for more in ({}, change)]
 
     assert [answer.status_code for answer in answers] == [201, 422]
     assert f"{field}: " in answers[1].json()["message"]
+
+
+def test_what_is_missing_is_told_from_what_is_wrong(http: httpx.Client, namespace: str) -> None:
+    wrong = _event(namespace, action="", reportingController="no name!")
+
+    answer = http.post(f"/apis/events.k8s.io/v1/namespaces/{namespace}/events", json=wrong).json()
+
+    causes = {each["field"]: each["reason"] for each in answer["details"]["causes"]}
+    assert causes == {"action": "FieldValueRequired", "reportingController": "FieldValueInvalid"}
+    assert answer["message"].startswith('Event "x-')
+
+
+def test_an_event_of_the_old_group_is_in_the_namespace_that_it_is_about(http: httpx.Client, namespace: str) -> None:
+    about = {"kind": "VirtualService", "name": "reviews", "namespace": "other"}
+    event = {"metadata": {"generateName": "x-"}, "involvedObject": about, "message": "x"}
+
+    answer = http.post(f"/api/v1/namespaces/{namespace}/events", json=event)
+
+    assert answer.status_code == 422
+    assert "does not match event.namespace" in answer.json()["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "is_status"),
+    [
+        ("/apis/networking.istio.io/v9/virtualservices", False),
+        ("/apis/nobody/v1/things", False),
+        ("/nope", False),
+        ("/api/v1/nothing", True),
+        ("/apis/apps/v1/nothing", True),
+    ],
+)
+def test_a_path_that_nobody_knows_is_answered_in_text_outside_the_servers_own_groups(
+    http: httpx.Client, path: str, is_status: bool
+) -> None:
+    answer = http.get(path)
+
+    assert answer.status_code == 404
+    assert answer.headers["content-type"].startswith("application/json" if is_status else "text/plain")
+    assert ("404 page not found" in answer.text) is not is_status
+
+
+def test_putting_a_lease_that_is_gone_makes_it_anew(http: httpx.Client, namespace: str) -> None:
+    leases = f"/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+    lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "l"}, "spec": {}}
+    made = http.post(leases, json=lease).json()
+    http.delete(f"{leases}/l")
+
+    again = http.put(f"{leases}/l", json={**made, "metadata": {"name": "l", "resourceVersion": "1"}})
+
+    assert again.status_code == 201
+    assert again.json()["metadata"]["uid"] != made["metadata"]["uid"]
 
 
 def test_an_event_of_the_old_group_need_not_say_more(http: httpx.Client, namespace: str) -> None:
@@ -400,12 +454,19 @@ def test_applying_from_two_sides_conflicts_until_it_is_forced(http: httpx.Client
     created, again = apply("one", first), apply("one", first)
     refused, forced = apply("two", second), apply("two", second, force="true")
     shrunk = apply("one", {**first, "spec": {}})
+    patch = json.dumps({"spec": {"gateways": ["other"]}})
+    http.patch(f"{services}/reviews", content=patch, headers=MERGE_PATCH, params={"fieldManager": "three"})
+    both = apply("four", {**first, "spec": {"hosts": ["c"], "gateways": ["mesh"]}})
 
     assert [answer.status_code for answer in (created, again, refused, forced, shrunk)] == [201, 200, 409, 200, 200]
     assert again.json() == created.json()
     assert refused.json()["message"] == 'Apply failed with 1 conflict: conflict with "one": .spec.hosts'
     assert forced.json()["spec"] == {"hosts": ["b"], "gateways": ["mesh"]}
     assert shrunk.json()["spec"] == {"hosts": ["b"]}
+    assert both.json()["message"] == (
+        'Apply failed with 2 conflicts: conflicts with "three" using networking.istio.io/v1:\n- .spec.gateways\n'
+        'conflicts with "two":\n- .spec.hosts'
+    )
 
 
 @pytest.mark.parametrize(

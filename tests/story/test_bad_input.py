@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.story.conftest import EXPERIMENT, LUFF, Done, Shell
+from tests.story.conftest import BOOKINFO, EXPERIMENT, LUFF, Api, Done, Shell
 
 GOOD = EXPERIMENT.format(name="quick", rate="40/s", duration="20s", at_least="90%")
 
@@ -320,6 +320,16 @@ def test_an_older_database_is_brought_up_by_the_run(shell: Shell, quick: Path) -
 
     assert done.code == 0, done
     assert json.loads(shell.luff("runs", "list", "-o", "json").out)[0]["verdict"] == "passed"
+
+
+def test_the_lab_names_a_field_that_its_schema_refuses_as_a_cluster_does(api: Api) -> None:
+    wrong = {"spec": {"http": [{"timeout": "0.5ms", "route": [{"destination": {"host": "ratings"}}]}]}}
+    headers = {"Content-Type": "application/merge-patch+json"}
+
+    answer = api.client.patch(BOOKINFO, content=json.dumps(wrong), headers=headers)
+
+    assert answer.status_code == 422
+    assert [each["field"] for each in answer.json()["details"]["causes"]] == ["spec.http[0].timeout"]
 
 
 def test_nothing_selected_is_not_green(shell: Shell) -> None:
