@@ -49,10 +49,11 @@ def test_9_a_run_that_slept_longer_than_its_lease_finds_that_it_lost_it(shell: S
     until(lambda: slept not in api.twins(), within_s=LEASE_S + 30.0)
     reaper.terminate()
     assert shell.finish(reaper).code == 0
-    # Somebody else takes the target over while the first is asleep.
+    # Somebody else takes the target over while the first is asleep; who sleeps in the middle of a write keeps its database.
     second = shell.folder / "second.yaml"
     second.write_text(EXPERIMENT.format(name="second", **ENDLESS))
-    other = shell.start("run", "--lab", second, "--json", "second.json")
+    theirs = f"sqlite:///{shell.folder}/theirs.db"
+    other = shell.start("run", "--lab", second, "--json", "second.json", LUFF_STORE=theirs)
     until(lambda: api.twins() or other.poll() is not None)
     assert other.poll() is None, shell.finish(other)
     [taken] = api.twins()
